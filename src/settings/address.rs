@@ -1,8 +1,8 @@
-//! Where a listener listens: `host:port`, checked for its form when the file is read and resolved at start, or
-//! the path of a Unix-domain socket.
+//! The address of a listener: `host:port` or the path of a Unix-domain socket. The form is checked when the
+//! file is read. A host name is resolved at the start.
 //!
-//! The form is checked without asking a name server, so that `midge check-config` gives the same answer on
-//! every machine.
+//! The check of the form asks no name server, so that `midge check-config` gives the same result on every
+//! machine.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::value::{Allowed, Literal, Refused, Setting, quoted};
 
-/// A checked `host:port` or `unix:/path`. Port 0 means a free port that the kernel chooses.
+/// A checked `host:port` or `unix:/path`. For port 0 the kernel chooses a free port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     host: Host,
@@ -21,11 +21,11 @@ pub struct Address {
 enum Host {
     Ip(SocketAddr),
     Name(String),
-    /// Absolute.
+    /// An absolute path.
     Unix(String),
 }
 
-/// Longest path of a Unix-domain socket, in bytes: `sun_path` without the NUL at its end.
+/// The longest path of a Unix-domain socket, in bytes: `sun_path` without the NUL at its end.
 const UNIX_PATH_BYTES_MAX: usize = 107;
 
 impl Address {
@@ -34,14 +34,15 @@ impl Address {
         Address { host: Host::Ip(address), port: address.port() }
     }
 
-    /// The port of this machine's own loopback address, which no other machine can reach.
+    /// A port of the loopback address 127.0.0.1, which no other machine can reach.
     pub fn loopback(port: u16) -> Address {
         Address::from_socket(SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port))
     }
 
-    /// Reads `127.0.0.1:1883`, `[::1]:1883`, `localhost:1883` or `unix:/run/midge/midge.sock`; `None` when it is
-    /// neither an address nor a host name (letters, digits, `-` and `.`; at most 253 characters), or the port is
-    /// missing; or when the path is not absolute, is that of a folder or has more than 107 bytes.
+    /// Reads `127.0.0.1:1883`, `[::1]:1883`, `localhost:1883` or `unix:/run/midge/midge.sock`. Returns `None`
+    /// if the host is neither an address nor a host name (letters, digits, `-` and `.`; at most 253
+    /// characters), or if the port is missing. Also returns `None` if the path is not absolute, ends with `/`
+    /// or has more than 107 bytes.
     pub fn parse(text: &str) -> Option<Address> {
         if let Some(path) = text.strip_prefix("unix:") {
             let is_good = path.starts_with('/')
@@ -54,12 +55,12 @@ impl Address {
             return Some(Address::from_socket(address));
         }
         let (name, port) = text.rsplit_once(':')?;
-        // `parse` would take "+1883".
+        // `parse` would accept "+1883".
         let port = port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse().ok())??;
         is_host_name(name).then(|| Address { host: Host::Name(name.to_ascii_lowercase()), port })
     }
 
-    /// The path, for a Unix-domain socket.
+    /// The path of a Unix-domain socket.
     pub fn unix(&self) -> Option<&Path> {
         match &self.host {
             Host::Unix(path) => Some(Path::new(path)),
@@ -67,12 +68,12 @@ impl Address {
         }
     }
 
-    /// The port; 0 for one that the kernel chooses, and for a Unix-domain socket.
+    /// The port. It is 0 if the kernel chooses it, and for a Unix-domain socket.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Can only this machine reach it?
+    /// Whether only this machine can reach the address.
     pub fn is_loopback(&self) -> bool {
         match &self.host {
             Host::Ip(address) => address.ip().is_loopback(),
@@ -81,7 +82,7 @@ impl Address {
         }
     }
 
-    /// The socket address, when no name has to be resolved for it.
+    /// The socket address. `None` if a name must be resolved first, and for a Unix-domain socket.
     pub fn socket(&self) -> Option<SocketAddr> {
         match self.host {
             Host::Ip(address) => Some(address),
@@ -89,10 +90,10 @@ impl Address {
         }
     }
 
-    /// All socket addresses behind the host, each once, in the order of the system's resolver; none for a
+    /// All socket addresses of the host, each once, in the order of the system's resolver. Empty for a
     /// Unix-domain socket.
     ///
-    /// Fails with a sentence when the name cannot be resolved. May wait for a name server.
+    /// Fails with a sentence if the name can't be resolved. May wait for a name server.
     #[cfg(feature = "runtime")]
     pub fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
         use std::net::ToSocketAddrs;
@@ -125,7 +126,7 @@ fn is_host_name(name: &str) -> bool {
             && !label.starts_with('-')
             && !label.ends_with('-')
     });
-    // "127.0.0.300" and "1883" are misspelt addresses, not names: a last label is never a number.
+    // "127.0.0.300" and "1883" are misspelt addresses, not names: the last label of a name is never a number.
     let last_is_a_number =
         name.rsplit('.').next().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit()));
     name.len() <= 253 && labels_are_good && !last_is_a_number

@@ -1,4 +1,5 @@
-//! By what the clients of a listener can prove who they are, as far as the configuration alone tells.
+//! The means by which the clients of a listener can prove who they are, as far as the configuration alone
+//! shows.
 
 use std::fmt;
 
@@ -11,14 +12,14 @@ pub struct Means {
     pub passwords: bool,
     /// Keys of tokens.
     pub tokens: bool,
-    /// A server that decides.
+    /// The webhook.
     pub webhook: bool,
     /// The names of client certificates.
     pub certificates: bool,
 }
 
 impl Means {
-    /// Is there one at all?
+    /// Whether there is any means of proof.
     pub fn any(self) -> bool {
         self != Means::default()
     }
@@ -40,7 +41,8 @@ impl fmt::Display for Means {
 }
 
 impl Config {
-    /// What a listener takes as a proof. An access list is none: it says what a client may do, not who it is.
+    /// The means of proof that a listener accepts. An access list is not one: it says what a client may do,
+    /// not who it is.
     pub fn means(&self, listener: &Listener) -> Means {
         let has_keys = !self.jwt.keys.is_empty() || !self.jwt.secrets.is_empty();
         Means {
@@ -51,8 +53,9 @@ impl Config {
         }
     }
 
-    /// May clients come in on a listener without proof of who they are? Left out, only where nothing could prove it
-    /// and no other machine comes in: a load balancer on this machine speaks for clients from anywhere.
+    /// Whether clients may connect to a listener without proving who they are. If the option is left out,
+    /// they may only if the listener has no means of proof and no other machine can reach it. A load balancer
+    /// on this machine connects clients from other machines.
     pub(super) fn allows_anonymous(&self, listener: &Listener) -> bool {
         let chosen = listener.allow_anonymous.or(self.auth.allow_anonymous);
         chosen.unwrap_or_else(|| {

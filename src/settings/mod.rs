@@ -1,7 +1,7 @@
-//! What an operator can set: options with checked values, all at their defaults without a file.
+//! The options that an operator can set, with checked values. Without a file, every option has its default.
 //!
-//! [`Config`] is plain data for code that needs a bound or a choice. The options stand in [`options`], one row each.
-//! How a file is read is in `config`.
+//! [`Config`] is plain data for code that needs a bound or a choice. [`options`] has one row for each option.
+//! The room `config` reads the file.
 
 mod address;
 mod means;
@@ -31,31 +31,31 @@ use value::Section;
 /// Everything that an operator can set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Where clients come in; never empty.
+    /// The addresses that clients connect to; never empty.
     pub listeners: Vec<Listener>,
-    /// The engine.
+    /// The engine: shards and cores.
     pub runtime: Runtime,
-    /// Who may come in.
+    /// Which clients may connect.
     pub auth: Auth,
     /// Tokens as passwords.
     pub jwt: Jwt,
-    /// A server that decides.
+    /// The server that decides about logins.
     pub webhook: Webhook,
     /// What clients may do.
     pub acl: Acl,
-    /// What is announced and agreed to.
+    /// What midge announces to clients and accepts from them.
     pub protocol: Protocol,
-    /// What is held at most.
+    /// The limits.
     pub limits: Limits,
-    /// Which addresses may come in.
+    /// Which addresses may connect.
     pub gate: Gate,
-    /// What survives the end of the process.
+    /// What survives a restart.
     pub persistence: Persistence,
     /// The broker's own topics.
     pub sys: Sys,
-    /// How the broker ends.
+    /// How the broker stops.
     pub shutdown: Shutdown,
-    /// What is logged.
+    /// What midge logs.
     pub log: Log,
 }
 
@@ -79,7 +79,7 @@ impl Default for Config {
     }
 }
 
-/// Sections of the file besides the listeners.
+/// The number of sections besides the listeners.
 const SECTIONS: usize = 12;
 
 impl Config {
@@ -101,7 +101,7 @@ impl Config {
         ]
     }
 
-    /// The same, to be set.
+    /// The same sections, mutable.
     pub fn sections_mut(&mut self) -> [&mut dyn Section; SECTIONS] {
         let Config {
             listeners: _,
@@ -121,7 +121,7 @@ impl Config {
         [runtime, auth, jwt, webhook, acl, protocol, limits, gate, persistence, sys, shutdown, log]
     }
 
-    /// The retained messages, subscriptions and queued bytes that one of `shards` shards may hold.
+    /// The limits of one of `shards` shards, for the limits that are divided among the shards.
     pub fn shares(&self, shards: usize) -> ShardShares {
         let share = |total: usize| total.div_ceil(shards.max(1));
         ShardShares {
@@ -133,16 +133,16 @@ impl Config {
     }
 }
 
-/// One shard's even part of the limits that are divided among the shards, rounded up.
+/// One shard's equal part of the limits that are divided among the shards, rounded up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShardShares {
-    /// Of `limits.subscriptions_total`.
+    /// Its part of `limits.subscriptions_total`.
     pub subscriptions: usize,
-    /// Of `limits.retained_messages`.
+    /// Its part of `limits.retained_messages`.
     pub retained_messages: usize,
-    /// Of `limits.retained_bytes`, in bytes.
+    /// Its part of `limits.retained_bytes`, in bytes.
     pub retained_bytes: usize,
-    /// Of `limits.queue_bytes_total`, in bytes.
+    /// Its part of `limits.queue_bytes_total`, in bytes.
     pub queue_bytes: usize,
 }
 

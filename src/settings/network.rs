@@ -1,10 +1,10 @@
-//! A network of the configuration: an address and how many of its leading bits count.
+//! A network of the configuration: an address and the number of leading bits that identify the network.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-/// A network: an address and how many of its leading bits count. Reads and shows as `10.0.0.0/8`.
+/// A network: an address and the number of leading bits that identify it. Its text form is `10.0.0.0/8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network {
     address: IpAddr,
@@ -12,10 +12,10 @@ pub struct Network {
 }
 
 impl Network {
-    /// `None` when there are more bits than the address has. Bits behind the prefix are cleared.
+    /// Returns `None` if there are more bits than the address has. Clears the bits after the prefix.
     pub fn new(address: IpAddr, prefix_bits: u8) -> Option<Network> {
         let (address, prefix_bits) = match (address, address.to_canonical()) {
-            // ::ffff:10.0.0.0/104 is 10.0.0.0/8.
+            // ::ffff:10.0.0.0/104 is the same as 10.0.0.0/8.
             (IpAddr::V6(_), v4 @ IpAddr::V4(_)) if (96..=128).contains(&prefix_bits) => {
                 (v4, prefix_bits - 96)
             }
@@ -33,7 +33,7 @@ impl Network {
         Some(Network { address, prefix_bits })
     }
 
-    /// Whether the address lies in the network.
+    /// Whether the address belongs to the network.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(v4)) => {
@@ -61,7 +61,7 @@ impl fmt::Display for Network {
     }
 }
 
-/// A text that is no [`Network`].
+/// The error for a text that is not a [`Network`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a network; allowed are addresses, and networks such as 10.0.0.0/8 and 2001:db8::/32")]
 pub struct NetworkError;
@@ -78,7 +78,8 @@ impl FromStr for Network {
         let address = IpAddr::from_str(address).map_err(|_| NetworkError)?;
         let whole = if address.is_ipv4() { 32 } else { 128 };
         let bits = bits.map_or(Ok(whole), |bits| bits.parse().map_err(|_| NetworkError))?;
-        // Bits behind the prefix are a slip, and worth a question where somebody is trusted or shut out.
+        // Bits after the prefix are probably a mistake. They are refused, because a network decides who is
+        // trusted or banned.
         let network = Network::new(address, bits).ok_or(NetworkError)?;
         if network.address == address.to_canonical() { Ok(network) } else { Err(NetworkError) }
     }

@@ -1,13 +1,13 @@
 //! Every option of the broker, one row each: key, type, default, bounds, unit, and the text of the reference
 //! manual. The struct of a section, its defaults and its rows all come from these rows.
 //!
-//! A test holds `config/midge.toml` to them. To add an option, add its row to its section in one of the files beside,
-//! and run the test once with `MIDGE_WRITE_MANUAL=1`.
+//! A test checks `config/midge.toml` against the rows. To add an option, add a row to its section in one of
+//! the files in `options/`, and run the test once with `MIDGE_WRITE_MANUAL=1`.
 
 use super::value::Allowed;
 use std::ops::RangeInclusive;
 
-/// Declares the sections: for each its struct, its defaults and its rows.
+/// Declares the sections. Each has a struct, its defaults and its rows.
 macro_rules! sections {
     ($(
         $(#[$doc:meta])*
@@ -93,16 +93,16 @@ const fn power_of_two(allowed: RangeInclusive<u64>) -> Allowed {
     Allowed::PowerOfTwo { min: *allowed.start(), max: *allowed.end() }
 }
 
-/// Most shards a process may have.
+/// The largest number of shards.
 pub const SHARDS_MAX: u64 = 128;
 
-/// Most tables of listeners in one file.
+/// The largest number of listeners in one file.
 pub const LISTENERS_MAX: usize = 64;
 
-/// Largest packet that MQTT's fixed header can announce, header included, in bytes.
+/// The largest packet that MQTT's fixed header can announce, with the header, in bytes.
 const PACKET_BYTES_MAX: u64 = 268_435_460;
 
-/// Higher rates would limit nothing.
+/// Higher rates would not limit anything.
 const MESSAGES_PER_SECOND_MAX: u64 = 1_000_000_000;
 const BYTES_PER_SECOND_MAX: u64 = 1 << 40;
 
@@ -111,7 +111,7 @@ mod tests {
     use super::super::value::{Allowed, Literal, OptionRow, Refused, Section};
     use super::*;
 
-    /// A section's own default, and a copy to change.
+    /// Calls `check` with the default of each section and each of its rows.
     fn each_row(mut check: impl FnMut(&mut dyn Section, &OptionRow)) {
         let mut config = super::super::Config::default();
         let mut listener = Listener::default();

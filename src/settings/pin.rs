@@ -3,22 +3,22 @@
 use super::value::{Allowed, Literal, Refused, Setting, quoted};
 use std::fmt;
 
-/// Where the threads of the shards run.
+/// The cores that the threads of the shards run on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pin {
-    /// On the cores that the process may use, one after the other.
+    /// The cores that the process may use, one per shard, in order.
     Auto,
-    /// Wherever the system places them.
+    /// No pinning: the system places the threads.
     None,
-    /// On these cores, one after the other; at least one, each once, in order.
+    /// These cores, one per shard, in order. There is at least one core, and no core is in the list twice.
     Cores(Vec<usize>),
 }
 
-/// Cores are numbered below this, as the kernel's sets of processors are.
+/// Core numbers are below this, like those of the kernel's processor sets.
 const CORES_MAX: usize = 1024;
 
 impl Pin {
-    /// Reads `auto`, `none`, or numbers and ranges of cores as `taskset` has them: `0,2-3`.
+    /// Reads `auto`, `none`, or core numbers and ranges in the syntax of `taskset`: `0,2-3`.
     pub fn parse(text: &str) -> Option<Pin> {
         match text {
             "auto" => return Some(Pin::Auto),
@@ -46,7 +46,7 @@ fn core(text: &str) -> Option<usize> {
     text.parse().ok().filter(|&core| is_number && core < CORES_MAX)
 }
 
-/// Numbers of cores in their order, with ranges: `0,2-3`.
+/// Core numbers in their order, with ranges: `0,2-3`.
 pub fn shown_cores(cores: &[usize]) -> String {
     let runs = cores.chunk_by(|a, b| a + 1 == *b);
     let shown = |run: &[usize]| match run {

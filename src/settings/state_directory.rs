@@ -1,13 +1,13 @@
-//! Where the state lies when the configuration leaves it to the system.
+//! The place of the state directory if the configuration leaves it to the system.
 
 use super::Persistence;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// Where to keep what survives; `None`: nothing is kept. `env` reads the environment.
+/// The state directory. `None` if nothing is kept. `env` reads the environment.
 ///
 /// # Errors
-/// A sentence, when `persistence.directory` is "auto" and the environment names no place.
+/// A sentence, if `persistence.directory` is "auto" and the environment names no place.
 pub fn state_directory(
     persistence: &Persistence,
     is_root: bool,
@@ -20,7 +20,7 @@ pub fn state_directory(
         directory => return Ok(Some(PathBuf::from(directory))),
     }
     if let Some(given) = set("STATE_DIRECTORY") {
-        // systemd gives a list when a unit has several.
+        // systemd gives a list if a unit has several directories.
         return Ok(std::env::split_paths(&given).next());
     }
     if is_root {

@@ -1,53 +1,53 @@
-//! What holds on one listener: its own options where it has them, else those of the whole broker.
+//! The options that apply at one listener: its own if it has them, otherwise those of the whole broker.
 
 use super::{Config, Listener, QueuePolicy, Versions};
 
-/// The terms on which a listener's clients are served.
+/// The terms that apply to the clients of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
-    /// Versions that clients may speak.
+    /// The versions that clients may use.
     pub versions: Versions,
-    /// What stands before every topic of its clients; nearly always empty.
+    /// The prefix of every topic of the listener's clients. It is nearly always empty.
     pub mount_point: String,
-    /// May clients come in without proof of who they are?
+    /// Whether clients may connect without proving who they are.
     pub allow_anonymous: bool,
-    /// Largest packet from a client after CONNECT, in bytes.
+    /// The largest packet from a client after CONNECT, in bytes.
     pub packet_bytes: usize,
-    /// Longest keep alive, in seconds.
+    /// The longest keep alive, in seconds.
     pub keep_alive_seconds_max: u16,
-    /// Receive Maximum that is announced.
+    /// The Receive Maximum that midge announces.
     pub receive_maximum: u16,
-    /// Topic aliases that a client may use.
+    /// The largest number of topic aliases that a client may use.
     pub topic_alias_maximum: u16,
-    /// Highest QoS that clients may publish with.
+    /// The highest QoS that clients may publish with.
     pub maximum_qos: u8,
-    /// Are retained messages accepted?
+    /// Whether retained messages are accepted.
     pub retain_available: bool,
-    /// May topic filters hold + and #?
+    /// Whether topic filters may contain + and #.
     pub wildcard_subscriptions: bool,
-    /// Are shared subscriptions accepted?
+    /// Whether shared subscriptions are accepted.
     pub shared_subscriptions: bool,
-    /// Does the broker choose an identifier for a client without one?
+    /// Whether the broker assigns an identifier to a client without one.
     pub zero_length_client_id: bool,
-    /// How it begins; empty: in midge's own way.
+    /// The prefix of assigned identifiers. If empty, midge uses its own form.
     pub assigned_client_id_prefix: String,
-    /// Is the user name a client's identifier?
+    /// Whether the user name is the client's identifier.
     pub user_name_as_client_id: bool,
-    /// What happens when the queue of a session is full.
+    /// The policy for a message to a session whose queue is full.
     pub session_queue_policy: QueuePolicy,
-    /// PUBLISH packets that each client may send in a second; 0: any number.
+    /// The number of PUBLISH packets that each client may send per second; 0: no limit.
     pub client_messages_per_second: u64,
-    /// Bytes that each client may send in a second; 0: any number.
+    /// The number of bytes that each client may send per second; 0: no limit.
     pub client_bytes_per_second: u64,
-    /// The same of all clients of the listener together.
+    /// The number of PUBLISH packets that all clients of the listener together may send per second; 0: no
+    /// limit.
     pub messages_per_second: u64,
-    /// The same of all clients of the listener together.
+    /// The number of bytes that all clients of the listener together may send per second; 0: no limit.
     pub bytes_per_second: u64,
 }
 
 impl Terms {
-    /// Nothing is allowed. For a connection or a session of which it is not known by which listener its client has come
-    /// in.
+    /// Terms that allow nothing. They are for a connection or a session whose client's listener is not known.
     pub fn denied() -> Terms {
         Terms {
             versions: Versions::of(&[]),
@@ -72,7 +72,7 @@ impl Terms {
         }
     }
 
-    /// Is there a bound on how fast clients may send?
+    /// Whether there is a limit on how fast clients may send.
     pub fn is_paced(&self) -> bool {
         let rates = [
             self.client_messages_per_second,
@@ -85,7 +85,7 @@ impl Terms {
 }
 
 impl Config {
-    /// The terms of one of the listeners.
+    /// The terms of a listener.
     pub fn terms(&self, listener: &Listener) -> Terms {
         let Config { protocol, limits, .. } = self;
         Terms {

@@ -1,8 +1,8 @@
-//! What an option is made of: the value as the file gives it ([`Literal`]), what is allowed ([`Allowed`]),
-//! the typed value ([`Setting`]), and the row and section that join them ([`OptionRow`], [`Section`]).
+//! The parts of an option: the value as the file gives it ([`Literal`]), what is allowed ([`Allowed`]), the
+//! typed value ([`Setting`]), and the row and section that join them ([`OptionRow`], [`Section`]).
 //!
-//! In comes a literal of any type. Out goes either a value inside its bounds, or a [`Refused`] that the
-//! reader of the file turns into a sentence. Nothing here knows TOML.
+//! The input is a literal of any type. The output is a value inside its bounds, or a [`Refused`] that the
+//! reader of the file turns into a sentence. Nothing here depends on TOML.
 
 mod allowed;
 mod literal;
@@ -17,10 +17,10 @@ pub use words::{
     QueuePolicy, SyncPolicy, TlsMinimum, TokenAlgorithm, UserNames, Version, Versions,
 };
 
-/// Why a literal did not become a value.
+/// Why a literal is not a valid value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
-    /// It has another type, or is outside the bounds. [`Allowed`] says what is allowed.
+    /// It has another type, or is outside of the bounds. [`Allowed`] says what is allowed.
     NotAllowed,
     /// There is another reason, in words.
     Because(&'static str),
@@ -30,33 +30,33 @@ pub enum Refused {
 
 /// A type that an option can have.
 pub trait Setting: Sized {
-    /// Reads a literal. Fails when it is of another type or not among what is `allowed`.
+    /// Reads a literal. Fails if it has another type or is not `allowed`.
     fn read(literal: &Literal, allowed: &Allowed) -> Result<Self, Refused>;
 
-    /// The value as it would stand in the file. Empty: it is left out.
+    /// The value as the file would have it. If empty, the option is left out.
     fn shown(&self) -> String;
 
-    /// May it be left out, with a meaning that no value has?
+    /// Whether the option may be left out, with a meaning that no value has.
     const MAY_BE_LEFT_OUT: bool = false;
 }
 
-/// One option as the reference manual shows it. Its default is the default of its section's type.
+/// One option, as the reference manual shows it. Its default is in the `Default` of its section's type.
 #[derive(Debug, Clone, Copy)]
 pub struct OptionRow {
-    /// Key in the file.
+    /// Its key in the file.
     pub key: &'static str,
-    /// Type and bounds.
+    /// Its type and bounds.
     pub allowed: Allowed,
-    /// What is counted ("bytes", "seconds"); empty for what isn't a number.
+    /// The unit ("bytes", "seconds"). Empty if the value is not a number.
     pub unit: &'static str,
-    /// What it means, and what happens at the bound.
+    /// Its meaning, and what happens at the bound.
     pub text: &'static str,
-    /// It has no default. The text says what applies when it is left out.
+    /// Whether it has no default. The text says what applies if it is left out.
     pub may_be_left_out: bool,
 }
 
 impl OptionRow {
-    /// What the option may be, with its unit: "an integer from 0 to 128 (shards)".
+    /// The allowed values in words, with the unit: "an integer from 0 to 128 (shards)".
     pub fn allowed_in_words(&self) -> String {
         if self.unit.is_empty() {
             self.allowed.to_string()
@@ -68,19 +68,19 @@ impl OptionRow {
 
 /// A table of the file: its rows and the values behind them.
 pub trait Section {
-    /// Name of the table in the file.
+    /// The name of the table in the file.
     fn name(&self) -> &'static str;
 
-    /// What the table is about, in a sentence or two.
+    /// The purpose of the table, in a sentence or two.
     fn about(&self) -> &'static str;
 
     /// Every option of the table, in the order of the manual.
     fn rows(&self) -> &'static [OptionRow];
 
-    /// The value of an option as it would stand in the file. `None`: the key is unknown.
+    /// The value of an option as the file would have it. `None` if the key is unknown.
     fn shown(&self, key: &str) -> Option<String>;
 
-    /// Sets the option of a row of this section. Fails, and changes nothing, when the literal is not allowed
-    /// or the row is another section's.
+    /// Sets the option of a row of this section. Fails, and changes nothing, if the literal is not allowed or
+    /// the row belongs to another section.
     fn set(&mut self, row: &OptionRow, literal: &Literal) -> Result<(), Refused>;
 }

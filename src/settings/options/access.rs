@@ -4,11 +4,12 @@ use super::integer;
 use crate::settings::Network;
 use crate::settings::value::{Allowed, Literal, OptionRow, Refused, Section, Setting, TokenAlgorithm};
 
-/// Most networks in `gate.banned` and `gate.exempt`. Each connection is compared with them one by one.
+/// The largest number of networks in `gate.banned` and `gate.exempt`. Each connection is compared with all of
+/// them.
 const BANNED_MAX: usize = 1024;
 const EXEMPT_MAX: usize = 256;
 
-/// Longest time for which an address is banned or remembered, in seconds: a year.
+/// The longest time for which an address is banned or remembered, in seconds: one year.
 const GATE_SECONDS_MAX: u64 = 31_536_000;
 
 sections! {

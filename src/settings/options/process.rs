@@ -1,4 +1,4 @@
-//! How the program runs and ends, what it keeps, and what it reports: `[runtime]`, `[persistence]`, `[sys]`,
+//! How the program runs and stops, what it keeps, and what it reports: `[runtime]`, `[persistence]`, `[sys]`,
 //! `[shutdown]` and `[log]`.
 
 use super::{SHARDS_MAX, integer, power_of_two};
@@ -8,7 +8,7 @@ use crate::settings::value::{
 };
 
 sections! {
-    /// The engine: shards and the mesh between them.
+    /// The engine: the shards and the mesh between them.
     "runtime" => Runtime,
     "The engine: one thread for each shard, each pinned to a core unless pin says otherwise." {
         shards: usize = 0, integer(0..=SHARDS_MAX), "shards",
@@ -56,14 +56,14 @@ sections! {
             "Time between two updates of the $SYS topics. 0: no $SYS topics. docs/sys-topics.md explains each topic.";
     }
 
-    /// How the broker ends.
+    /// How the broker stops.
     "shutdown" => Shutdown,
     "What happens on SIGTERM, SIGINT and SIGQUIT. A second signal ends midge at once." {
         grace_seconds: u32 = 5, integer(0..=600), "seconds",
             "Longest time to send clients their DISCONNECT 0x8B and what is already written for them. 0: none.";
     }
 
-    /// What is logged, how and where.
+    /// What midge logs, and how and where.
     "log" => Log,
     "What midge logs. It never logs payloads or passwords." {
         level: LogLevel = LogLevel::Info, Allowed::Choice(LogLevel::WORDS), "",

@@ -1,9 +1,9 @@
-//! What an option may be: its type and its bounds, also in words.
+//! The allowed values of an option: its type and its bounds, also in words.
 
 use super::{Literal, Refused};
 use std::fmt;
 
-/// What an option may be.
+/// The allowed values of an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Allowed {
     /// A whole number from `min` to `max`, both included.
@@ -33,14 +33,14 @@ pub enum Allowed {
     Texts {
         /// Longest string, in bytes.
         bytes_max: usize,
-        /// Most strings.
+        /// The largest number of strings.
         count_max: usize,
     },
     /// An array of some of a few words.
     Choices(&'static [&'static str]),
     /// An array of at most `count_max` addresses and networks.
     Networks {
-        /// Most of them.
+        /// The largest number of addresses and networks.
         count_max: usize,
     },
     /// `host:port`, where the host is an address or a name, or `unix:/path`.
@@ -64,7 +64,7 @@ impl Allowed {
         }
     }
 
-    /// A literal as a number inside the bounds.
+    /// A literal as a number inside of the bounds.
     pub(super) fn integer(&self, literal: &Literal) -> Result<u64, Refused> {
         let &Literal::Integer(number) = literal else { return Err(Refused::NotAllowed) };
         let number = u64::try_from(number).map_err(|_| Refused::NotAllowed)?;

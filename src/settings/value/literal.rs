@@ -1,8 +1,8 @@
-//! Literals: the values of a configuration file before they are checked, and how values are written in TOML.
+//! Literals: the values of a configuration file before they are checked, and the TOML notation of values.
 
 use super::Refused;
 
-/// A value as it stands in a configuration file, before it is checked.
+/// A value of a configuration file, before it is checked.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Literal {
     /// A whole number.
@@ -18,7 +18,7 @@ pub enum Literal {
 }
 
 impl Literal {
-    /// What `parse` makes of a string. Literals of other types are not allowed.
+    /// Parses a string literal. Literals of other types are not allowed.
     pub(in crate::settings) fn parsed<T>(&self, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Refused> {
         match self {
             Literal::Text(text) => parse(text).ok_or(Refused::NotAllowed),
@@ -26,7 +26,8 @@ impl Literal {
         }
     }
 
-    /// The value in words, for messages with "got …": `500`, `"loud"`, `an array`. Long strings are cut.
+    /// The value in words, for messages with "got …": `500`, `"loud"`, `an array`. Long strings are
+    /// shortened.
     pub fn shown(&self) -> String {
         match self {
             Literal::Integer(number) => number.to_string(),
@@ -37,7 +38,7 @@ impl Literal {
         }
     }
 
-    /// The value with the name of its type, for a value whose type is wrong.
+    /// The value with the name of its type, for errors about the type.
     pub fn shown_with_type(&self) -> String {
         match self {
             Literal::Integer(_) => format!("the integer {}", self.shown()),
@@ -48,12 +49,12 @@ impl Literal {
     }
 }
 
-/// An array of strings, as TOML writes it.
+/// An array of strings in TOML notation.
 pub(super) fn shown_list<'a>(texts: impl Iterator<Item = &'a str>) -> String {
     format!("[{}]", texts.map(quoted).collect::<Vec<_>>().join(", "))
 }
 
-/// A string as TOML writes it, cut so that it fits a line of an error.
+/// A string in TOML notation, shortened to fit an error line.
 pub(crate) fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for (count, character) in text.chars().enumerate() {
@@ -72,7 +73,7 @@ pub(crate) fn quoted(text: &str) -> String {
     quoted
 }
 
-/// Most characters of a value that an error repeats.
+/// The largest number of characters of a value that an error repeats.
 const SHOWN_CHARS_MAX: usize = 60;
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The types that are not our own as values of options: numbers, truths, strings, and lists of strings and networks.
+//! Reads and shows option values of standard types: numbers, booleans, strings, and lists of strings and
+//! networks.
 
 use super::literal::{quoted, shown_list};
 use super::{Allowed, Literal, Refused, Setting};
@@ -21,7 +22,8 @@ macro_rules! integer_settings {
     ($($type:ty),*) => {$(
         impl Setting for $type {
             fn read(literal: &Literal, allowed: &Allowed) -> Result<Self, Refused> {
-                // A test finds rows whose bounds exceed their type. Here such a value is refused, not cut.
+                // A test finds rows whose bounds exceed their type. This code refuses such a value instead of
+                // truncating it.
                 <$type>::try_from(allowed.integer(literal)?).map_err(|_| Refused::NotAllowed)
             }
 
@@ -50,7 +52,8 @@ impl Setting for bool {
 impl Setting for String {
     fn read(literal: &Literal, allowed: &Allowed) -> Result<Self, Refused> {
         match (literal, allowed) {
-            // [MQTT5-1.5.4-2] The strings of the file that go on the wire must be ones that MQTT can carry.
+            // [MQTT5-1.5.4-2] Some strings of the file go on the wire, so they must be strings that MQTT can
+            // carry.
             (Literal::Text(text), Allowed::Text { bytes_max })
                 if text.len() <= *bytes_max && !text.chars().any(char::is_control) =>
             {

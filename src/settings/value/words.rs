@@ -33,7 +33,7 @@ macro_rules! words {
     };
 }
 
-/// Makes settings of enumerations whose words need no more than to be looked up.
+/// Implements [`Setting`] for enumerations that only need a lookup of the word.
 macro_rules! word_settings {
     ($($name:ident),*) => {$(
         impl Setting for $name {
@@ -49,15 +49,15 @@ macro_rules! word_settings {
 }
 
 words! {
-    /// How much is logged, from least to most.
+    /// The log level, from least to most.
     LogLevel {
-        /// What stops the broker from working.
+        /// Errors that stop the broker from working.
         Error = "error",
-        /// What an operator should look at.
+        /// Problems that an operator should look at.
         Warn = "warn",
         /// One line for each connect, disconnect and refusal.
         Info = "info",
-        /// What is needed to follow one client.
+        /// Everything that is needed to follow one client.
         Debug = "debug",
         /// Everything.
         Trace = "trace",
@@ -65,17 +65,17 @@ words! {
 }
 
 words! {
-    /// How a log line is written.
+    /// The format of a log line.
     LogFormat {
         /// A line of text.
         Human = "human",
-        /// One JSON object a line.
+        /// One JSON object per line.
         Json = "json",
     }
 }
 
 words! {
-    /// Where log lines go.
+    /// Where midge writes the log.
     LogTarget {
         /// Standard error.
         Stderr = "stderr",
@@ -85,9 +85,9 @@ words! {
 }
 
 words! {
-    /// How safely what was acknowledged is kept.
+    /// How safely acknowledged messages are kept.
     SyncPolicy {
-        /// What is acknowledged is on the disk.
+        /// Everything that is acknowledged is on the disk.
         Always = "always",
         /// The log is flushed to the disk once a second.
         Interval = "interval",
@@ -97,13 +97,13 @@ words! {
 }
 
 words! {
-    /// What happens to a message for a session whose queue is full.
+    /// The policy for a message to a session whose queue is full.
     QueuePolicy {
-        /// It is dropped, and its publisher is told.
+        /// The message is dropped, and its publisher gets an error.
         Refuse = "refuse",
-        /// The oldest of the queue makes room for it.
+        /// The oldest message of the queue is dropped.
         DropOldest = "drop_oldest",
-        /// It is dropped.
+        /// The message is dropped.
         DropNewest = "drop_newest",
     }
 }
@@ -133,7 +133,7 @@ impl Versions {
         Versions(versions.iter().fold(0, |set, &version| set | 1 << version as u8))
     }
 
-    /// Is this one among them?
+    /// Whether a version is accepted.
     pub fn has(self, version: Version) -> bool {
         self.0 & (1 << version as u8) != 0
     }
@@ -154,11 +154,11 @@ impl Setting for Versions {
 }
 
 words! {
-    /// What a listener speaks.
+    /// The protocol of a listener.
     ListenerProtocol {
         /// MQTT without another protocol below it.
         Mqtt = "mqtt",
-        /// MQTT in the frames of WebSocket.
+        /// MQTT in WebSocket frames.
         WebSocket = "websocket",
     }
 }
@@ -166,17 +166,17 @@ words! {
 words! {
     /// Whether clients are asked for a certificate.
     ClientCertificates {
-        /// They are not.
+        /// Clients are not asked.
         None = "none",
-        /// They are, and may connect without one.
+        /// Clients are asked, and may connect without one.
         Optional = "optional",
-        /// They must have a good one.
+        /// Clients must have a valid one.
         Required = "required",
     }
 }
 
 words! {
-    /// Which name of a client's certificate is its user name.
+    /// The part of a client's certificate that is its user name.
     UserNames {
         /// None. The user name is the one in CONNECT.
         None = "none",
@@ -188,11 +188,11 @@ words! {
 }
 
 words! {
-    /// By which rules a client's certificate counts.
+    /// The rules for client certificates.
     ClientCertificateRules {
-        /// Those of RFC 5280.
+        /// The rules of RFC 5280.
         Standard = "standard",
-        /// Those of OpenSSL, and so of mosquitto.
+        /// The rules of OpenSSL, which mosquitto uses.
         OpenSsl = "openssl",
     }
 }
@@ -200,15 +200,15 @@ words! {
 words! {
     /// Which certificates are looked up in revocation lists.
     CrlScope {
-        /// The client's own, and those between it and its CA.
+        /// The client's certificate, and those between it and its CA.
         Chain = "chain",
-        /// The client's own.
+        /// The client's certificate only.
         Client = "client",
     }
 }
 
 words! {
-    /// The oldest version of TLS that is spoken.
+    /// The oldest version of TLS that midge accepts.
     TlsMinimum {
         /// TLS 1.2.
         V12 = "1.2",
@@ -218,7 +218,7 @@ words! {
 }
 
 words! {
-    /// How tokens are signed with a shared secret.
+    /// The algorithm of tokens that are signed with a shared secret.
     TokenAlgorithm {
         /// HMAC with SHA-256.
         Hs256 = "HS256",
