@@ -5,13 +5,13 @@ use crate::files;
 use crate::policy::acl::{Acl, mosquitto, toml};
 use std::path::Path;
 
-/// Largest access-control file, in bytes. A larger one is refused unread.
+/// The largest access list, in bytes. A larger file is refused before it is read.
 pub const FILE_BYTES_MAX: u64 = 64 << 20;
 
-/// Reads and checks a file: TOML by its name, else mosquitto's format.
+/// Reads and checks a file. A file whose name ends in `.toml` is TOML, any other is in mosquitto's format.
 ///
 /// # Errors
-/// It can't be read, is larger than [`FILE_BYTES_MAX`], is not UTF-8, or is no access list.
+/// The file can't be read, is larger than [`FILE_BYTES_MAX`], is not UTF-8, or is not an access list.
 pub fn load(path: &Path) -> Result<Acl, Diagnostics> {
     let text = read_text(path)?;
     let file = path.display().to_string();

@@ -1,7 +1,8 @@
-//! Password hashes: what a password file may hold, how each kind is written, checked and made.
+//! Password hashes: the kinds that a password file may hold, and how each kind is read, written, checked and
+//! made.
 //!
-//! In: the text behind the colon of a line, and passwords as CONNECT carries them (any bytes, empty
-//! ones too). Out: yes or no. Four kinds are read:
+//! The inputs are the text after the colon of a line, and passwords as CONNECT carries them (any bytes,
+//! possibly none). The result of a check is yes or no. There are four kinds:
 //!
 //! | text | kind | written by |
 //! |---|---|---|
@@ -10,13 +11,12 @@
 //! | `$6$salt$hash` | one round of SHA-512 over password and salt | mosquitto before 2.0 |
 //! | `$scram-sha-256$iterations$salt$stored_key$server_key` | the keys of RFC 5802 and 7677 | `midge passwd --scram` |
 //!
-//! Everything here is a pure function of its arguments and takes from microseconds to two
-//! seconds of one core, as the file demands: it belongs on a pool of threads, never on a shard. What
-//! a file may demand is bounded ([`MEMORY_KIB_MAX`] and its neighbours), so that a slip of the finger
-//! does not stop the logins.
+//! Every function here depends on its arguments only, and takes from microseconds to two seconds of one core,
+//! depending on the hash. It must run on a pool of threads, never on a shard. The cost that a file may demand
+//! is bounded ([`MEMORY_KIB_MAX`] and the constants after it), so that a typing error can't block logins.
 //!
-//! The PHC string is taken apart here and not by the crate `password-hash`: that one refuses salts
-//! of more than 48 bytes, and mosquitto 2.1 writes 64.
+//! The PHC string is parsed here and not by the crate `password-hash`, because that crate refuses salts of
+//! more than 48 bytes, and mosquitto 2.1 writes 64.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -32,36 +32,36 @@ use zeroize::Zeroizing;
 use super::scram::{self, ScramKeys};
 use crate::policy::access::PasswordLine;
 
-/// Most memory one Argon2id verification may take, in KiB: 256 MiB.
+/// The largest memory of one Argon2id verification, in KiB: 256 MiB.
 pub const MEMORY_KIB_MAX: u32 = 262_144;
-/// Most passes over its memory an Argon2id hash may ask for.
+/// The largest number of passes of an Argon2id hash over its memory.
 pub const PASSES_MAX: u32 = 64;
-/// Most lanes of an Argon2id hash. They are worked off one after the other.
+/// The largest number of lanes of an Argon2id hash. The lanes are computed one after the other.
 pub const LANES_MAX: u32 = 16;
-/// Most memory times passes of an Argon2id hash, in KiB: one to two seconds of one core.
+/// The largest product of memory and passes of an Argon2id hash, in KiB: one to two seconds of one core.
 pub const MEMORY_KIB_PASSES_MAX: u64 = 1_048_576;
-/// Most iterations of PBKDF2, of `$7$` and of SCRAM: one to two seconds of one core.
+/// The largest number of iterations of PBKDF2, in `$7$` and in SCRAM: one to two seconds of one core.
 pub const ITERATIONS_MAX: u32 = 1_000_000;
-/// Fewest iterations of SCRAM-SHA-256 (RFC 7677, chapter 4).
+/// The smallest number of iterations of SCRAM-SHA-256 (RFC 7677, chapter 4).
 pub const SCRAM_ITERATIONS_MIN: u32 = 4096;
-/// Shortest salt, in bytes: what Argon2 demands.
+/// The shortest salt, in bytes. Argon2 demands it.
 pub const SALT_BYTES_MIN: usize = 8;
-/// Longest salt, in bytes: what mosquitto 2.1 writes.
+/// The longest salt, in bytes. mosquitto 2.1 writes it.
 pub const SALT_BYTES_MAX: usize = 64;
-/// Length of the salts we make, in bytes.
+/// The length of the salts that midge makes, in bytes.
 pub const SALT_BYTES: usize = 16;
-/// Longest hash, in bytes.
+/// The longest hash, in bytes.
 pub const DIGEST_BYTES_MAX: usize = 64;
-/// Shortest Argon2id hash, in bytes.
+/// The shortest Argon2id hash, in bytes.
 const DIGEST_BYTES_MIN: usize = 16;
-/// Length of the Argon2id hashes we make, in bytes.
+/// The length of the Argon2id hashes that midge makes, in bytes.
 const DIGEST_BYTES: usize = 32;
 
 const _: () = assert!(SALT_BYTES >= SALT_BYTES_MIN && SALT_BYTES <= SALT_BYTES_MAX);
 const _: () = assert!(DIGEST_BYTES >= DIGEST_BYTES_MIN && DIGEST_BYTES <= DIGEST_BYTES_MAX);
 const _: () = assert!((MEMORY_KIB_MAX as u64) <= MEMORY_KIB_PASSES_MAX);
 
-/// mosquitto pads, the PHC format does not; both are read everywhere.
+/// mosquitto writes padding and the PHC format does not. Both are read everywhere.
 const PADDED: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -73,7 +73,7 @@ const UNPADDED: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// What one Argon2id verification costs.
+/// The cost of one Argon2id verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Argon2Cost {
     /// Memory of one verification, in KiB.
@@ -85,18 +85,18 @@ pub struct Argon2Cost {
 }
 
 impl Argon2Cost {
-    /// What `midge passwd` asks for without options: 2 MiB, one pass, three quarters of a millisecond.
+    /// The default cost of `midge passwd`: 2 MiB and one pass, which take three quarters of a millisecond.
     ///
-    /// The usual advice (19 MiB and two passes, or 46 MiB and one) is for a site where a person
-    /// logs in now and then, and costs 60 to 80 ms of a core (AMD EPYC, two shared cores). A broker's
-    /// fleet comes back all at once after an outage: at those costs a core admits 15 clients a second,
-    /// at this one 1300. Devices should have passwords made by a machine, of 16 bytes or more, which
-    /// no hash needs to protect; for those that people choose, raise the memory.
+    /// The usual advice (19 MiB and two passes, or 46 MiB and one) is meant for sites where a person logs in
+    /// now and then. It costs 60 to 80 ms of a core (AMD EPYC, two shared cores). The fleet of a broker
+    /// reconnects all at once after an outage. At those costs a core admits 15 clients a second, at this one
+    /// 1300. Devices should have machine-made passwords of 16 bytes or more, which no hash needs to protect.
+    /// For passwords that people choose, raise the memory.
     pub const DEFAULT: Argon2Cost = Argon2Cost { memory_kib: 2048, passes: 1, lanes: 1 };
 
     /// # Errors
-    /// [`HashError::Argon2Cost`] when it is outside the bounds of this module, or of RFC 9106
-    /// (8 KiB for each lane).
+    /// [`HashError::Argon2Cost`] if the cost is outside of the bounds of this module or of RFC 9106 (8 KiB
+    /// for each lane).
     pub fn check(self) -> Result<(), HashError> {
         let Argon2Cost { memory_kib, passes, lanes } = self;
         let work = u64::from(memory_kib) * u64::from(passes);
@@ -112,7 +112,7 @@ impl Argon2Cost {
     }
 }
 
-/// A kind of hash with its cost: what decides how long a verification takes.
+/// A kind of hash with its cost. It decides how long a verification takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scheme {
     /// Argon2id, version 1.3.
@@ -151,40 +151,40 @@ impl Scheme {
     }
 }
 
-/// Why a text is no hash, or a hash can't be made.
+/// Why a text is not a hash, or why a hash can't be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HashError {
-    /// It does not begin with `$`: a password in the clear, most likely.
+    /// It does not begin with `$`. It is most likely a plain password.
     #[error("a password in the clear; allowed are hashes: run `midge passwd FILE USER` to write one")]
     Plaintext,
-    /// It begins like no kind we know.
+    /// Its beginning matches no known kind.
     #[error("an unknown kind of hash; allowed are $argon2id$, $scram-sha-256$, and mosquitto's $7$ and $6$")]
     UnknownKind,
-    /// A part is missing, or one is too many.
+    /// A part is missing, or there is one too many.
     #[error(
         "a part of the hash is missing or one too many; allowed are $argon2id$v=19$m=…,t=…,p=…$salt$hash, \
          $scram-sha-256$iterations$salt$stored_key$server_key, $7$iterations$salt$hash and $6$salt$hash"
     )]
     Shape,
-    /// An Argon2id hash of another version than 1.3.
+    /// An Argon2id hash whose version is not 1.3.
     #[error("an Argon2 version that is not allowed; allowed is v=19")]
     Argon2Version,
-    /// An Argon2id cost outside the bounds.
+    /// An Argon2id cost outside of the bounds.
     #[error(
         "an Argon2 cost that is not allowed; allowed are m=8 (for each lane) to {MEMORY_KIB_MAX} KiB, \
          t=1 to {PASSES_MAX}, p=1 to {LANES_MAX}, and m times t up to {MEMORY_KIB_PASSES_MAX}"
     )]
     Argon2Cost,
-    /// An iteration count outside the bounds.
+    /// An iteration count outside of the bounds.
     #[error("a number of iterations that is not allowed; allowed are {min} to {ITERATIONS_MAX}")]
     Iterations {
-        /// The lowest allowed.
+        /// The lowest allowed count.
         min: u32,
     },
     /// A part that should be base64 is not.
     #[error("a part of the hash is not base64")]
     Base64,
-    /// A salt outside [`SALT_BYTES_MIN`] to [`SALT_BYTES_MAX`].
+    /// A salt length outside of [`SALT_BYTES_MIN`] to [`SALT_BYTES_MAX`].
     #[error("a salt of the wrong length; allowed are {SALT_BYTES_MIN} to {SALT_BYTES_MAX} bytes")]
     SaltLength,
     /// A hash or key of the wrong length.
@@ -193,14 +193,14 @@ pub enum HashError {
          {DIGEST_BYTES} for SCRAM, 64 for $6$ and $7$"
     )]
     DigestLength,
-    /// A password that SASLprep (RFC 4013) refuses, so that no SCRAM client could use it.
+    /// A password that SASLprep (RFC 4013) refuses. No SCRAM client could use it.
     #[error("SCRAM passwords are UTF-8 without control and unassigned characters (RFC 4013)")]
     ScramPassword,
 }
 
-/// The memory of Argon2id, kept from one verification to the next: fresh pages from the kernel
-/// take a twentieth longer at 2 MiB, and half as long again at 46 MiB. One for each thread of the
-/// pool; it stays as large as the largest hash it has met.
+/// The memory of Argon2id, reused for later verifications. With fresh pages from the kernel, a verification
+/// takes a twentieth longer at 2 MiB, and half as long again at 46 MiB. Each thread of the pool has one. It
+/// never shrinks.
 #[derive(Default)]
 pub struct HashScratch {
     blocks: Vec<Block>,
@@ -212,14 +212,14 @@ impl fmt::Debug for HashScratch {
     }
 }
 
-/// One user's hash. Its `Debug` shows kind and cost alone.
+/// The hash of one user. Its `Debug` shows the kind and the cost only.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash {
     scheme: Scheme,
     salt: Box<[u8]>,
-    /// The hash; StoredKey of SCRAM.
+    /// The hash, or the StoredKey of SCRAM.
     digest: Box<[u8]>,
-    /// ServerKey; of SCRAM only.
+    /// The ServerKey of SCRAM. Other kinds have none.
     server_key: Option<Box<[u8; 32]>>,
 }
 
@@ -230,10 +230,10 @@ impl fmt::Debug for PasswordHash {
 }
 
 impl PasswordHash {
-    /// Hashes a password with a salt that the caller has drawn at random, [`SALT_BYTES`] long.
+    /// Hashes a password. The caller draws the salt at random, [`SALT_BYTES`] long.
     ///
     /// # Errors
-    /// A cost or salt outside the bounds, or a password that SCRAM can't use.
+    /// A cost or salt is outside of the bounds, or SCRAM can't use the password.
     pub fn new(scheme: Scheme, password: &[u8], salt: &[u8]) -> Result<PasswordHash, HashError> {
         scheme.check()?;
         check_salt(salt)?;
@@ -248,10 +248,10 @@ impl PasswordHash {
         Ok(PasswordHash { scheme, salt: salt.into(), digest, server_key: None })
     }
 
-    /// Reads the part of a line behind the user's name and the colon.
+    /// Reads the part of a line after the user's name and the colon.
     ///
     /// # Errors
-    /// Says what is allowed there.
+    /// The error says what is allowed.
     pub fn parse(text: &str) -> Result<PasswordHash, HashError> {
         let rest = text.strip_prefix('$').ok_or(HashError::Plaintext)?;
         let (kind, rest) = rest.split_once('$').ok_or(HashError::UnknownKind)?;
@@ -285,7 +285,7 @@ impl PasswordHash {
         })
     }
 
-    /// A hash that takes as long to check as `self` and that no password is known for.
+    /// A hash that takes as long to check as `self`, for which no password is known.
     pub fn dummy(&self) -> PasswordHash {
         PasswordHash {
             scheme: self.scheme,
@@ -295,17 +295,18 @@ impl PasswordHash {
         }
     }
 
-    /// Kind and cost.
+    /// The kind and the cost.
     pub fn scheme(&self) -> Scheme {
         self.scheme
     }
 
-    /// Length of the salt, in bytes.
+    /// The length of the salt, in bytes.
     pub fn salt_bytes(&self) -> usize {
         self.salt.len()
     }
 
-    /// Whether this is the password's hash. The comparison takes the same time wherever they differ.
+    /// Whether this is the hash of the password. The time of the comparison does not depend on where they
+    /// differ.
     pub fn verify(&self, password: &[u8], scratch: &mut HashScratch) -> bool {
         let mut computed = Zeroizing::new([0; DIGEST_BYTES_MAX]);
         let Some(computed) = computed.get_mut(..self.digest.len()) else { return false };
@@ -313,14 +314,15 @@ impl PasswordHash {
             && bool::from(computed.ct_eq(&self.digest))
     }
 
-    /// What a SCRAM exchange needs of this user; `None` when the hash is of another kind.
+    /// The keys that a SCRAM exchange with this user needs. `None` if the hash is of another kind.
     pub fn scram_keys(&self) -> Option<ScramKeys> {
         let Scheme::ScramSha256 { iterations } = self.scheme else { return None };
         let stored_key = <[u8; 32]>::try_from(&*self.digest).ok()?;
         ScramKeys::new(iterations, &self.salt, stored_key, **self.server_key.as_ref()?)
     }
 
-    /// What tells it from the hash of another password, or of the same one with another salt.
+    /// A value that differs between the hashes of different passwords, and between hashes of the same
+    /// password with different salts.
     pub fn line(&self) -> PasswordLine {
         PasswordLine::of(&self.digest)
     }
@@ -335,7 +337,7 @@ impl PasswordHash {
     }
 }
 
-/// Fills `out`; `None` only for costs that [`Scheme::check`] refuses.
+/// Computes a hash into `out`. `None` only for costs that [`Scheme::check`] refuses.
 fn compute(
     scheme: Scheme,
     password: &[u8],
@@ -438,7 +440,7 @@ fn parts<const N: usize>(rest: &str) -> Result<[&str; N], HashError> {
     if parts.next().is_some() { Err(HashError::Shape) } else { Ok(found) }
 }
 
-/// Digits only: `u32::from_str` would take a plus sign.
+/// Accepts digits only: `u32::from_str` would accept a plus sign.
 fn number(text: &str) -> Option<u32> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
@@ -470,14 +472,14 @@ fn decode_exactly<const N: usize>(text: &str) -> Result<[u8; N], HashError> {
 mod tests {
     use super::*;
 
-    /// Written by `mosquitto_passwd` 2.0.11.
+    /// `mosquitto_passwd` 2.0.11 wrote these.
     const ALICE: &str = "$7$101$SxnVG6VKWbBORWJv$1VH9VVcKj9PpYQoLIFa83keLFOOVduKNliC3A7+r24IeIvZrTuAKzfbdiOo1FhOM8bUTihXH/hC/JnHmBbMPsA==";
     const BOB: &str = "$6$7CC0bYiNxK9O8MaL$sHBd+k3rXt5pUhkaPbkZ0K1HuDrpaopMha3+ze0ikLd0EadCBAyycD6/k0Ue80UfD3SauaUuQzv0BPaJOP0iEg==";
     const EMPTY: &str = "$7$101$BKp3XjiI7hg/OdV0$w7gyxFiwwf79FqJ9eQhPCTeaZI5Hk7gJTUWqLH9yXh/DscheZwk10kRNgeJVw9R0Kpy/6atU9rny1awddhTNxQ==";
     const UMLAUTS: &str = "$7$101$mPuqZygIy4arr3ww$2q4YkegNRD1pmSd1ZACX32h2V3Jv105ra5TO3K90LdTn2B6JrPZkY+FBMTf7CPhq5EEAZ3pzFEBSiJZrM80/vw==";
 
-    /// Written by the reference implementation, libargon2, with the salt and hash lengths (64 bytes) of
-    /// mosquitto 2.1; the second also with its cost.
+    /// The reference implementation, libargon2, wrote these, with the salt and hash lengths (64 bytes) of
+    /// mosquitto 2.1. The second one also has its cost.
     const MOSQUITTO_21: &str = "$argon2id$v=19$m=64,t=1,p=1$1e8voc0j9H8JfEG7oJXUQUoiaKFF51iF+nKOsL1+J63TZJGEjrGACoCZl4wNzYZO/myOjpPqhRUeRTsFQ2D3ig$MVhB6zH933pz8rPcPB6pUfx7XK1bcV897DTp/fwKex9yRO+IGpZz8ig/jL81oR9xAX9NpeCUkjSL7cFmIfgGsg";
     const MOSQUITTO_21_COST: &str = "$argon2id$v=19$m=47104,t=1,p=1$1e8voc0j9H8JfEG7oJXUQUoiaKFF51iF+nKOsL1+J63TZJGEjrGACoCZl4wNzYZO/myOjpPqhRUeRTsFQ2D3ig$yEUVob9JaAOqAZk7VOdCWRTqlKEf0VKiITYAtMyl9hmMlIMM9aDJ9bz82jVvGy7pUgaoGeVAD+O9MJutJqZXfg";
     const THREE_LANES: &str =
@@ -496,7 +498,7 @@ mod tests {
         assert!(verify(BOB, b"swordfish"));
         assert!(!verify(BOB, b"swordfish "));
         assert!(verify(UMLAUTS, "päss wörd".as_bytes()));
-        // From the tests of mosquitto itself.
+        // These are from the tests of mosquitto.
         assert!(verify(
             "$6$vZY4TS+/HBxHw38S$vvjVFECzb8dyuu/mruD2QKTfdFn0WmKxbc+1TsdB0L8EdHk3v9JRmfjHd56+VaTnUcSZOZ/hzkdvWCtxlX7AUQ==",
             b"password"
@@ -506,7 +508,7 @@ mod tests {
     #[test]
     fn an_empty_password_is_a_password_like_any_other() {
         assert!(verify(EMPTY, b""));
-        // Not b"\0": HMAC fills a short key up with zeros, so that mosquitto takes that one too.
+        // b"\0" is not tested: HMAC pads a short key with zeros, so mosquitto accepts that password too.
         assert!(!verify(EMPTY, b" "));
         assert!(verify(EMPTY_ARGON2, b""));
         assert!(!verify(EMPTY_ARGON2, b" "));

@@ -1,10 +1,10 @@
 //! JSON Web Tokens as MQTT passwords (RFC 7519, signed as in RFC 7515).
 //!
-//! In come a token, the user name and the client identifier of a CONNECT and the wall clock; out
-//! comes what the token grants, or why it is refused. The keys are read from files once; a key says
-//! which algorithms it verifies, and a token only chooses among those: that closes the door to
-//! `none` and to a public key used as a shared secret. Signatures, base64 and key formats are the
-//! crate's; times and names are compared here, against the `now` of the caller.
+//! The inputs are a token, the user name and the client identifier of a CONNECT, and the wall clock. The
+//! output is what the token grants, or why it is refused. The keys are read from files once. Each key
+//! determines which algorithms it verifies, and a token can only choose among those. So a token can't use
+//! `none`, or a public key as a shared secret. The crate handles signatures, base64 and key formats. This
+//! module compares times and names, against the `now` of the caller.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -21,35 +21,36 @@ mod keys;
 use claims::Claims;
 use keys::JwtKey;
 
-/// How tokens are verified: one such set of rules per listener or for the whole broker.
+/// The rules for tokens, for one listener or for the whole broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JwtSettings {
-    /// Where the keys are; at least one, and together at most 256 keys.
+    /// The files with the keys: at least one, and at most 256 keys in total.
     pub keys: Vec<JwtKeySource>,
-    /// The claim `iss` must be this; `None` looks at no issuer.
+    /// The required value of the claim `iss`. `None`: the issuer is not checked.
     pub issuer: Option<String>,
-    /// The claim `aud` must be this or hold it; `None` looks at no audience, so that a token made
-    /// for another service of the same issuer passes too.
+    /// The value that the claim `aud` must have or contain. `None`: the audience is not checked, so a token
+    /// that was made for another service of the same issuer is accepted too.
     pub audience: Option<String>,
-    /// The claim that names the user, usually `sub`. It must be there, a string that isn't empty.
+    /// The claim that holds the user name, usually `sub`. It must be a string that is not empty.
     pub user_claim: String,
-    /// The CONNECT must have a user name, equal to that claim.
+    /// Whether CONNECT must have a user name that equals that claim.
     pub require_user_match: bool,
-    /// The claim with the list of topic filters to which the client may publish, by habit `pub`.
-    /// A name that starts with `/` is a JSON pointer (`/acl/pub`). `None`: tokens say nothing of it.
+    /// The claim with the list of topic filters to which the client may publish, usually `pub`. A name that
+    /// starts with `/` is a JSON pointer (`/acl/pub`). `None`: tokens do not restrict publishing.
     pub publish_claim: Option<String>,
-    /// The same for subscriptions, by habit `subs` (`sub` is the subject).
+    /// The claim for subscriptions, usually `subs` (`sub` is the subject).
     pub subscribe_claim: Option<String>,
-    /// How far the clocks of issuer and broker may be apart, in seconds: it counts for `exp` and `nbf`.
+    /// The largest difference between the clocks of issuer and broker, in seconds. It applies to `exp` and
+    /// `nbf`.
     pub leeway_seconds: u64,
-    /// A token without `exp` is refused.
+    /// Whether a token without `exp` is refused.
     pub require_expiry: bool,
 }
 
 /// One file with keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JwtKeySource {
-    /// A shared secret, as raw bytes; one line break at the end does not belong to it. It must be as
+    /// A shared secret, as raw bytes. One line break at the end is not part of it. It must be at least as
     /// long as the hash (32, 48 or 64 bytes: RFC 7518, section 3.2).
     Secret {
         /// The one algorithm that it verifies.
@@ -57,13 +58,13 @@ pub enum JwtKeySource {
         /// The file.
         file: PathBuf,
     },
-    /// A public key in PEM. RSA keys of 2048 to 8192 bits verify RS256/384/512 and PS256/384/512,
-    /// a key on P-256 verifies ES256, on P-384 ES384, an Ed25519 key EdDSA.
+    /// A public key in PEM. An RSA key of 2048 to 8192 bits verifies RS256/384/512 and PS256/384/512. A key
+    /// on P-256 verifies ES256, on P-384 ES384. An Ed25519 key verifies EdDSA.
     PublicKey {
         /// The file.
         file: PathBuf,
     },
-    /// A JSON Web Key Set (RFC 7517). Keys of an unknown kind or for encryption are left out, see
+    /// A JSON Web Key Set (RFC 7517). Keys of an unknown kind and keys for encryption are left out. See
     /// [`JwtVerifier::left_out`].
     Jwks {
         /// The file.
@@ -82,72 +83,71 @@ pub enum SecretAlgorithm {
     Hs512,
 }
 
-/// What a good token grants.
+/// What a valid token grants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenGrant {
     /// The user that the token names.
     pub user: String,
-    /// When the grant ends, in seconds since 1970, the leeway included; `None` for a token without
-    /// `exp`.
+    /// When the grant ends, in seconds since 1970, with the leeway. `None` for a token without `exp`.
     pub expires_at: Option<u64>,
-    /// Topic filters to which the client may publish; `None` when the token says nothing. They are
-    /// strings of the token, not yet checked as topic filters.
+    /// Topic filters to which the client may publish. `None` if the token has no such claim. They are strings
+    /// of the token that are not yet checked as topic filters.
     pub publish: Option<Vec<String>>,
-    /// Topic filters which the client may subscribe to; `None` when the token says nothing.
+    /// Topic filters to which the client may subscribe. `None` if the token has no such claim.
     pub subscribe: Option<Vec<String>>,
 }
 
-/// Why a token is refused, in words that show nothing of the token.
+/// Why a token is refused. The words reveal nothing of the token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenRefusal {
-    /// Longer than [`TOKEN_BYTES_MAX`].
+    /// The token is longer than [`TOKEN_BYTES_MAX`].
     TooLong,
-    /// Not three base64 parts with JSON in the first two.
+    /// The token does not consist of three base64 parts with JSON in the first two.
     Malformed,
-    /// The header has critical extensions (`crit`), which nothing here understands.
+    /// The header has critical extensions (`crit`), which midge does not support.
     Critical,
-    /// No key verifies the algorithm of the header, `none` among them.
+    /// No key verifies the algorithm of the header. This includes `none`.
     Algorithm,
     /// No key has the identifier (`kid`) of the header.
     UnknownKey,
-    /// The token names no key, and more than [`KEYS_TRIED_MAX`] fit.
+    /// The token names no key, and more than [`KEYS_TRIED_MAX`] keys match.
     TooManyKeys,
-    /// No key that fits verifies the signature.
+    /// No matching key verifies the signature.
     Signature,
-    /// `exp` lies in the past.
+    /// `exp` is in the past.
     Expired,
-    /// `nbf` lies in the future.
+    /// `nbf` is in the future.
     NotYetValid,
-    /// `iss` is another one, or not there.
+    /// `iss` is missing or has another value.
     Issuer,
-    /// `aud` names others only, or is not there.
+    /// `aud` is missing or names others only.
     Audience,
-    /// The user name of the CONNECT is not the user of the token.
+    /// The user name of CONNECT is not the user of the token.
     User,
-    /// The client identifier of the CONNECT is not the one in the token.
+    /// The client identifier of CONNECT is not the one in the token.
     ClientId,
-    /// A claim that is needed is not there.
+    /// A required claim is missing.
     Missing(Cow<'static, str>),
-    /// A claim has another type, or bounds, than it should.
+    /// A claim has the wrong type or is out of bounds.
     Unusable(Cow<'static, str>),
 }
 
 /// Why the keys can't be used: the file and the cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JwtError {
-    /// The file, unless it is the settings that don't work.
+    /// The file. `None` if the settings are at fault.
     pub file: Option<PathBuf>,
-    /// What is wrong with it, and what would be right.
+    /// What is wrong, and what would be right.
     pub cause: String,
 }
 
-/// The longest token that is looked at.
+/// The longest token that is verified, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 16 << 10;
 
-/// How many keys are tried for one token; a token that more keys fit must name one.
+/// The largest number of keys that are tried for one token. If more keys match, the token must name one.
 pub const KEYS_TRIED_MAX: usize = 16;
 
-/// Verifies tokens with the keys of its settings. Cheap to share; it has no state of its own.
+/// Verifies tokens with the keys of its settings. It is cheap to share and has no state that changes.
 pub struct JwtVerifier {
     settings: JwtSettings,
     keys: Vec<JwtKey>,
@@ -159,8 +159,8 @@ impl JwtVerifier {
     ///
     /// # Errors
     ///
-    /// Names the file and the cause: it can't be read, is no key, is too weak a key, is a private
-    /// key; or the settings have no key at all.
+    /// The error names the file and the cause: the file can't be read or is not a key, the key is too weak or
+    /// private, or there are no keys.
     pub fn load(settings: &JwtSettings) -> Result<JwtVerifier, JwtError> {
         crypto::install();
         let mut left_out = Vec::new();
@@ -181,22 +181,23 @@ impl JwtVerifier {
         Ok(JwtVerifier { settings: settings.clone(), keys: all, left_out })
     }
 
-    /// How many keys are in use.
+    /// The number of keys in use.
     pub fn keys(&self) -> usize {
         self.keys.len()
     }
 
-    /// Keys of key sets that are not used, each with its file and the reason: for the log.
+    /// The keys of key sets that are not used, each with its file and the reason, for the log.
     pub fn left_out(&self) -> &[String] {
         &self.left_out
     }
 
-    /// Verifies a token at the wall clock `now_unix_seconds`. A claim `clientid` or `client_id` must
-    /// be the client identifier where it is present.
+    /// Verifies a token at the wall clock `now_unix_seconds`. If there is a claim `clientid` or `client_id`,
+    /// it must be the client identifier.
     ///
     /// # Errors
     ///
-    /// Why it is refused; the order is signature first, so that an unsigned token learns nothing.
+    /// Why the token is refused. The signature is checked first, so that an unsigned token reveals nothing
+    /// about the rules.
     pub fn verify(
         &self,
         token: &[u8],
@@ -265,7 +266,7 @@ impl SecretAlgorithm {
 }
 
 impl TokenRefusal {
-    /// The refusal in words, without the name of a claim.
+    /// The refusal in words, without the name of the claim.
     pub fn words(&self) -> &'static str {
         match self {
             TokenRefusal::TooLong => "the token is longer than 16 KiB",
@@ -316,8 +317,8 @@ struct JoseHeader {
     key_id: Option<String>,
 }
 
-/// Reads the three members that matter here, before anything is verified. The crate reads the
-/// header again, whole, but calls an unknown algorithm malformed, and looks over `crit`.
+/// Reads the three members that matter here, before anything is verified. The crate reads the whole header
+/// again, but reports an unknown algorithm as malformed, and ignores `crit`.
 fn read_header(token: &[u8]) -> Result<JoseHeader, TokenRefusal> {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -1,9 +1,8 @@
-//! Who may come in, and what they may do: password files, certificates' names and access lists, the parts for
-//! tokens and a webhook, and enhanced authentication (chapter 4.12) by SCRAM or by the method that client developers
-//! and our tests use.
+//! Authentication and access lists: password files, names in certificates, tokens, the webhook, and enhanced
+//! authentication (chapter 4.12) with SCRAM or with the built-in test method.
 //!
-//! [`policy`](crate::policy) is what the machine knows of it all; `control::access_policies` reads the files that a
-//! listener names, and what takes long is checked on its threads.
+//! [`policy`](crate::policy) has the rules that the machine uses. `control::access_policies` reads the files
+//! that a listener names, and slow checks run on the threads of `control`.
 
 pub mod acl_file;
 pub mod hash;

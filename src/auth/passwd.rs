@@ -1,10 +1,10 @@
-//! `midge passwd`: gives a user of a password file a password, or takes the user out.
+//! `midge passwd`: sets the password of a user in a password file, or removes the user.
 //!
-//! In: the arguments, and the password from the terminal (asked for twice, not shown), from a line of
-//! standard input, or from the arguments. Out: the changed file, and words for the person. The file
-//! itself is the work of [`super::password_edit`]. `-b`, `-c`, `-D`, `-H` and `-I` are those of
-//! `mosquitto_passwd`, so that its habits work here; but `-c` does not throw away a file that has
-//! lines. A running broker takes the new file when it reads its configuration again.
+//! The inputs are the arguments, and the password from the terminal (asked twice, not shown), from a line of
+//! standard input, or from the arguments. The outputs are the changed file and words for the operator.
+//! [`super::password_edit`] changes the file. `-b`, `-c`, `-D`, `-H` and `-I` are those of
+//! `mosquitto_passwd`, but `-c` does not overwrite a file that has lines. A running broker uses the new file
+//! when it reads its configuration again.
 
 use std::fmt;
 use std::io::{self, BufRead, IsTerminal as _, Read as _};
@@ -17,7 +17,7 @@ use super::hash::{Argon2Cost, HashError, ITERATIONS_MAX, MEMORY_KIB_MAX, SCRAM_I
 use super::password_edit::{Create, EditError, Edited, delete_user, is_readable_by_others, set_password};
 use super::password_file::{PasswordFile, UserNameError, check_user};
 
-/// Longest password, in bytes: what CONNECT can carry. `[MQTT5-1.5.6]`
+/// The longest password, in bytes. CONNECT can't carry a longer one. `[MQTT5-1.5.6]`
 pub const PASSWORD_BYTES_MAX: usize = 65_535;
 
 /// The arguments of `midge passwd`.
@@ -90,7 +90,7 @@ impl PasswdArgs {
     }
 }
 
-/// The kinds of hash that are written.
+/// The kinds of hash that `midge passwd` writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum HashKind {
     /// Argon2id
@@ -100,7 +100,7 @@ pub enum HashKind {
     ScramSha256,
 }
 
-/// A password among the arguments: wiped when dropped, and not shown by `Debug`.
+/// A password among the arguments. It is wiped when dropped, and `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
@@ -122,36 +122,36 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Why nothing was done; the file is then as it was.
+/// Why nothing was done. In this case the file is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum PasswdError {
-    /// The user's name.
+    /// The user's name is not allowed.
     #[error(transparent)]
     User(UserNameError),
-    /// The Argon2id cost.
+    /// The Argon2id cost is not allowed.
     #[error(transparent)]
     Cost(HashError),
-    /// `--memory-kib` with SCRAM.
+    /// `--memory-kib` was given with SCRAM.
     #[error("--memory-kib is an option of argon2id alone")]
     MemoryOfScram,
-    /// The two passwords typed differ.
+    /// The two typed passwords differ.
     #[error("the two passwords differ")]
     Differ,
-    /// A password of no bytes: most likely a slip.
+    /// The password is empty, most likely by mistake.
     #[error("an empty password")]
     Empty,
-    /// A password of more than [`PASSWORD_BYTES_MAX`] bytes.
+    /// The password has more than [`PASSWORD_BYTES_MAX`] bytes.
     #[error("a password of more than {PASSWORD_BYTES_MAX} bytes")]
     TooLong,
     /// The password could not be read.
     #[error("can't read the password: {0}")]
     Read(io::Error),
-    /// The file.
+    /// The file could not be changed.
     #[error(transparent)]
     Edit(EditError),
 }
 
-/// What was done, in words.
+/// The result, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PasswdDone {
     /// For standard output.
@@ -160,10 +160,10 @@ pub struct PasswdDone {
     pub warnings: Vec<String>,
 }
 
-/// Does what the arguments ask for, with the process's own terminal and standard input.
+/// Carries out the arguments, with the process's own terminal and standard input.
 ///
 /// # Errors
-/// [`PasswdError`]; the file is then as it was.
+/// [`PasswdError`]. In this case the file is unchanged.
 pub fn run(args: &PasswdArgs) -> Result<PasswdDone, PasswdError> {
     let is_terminal = io::stdin().is_terminal();
     run_with(args, is_terminal, |words| rpassword::prompt_password(words), &mut io::stdin().lock())
@@ -218,7 +218,8 @@ fn password(
     }
 }
 
-/// One line without its end. The room for it is taken at once, so that no copy of a part stays behind.
+/// One line without its line end. The full capacity is reserved at once, so that no partial copy stays in
+/// memory.
 fn line(stdin: &mut impl BufRead) -> io::Result<Zeroizing<Vec<u8>>> {
     let bytes_max = PASSWORD_BYTES_MAX + 3;
     let mut line = Zeroizing::new(Vec::with_capacity(bytes_max));
@@ -261,7 +262,7 @@ mod tests {
         Line::try_parse_from([&["passwd"], line].concat()).map(|line| line.args)
     }
 
-    /// A file that does not exist yet, its name, and what is typed into commands about it.
+    /// A file that does not exist yet, its name, and commands about it.
     struct Scene {
         folder: Folder,
     }

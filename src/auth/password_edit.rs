@@ -1,10 +1,10 @@
-//! Reading a password file from the disk, and changing one line of it.
+//! Reads a password file from the disk, and changes one line of it.
 //!
-//! A change writes a new file beside the old one, with the old one's mode and owner (0600 for a new
-//! file), brings it to the disk and renames it over the old one: a broker that reads meanwhile sees the old
-//! file or the new one, whole. Comments, blank lines, and lines that are wrong stay as they are, in
-//! their order. Two changes at once wait for each other (`flock` of the old file). Access control lists and
-//! extended attributes are not kept.
+//! A change writes a new file beside the old one, with the mode and owner of the old one (0600 for a new
+//! file). It flushes the new file to the disk and renames it over the old one. A broker that reads at the
+//! same time sees the complete old file or the complete new one. Comments, blank lines and wrong lines stay
+//! unchanged and in order. Concurrent changes wait for each other (`flock` of the old file). Access control
+//! lists and extended attributes are not kept.
 
 #![allow(clippy::disallowed_methods, reason = "the one place that reads and writes the password file")]
 
@@ -22,18 +22,18 @@ use super::password_file::{
 };
 use crate::files::open;
 
-/// Largest file that is read, in bytes: some millions of users.
+/// The largest file that is read, in bytes: some millions of users.
 pub const FILE_BYTES_MAX: u64 = 1 << 30;
-/// How often a change starts over because another one has replaced the file.
+/// How often a change starts again because another one has replaced the file.
 const TRIES_MAX: u32 = 100;
-/// Mode of a new file: nobody but its owner reads it.
+/// The mode of a new file: only its owner can read it.
 const NEW_MODE: u32 = 0o600;
 
 impl PasswordFile {
     /// Reads a file.
     ///
     /// # Errors
-    /// The system's words when it can't be read, or else every wrong line.
+    /// The system's message if the file can't be read, otherwise every wrong line.
     pub fn load(path: &Path) -> Result<PasswordFile, PasswordFileErrors> {
         let name = path.display().to_string();
         match open(path).and_then(|file| read(&file)) {
@@ -42,8 +42,8 @@ impl PasswordFile {
         }
     }
 
-    /// Reads a file as mosquitto does: a line that can't be used is passed over. What is wrong with such lines comes
-    /// beside the users of the others.
+    /// Reads a file as mosquitto does: it skips lines that can't be used. Returns the users of the other
+    /// lines, and the errors of the skipped lines.
     ///
     /// # Errors
     /// The file can't be read.
@@ -55,36 +55,36 @@ impl PasswordFile {
     }
 }
 
-/// Whether the mode lets everybody on this machine read the file; false when there is none.
+/// Whether the file's mode lets every user of this machine read it. False if there is no file.
 pub fn is_readable_by_others(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o004 != 0)
 }
 
-/// Why a file was not changed. It is then as it was.
+/// Why a file was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum EditError {
-    /// There is none, and none was to be made.
+    /// There is no file, and none was to be made.
     #[error("{}: there is no such file; --create makes one", .0.display())]
     NoFile(PathBuf),
-    /// There is one, and a new one was to be made.
+    /// There is a file, and a new one was to be made.
     #[error("{}: the file exists and has lines; without --create the user is added to it", .0.display())]
     Exists(PathBuf),
-    /// The name.
+    /// The name is not allowed.
     #[error(transparent)]
     User(UserNameError),
-    /// A name that can't be one of SCRAM.
+    /// SCRAM can't use the name.
     #[error(transparent)]
     ScramUser(LineError),
-    /// The password or the cost.
+    /// The password or the cost is not allowed.
     #[error(transparent)]
     Hash(HashError),
     /// The user to be deleted is not in the file.
     #[error("there is no user {0:?} in the file")]
     NoUser(String),
-    /// Others keep changing the file.
+    /// Other processes keep changing the file.
     #[error("{}: others keep changing the file", .0.display())]
     Busy(PathBuf),
-    /// The new file can't have the owner of the old one.
+    /// The new file can't get the owner of the old one.
     #[error("{}: can't keep the file's owner: {}; run as root or as that owner", .0.display(), .1)]
     Owner(PathBuf, io::Error),
     /// The system refused.
@@ -92,16 +92,16 @@ pub enum EditError {
     Io(PathBuf, io::Error),
 }
 
-/// Whether a file may have to be made.
+/// Whether a change may make the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Create {
-    /// It must be there.
+    /// The file must exist.
     No,
-    /// It must not be there, or be empty.
+    /// The file must not exist, or must be empty.
     Yes,
 }
 
-/// What a change has done.
+/// The result of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edited {
     /// The user is new.
@@ -112,10 +112,10 @@ pub enum Edited {
     Deleted,
 }
 
-/// Gives a user this password, hashed with a fresh salt of the system's random numbers.
+/// Sets the password of a user, hashed with a new random salt.
 ///
 /// # Errors
-/// [`EditError`]; the file is then as it was.
+/// [`EditError`]. In this case the file is unchanged.
 pub fn set_password(
     path: &Path,
     user: &str,
@@ -129,11 +129,11 @@ pub fn set_password(
     set_hash(path, user, &hash, create)
 }
 
-/// Gives a user this hash: in the place of the old one, or on a line at the end. With the first one of SCRAM
-/// the file gets a secret for it, of the system's random numbers.
+/// Sets the hash of a user: it replaces the old line, or adds a line at the end. With the first SCRAM user,
+/// the file also gets a random SCRAM secret.
 ///
 /// # Errors
-/// [`EditError`]; the file is then as it was.
+/// [`EditError`]. In this case the file is unchanged.
 pub fn set_hash(path: &Path, user: &str, hash: &PasswordHash, create: Create) -> Result<Edited, EditError> {
     check_user(user).map_err(EditError::User)?;
     check_scram_user(user, hash.scheme()).map_err(EditError::ScramUser)?;
@@ -153,7 +153,7 @@ pub fn set_hash(path: &Path, user: &str, hash: &PasswordHash, create: Create) ->
     })
 }
 
-/// Adds a line; the one before it may lack its end.
+/// Adds a line. The line before it may lack its line end.
 fn append(text: &mut Vec<u8>, line: &[u8]) {
     if !text.is_empty() && !text.ends_with(b"\n") {
         text.push(b'\n');
@@ -161,10 +161,10 @@ fn append(text: &mut Vec<u8>, line: &[u8]) {
     text.extend_from_slice(line);
 }
 
-/// Takes a user out of the file.
+/// Removes a user from the file.
 ///
 /// # Errors
-/// [`EditError::NoUser`] among others; the file is then as it was.
+/// [`EditError::NoUser`] and others. In this case the file is unchanged.
 pub fn delete_user(path: &Path, user: &str) -> Result<Edited, EditError> {
     edit(path, Create::No, |old| match replace_line(old, user, None) {
         (new, true) => Ok((new, Edited::Deleted)),
@@ -172,8 +172,8 @@ pub fn delete_user(path: &Path, user: &str) -> Result<Edited, EditError> {
     })
 }
 
-/// The text with the first line of the user replaced, and further ones (which no file should
-/// have) left out; whether there was one. `line` has its end.
+/// Replaces the user's first line and removes further ones, which no file should have. Also returns whether
+/// there was one. `line` includes its line end.
 fn replace_line(old: &[u8], user: &str, line: Option<&[u8]>) -> (Vec<u8>, bool) {
     let mut new = Vec::with_capacity(old.len() + line.map_or(0, <[u8]>::len) + 2);
     let mut found = false;
@@ -204,13 +204,13 @@ fn edit(
 ) -> Result<Edited, EditError> {
     let failed = |error| EditError::Io(path.to_owned(), error);
     if create == Create::Yes {
-        // An empty file lets nobody in: a broker that sees it for a moment refuses, as it did without one.
+        // A broker that reads the empty file admits nobody, just as it does without a file.
         match OpenOptions::new().write(true).create_new(true).mode(NEW_MODE).open(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
             _ => {}
         }
     }
-    // Behind a symbolic link, the file is replaced and not the link.
+    // For a symbolic link, the target is replaced and not the link.
     let target = match fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(EditError::NoFile(path.to_owned()));
@@ -227,13 +227,13 @@ fn edit(
     Ok(edited)
 }
 
-/// The file under this name, locked until it is dropped.
+/// Opens and locks the file with this name. Dropping the result unlocks it.
 fn lock(target: &Path) -> Result<File, EditError> {
     let failed = |error| EditError::Io(target.to_owned(), error);
     for _ in 0..TRIES_MAX {
         let file = open(target).map_err(failed)?;
         file.lock().map_err(failed)?;
-        // While we waited, another change may have put a new file under the name.
+        // While this waited, another change may have replaced the file.
         let (ours, theirs) = (file.metadata().map_err(failed)?, fs::metadata(target).map_err(failed)?);
         if (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()) {
             return Ok(file);
@@ -244,7 +244,7 @@ fn lock(target: &Path) -> Result<File, EditError> {
 
 fn read(file: &File) -> io::Result<Zeroizing<Vec<u8>>> {
     let length = file.metadata()?.len();
-    // The file may grow while it is read.
+    // The file may grow while it is being read.
     let mut bytes =
         Zeroizing::new(Vec::with_capacity(usize::try_from(length.min(FILE_BYTES_MAX)).unwrap_or(0)));
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
@@ -264,7 +264,8 @@ fn replace(target: &Path, old: &File, bytes: &[u8]) -> Result<(), EditError> {
     name.push(target.file_name().unwrap_or_default());
     name.push(".new");
     let beside = directory.join(name);
-    // Under the lock of the old file there is no other change: what is there is of one that was killed.
+    // The lock on the old file excludes other changes. An existing file is a leftover of a process that was
+    // killed.
     match fs::remove_file(&beside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
@@ -275,7 +276,7 @@ fn replace(target: &Path, old: &File, bytes: &[u8]) -> Result<(), EditError> {
         let _ = fs::remove_file(&beside);
         return written;
     }
-    // The rename itself is durable with the directory.
+    // The rename is durable after the directory is flushed.
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
 }
 
@@ -294,7 +295,7 @@ fn write_beside(beside: &Path, old: &File, bytes: &[u8], target: &Path) -> Resul
     new.sync_all().map_err(failed)
 }
 
-/// A directory of a test's own, gone with it.
+/// A directory for one test, removed at the end.
 #[cfg(test)]
 pub(super) struct Folder(PathBuf);
 
@@ -390,7 +391,7 @@ mod tests {
     fn the_owner_is_kept() {
         let folder = Folder::new();
         let path = file_in(&folder, "");
-        // Only root can give a file away; for others the owner is their own.
+        // Only root can change the owner of a file. Other users keep their own.
         let is_root = std::os::unix::fs::chown(&path, Some(12), Some(34)).is_ok();
         set(&path, "alice", "x", Create::No).unwrap();
         let owner = fs::metadata(&path).unwrap();
@@ -410,7 +411,7 @@ mod tests {
         };
         set(&path, "alice", "x", Create::No).unwrap();
         assert_eq!(secrets(), Vec::<String>::new());
-        // In the place of the old line, then on one of its own.
+        // The first replaces the old line, the second gets a line of its own.
         assert_eq!(scram("alice"), Edited::Changed);
         let first: Vec<String> = secrets();
         assert_eq!(first.len(), 1);

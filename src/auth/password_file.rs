@@ -1,17 +1,17 @@
-//! The password file: who may come in, one line `user:hash` each; comments begin with `#`.
+//! The password file: one line `user:hash` for each user. Comments begin with `#`.
 //!
-//! In: the text of a file, and the user names and passwords of CONNECT packets. Out: yes or no, and
-//! every line that is wrong, not only the first. mosquitto's files are read as they are; what a
-//! hash may be stands in [`super::hash`]. Files are read and changed in [`super::password_edit`].
+//! The inputs are the text of a file, and the user names and passwords of CONNECT packets. The result is yes
+//! or no; for a file with errors it is a list of all wrong lines. mosquitto's files are read unchanged.
+//! [`super::hash`] defines the hashes. [`super::password_edit`] reads and changes files.
 //!
-//! A name that is not in the file costs as much time as one that is: the password is then
-//! checked against a [`PasswordHash::dummy`] of the kind and cost that most lines have. In a file of
-//! several kinds, users of the rarer ones can be told from strangers by a clock; write such a
-//! file anew, or live with it.
+//! The check of an unknown name takes as long as the check of a known one. It compares the password with a
+//! [`PasswordHash::dummy`] of the most common kind and cost in the file. If a file has several kinds, a
+//! timing measurement can tell users of the rarer kinds from unknown names. Writing such a file with one kind
+//! avoids this.
 //!
-//! A comment `#midge-scram-secret:` with 32 bytes in base64 is the secret behind the salts that strangers are shown
-//! in SCRAM (see [`FakeUsers`]). It is in this file because it has to go where the users go, and to stay when they
-//! change; [`super::password_edit`] adds it with the first SCRAM user.
+//! A comment `#midge-scram-secret:` with 32 bytes in base64 is the secret for the salts that SCRAM shows for
+//! unknown users (see [`FakeUsers`]). It is in this file because it must be copied together with the users,
+//! and must not change when users change. [`super::password_edit`] adds it with the first SCRAM user.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,14 +24,14 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-/// Longest user name, in bytes: what MQTT can carry. `[MQTT5-1.5.4]`
+/// The longest user name, in bytes. MQTT can't carry a longer one. `[MQTT5-1.5.4]`
 pub const USER_BYTES_MAX: usize = 65_535;
-/// Wrong lines that are told one by one; further ones are counted.
+/// The number of wrong lines that are reported one by one. Further ones are counted.
 pub const ERRORS_MAX: usize = 20;
-/// How the comment with the secret of SCRAM begins.
+/// The beginning of the comment with the SCRAM secret.
 const SECRET_MARK: &[u8] = b"#midge-scram-secret:";
 
-/// What is wrong with a user's name.
+/// The error for a user name that is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a user name that is not allowed; allowed are 1 to {USER_BYTES_MAX} bytes of UTF-8 without `:` and control \
@@ -42,7 +42,7 @@ pub struct UserNameError;
 /// Checks a name before it is written to a file.
 ///
 /// # Errors
-/// [`UserNameError`], whose words say what is allowed.
+/// [`UserNameError`]. Its words say what is allowed.
 pub fn check_user(user: &str) -> Result<(), UserNameError> {
     let allowed = (1..=USER_BYTES_MAX).contains(&user.len())
         && !user.chars().any(|character| character == ':' || character.is_control())
@@ -54,32 +54,32 @@ pub fn check_user(user: &str) -> Result<(), UserNameError> {
 /// What is wrong with a line, or with the whole file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
-    /// The file can't be read; the words are the system's.
+    /// The file can't be read. The words are the system's.
     #[error("{0}")]
     Unreadable(String),
-    /// Bytes that are not UTF-8.
+    /// The line is not UTF-8.
     #[error("not UTF-8; allowed is UTF-8 alone")]
     NotUtf8,
-    /// No colon.
+    /// The line has no colon.
     #[error("no colon; allowed are `user:hash`, comments that begin with `#`, and blank lines")]
     NoColon,
-    /// The name.
+    /// The name is not allowed.
     #[error(transparent)]
     User(UserNameError),
-    /// The name stands on an earlier line already.
+    /// An earlier line already has this name.
     #[error("the same user as in line {first_line}; allowed is one line for each user")]
     Duplicate {
-        /// That line; the first of a file is 1.
+        /// The number of that line, counted from 1.
         first_line: usize,
     },
-    /// The hash.
+    /// The hash is not allowed.
     #[error(transparent)]
     Hash(HashError),
-    /// A SCRAM hash whose user could never be looked up: SASLprep (RFC 4013) changes or forbids
-    /// the name.
+    /// A SCRAM hash of a user that no exchange could name, because SASLprep (RFC 4013) changes or forbids the
+    /// name.
     #[error("a name that SCRAM changes before it asks; allowed are names as SASLprep (RFC 4013) gives them")]
     ScramUser,
-    /// The comment with the secret of SCRAM.
+    /// The comment with the SCRAM secret is wrong.
     #[error(
         "the secret of SCRAM is not 32 bytes in base64; allowed is the line as midge passwd has written it, \
          or none, for midge passwd to write another"
@@ -87,7 +87,7 @@ pub enum LineError {
     ScramSecret,
 }
 
-/// Everything that is wrong with a file; at least one thing.
+/// Everything that is wrong with a file: at least one error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PasswordFileErrors {
     file: String,
@@ -100,7 +100,7 @@ impl PasswordFileErrors {
         PasswordFileErrors { file: file.to_owned(), errors: Vec::new(), further: 0 }
     }
 
-    /// The file as a whole can't be used.
+    /// The error for a file that can't be used at all.
     pub(super) fn unreadable(file: &str, why: impl fmt::Display) -> PasswordFileErrors {
         let mut errors = PasswordFileErrors::new(file);
         errors.add(0, LineError::Unreadable(why.to_string()));
@@ -115,7 +115,8 @@ impl PasswordFileErrors {
         }
     }
 
-    /// The first [`ERRORS_MAX`] wrong lines: number from 1 on, or 0 for the whole file, and error.
+    /// The first [`ERRORS_MAX`] errors, each with its line number, counted from 1. The number 0 stands for
+    /// the whole file.
     pub fn lines(&self) -> &[(usize, LineError)] {
         &self.errors
     }
@@ -131,7 +132,7 @@ impl fmt::Display for PasswordFileErrors {
             }
         }
         if self.further > 0 {
-            write!(f, "\n{}: and {} wrong lines more", self.file, self.further)?;
+            write!(f, "\n{}: and {} more wrong lines", self.file, self.further)?;
         }
         Ok(())
     }
@@ -139,18 +140,19 @@ impl fmt::Display for PasswordFileErrors {
 
 impl std::error::Error for PasswordFileErrors {}
 
-/// What decides how long a verification takes, and how the `s=` and `i=` of SCRAM look.
+/// The properties of a hash that decide how long a verification takes, and what `s=` and `i=` of SCRAM look
+/// like.
 type Shape = (Scheme, usize);
 
-/// The users of one file. Its `Debug` shows their number alone.
+/// The users of one file. Its `Debug` shows their number only.
 #[derive(Clone, Default)]
 pub struct PasswordFile {
     users: BTreeMap<Box<str>, PasswordHash>,
-    /// Of the most common shape; `None` when there are no users at all.
+    /// A dummy of the most common shape. `None` if there are no users.
     dummy: Option<PasswordHash>,
     /// The most common shape of the SCRAM users.
     scram: Option<Shape>,
-    /// Of the first line that has one.
+    /// The secret of the first line that has one.
     secret: Option<Zeroizing<[u8; 32]>>,
 }
 
@@ -161,19 +163,19 @@ impl fmt::Debug for PasswordFile {
 }
 
 impl PasswordFile {
-    /// Reads the text of a file; `name` is what errors call it.
+    /// Reads the text of a file. `name` is its name in errors.
     ///
     /// # Errors
-    /// Every wrong line with what is allowed there. A file with a wrong line is no file: nobody
-    /// should be locked out, or let in, by half of one.
+    /// Every wrong line, with what is allowed. One wrong line refuses the whole file: a half-read file could
+    /// lock users out or let others in.
     pub fn parse(text: &str, name: &str) -> Result<PasswordFile, PasswordFileErrors> {
         PasswordFile::parse_bytes(text.as_bytes(), name)
     }
 
-    /// [`PasswordFile::parse`] for bytes that may not be UTF-8.
+    /// Like [`PasswordFile::parse`], for bytes that may not be UTF-8.
     ///
     /// # Errors
-    /// As there.
+    /// The same as there.
     pub fn parse_bytes(bytes: &[u8], name: &str) -> Result<PasswordFile, PasswordFileErrors> {
         match PasswordFile::parse_lines(bytes, name) {
             (file, None) => Ok(file),
@@ -181,8 +183,8 @@ impl PasswordFile {
         }
     }
 
-    /// The users of the lines that are right, and what is wrong with the others. Of two lines of one user the first
-    /// counts.
+    /// The users of the correct lines, and the errors of the others. If two lines have the same user, the
+    /// first one counts.
     pub fn parse_lines(bytes: &[u8], name: &str) -> (PasswordFile, Option<PasswordFileErrors>) {
         let mut errors = PasswordFileErrors::new(name);
         let mut users = BTreeMap::new();
@@ -221,15 +223,16 @@ impl PasswordFile {
         PasswordFile { users, dummy, scram, secret }
     }
 
-    /// Whether this is the user's password: about as long for an unknown user as for a known one.
+    /// Whether this is the user's password. It takes about the same time for an unknown user as for a known
+    /// one.
     ///
-    /// The work takes from microseconds to seconds (see [`super::hash`]) and allocates what an
-    /// Argon2id hash asks for; [`PasswordFile::verify_with`] keeps that memory.
+    /// The work takes from microseconds to seconds (see [`super::hash`]) and allocates the memory that an
+    /// Argon2id hash needs. [`PasswordFile::verify_with`] reuses that memory.
     pub fn verify(&self, user: &str, password: &[u8]) -> bool {
         self.verify_with(user, password, &mut HashScratch::default())
     }
 
-    /// [`PasswordFile::verify`] with memory that is kept from one verification to the next.
+    /// Like [`PasswordFile::verify`], with memory that is reused for later verifications.
     pub fn verify_with(&self, user: &str, password: &[u8], scratch: &mut HashScratch) -> bool {
         let known = self.users.get(user);
         let Some(hash) = known.or(self.dummy.as_ref()) else { return false };
@@ -237,19 +240,19 @@ impl PasswordFile {
         is_right & known.is_some()
     }
 
-    /// The keys of a user for [`scram::ScramServer::first`]; `None` for strangers and for users
-    /// with another kind of hash.
+    /// The keys of a user for [`scram::ScramServer::first`]. `None` for unknown users and for users with
+    /// another kind of hash.
     pub fn scram_keys(&self, user: &str) -> Option<ScramKeys> {
         self.users.get(user)?.scram_keys()
     }
 
-    /// Fakes that look like most SCRAM users of this file; none if it has no such user.
+    /// Fake users that look like most SCRAM users of this file. `None` if it has no SCRAM user.
     ///
-    /// Their secret is the one in the file. A file without it (written by hand) has a hash of all its SCRAM keys
-    /// instead: that too is the same after a restart and on each broker with the file, and unknown to anyone who
-    /// does not know every one of them (a user knows its own). But it changes with them: who asks for the salt of a name,
-    /// and again when a SCRAM user was added, taken out or given another password, can then tell strangers, whose
-    /// salts have all changed, from users.
+    /// Their secret is the one in the file. If a file was written by hand and has none, the secret is a hash
+    /// of all its SCRAM keys. That hash is also the same after a restart and on each broker with the same
+    /// file, and only someone who knows all of the keys can compute it (a user knows its own). But it changes
+    /// with the keys. Someone who asks for the salt of a name before and after a SCRAM user is added, removed
+    /// or changed can tell unknown names, whose salts have all changed, from users.
     pub fn fake_users(&self) -> Option<FakeUsers> {
         let (Scheme::ScramSha256 { iterations }, salt_bytes) = self.scram? else { return None };
         let secret = self.secret.as_deref().copied().unwrap_or_else(|| self.hash_of_scram_keys());
@@ -271,36 +274,36 @@ impl PasswordFile {
         self.users.iter().map(|(user, hash)| (&**user, hash.scheme()))
     }
 
-    /// Number of users.
+    /// The number of users.
     pub fn len(&self) -> usize {
         self.users.len()
     }
 
-    /// Whether there are no users: then nobody comes in.
+    /// Whether there are no users. In this case nobody can log in.
     pub fn is_empty(&self) -> bool {
         self.users.is_empty()
     }
 }
 
-/// The lines of a file, without a byte order mark at its start. The ends of lines are left for
-/// [`trim`]; an empty last line is one more blank line.
+/// The lines of a file, without a byte order mark at its start. [`trim`] removes the line ends. An empty last
+/// line counts as one more blank line.
 fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).split(|&byte| byte == b'\n')
 }
 
-/// mosquitto takes blanks off names and hashes; a carriage return is one of them.
+/// Removes white space as mosquitto does, from names and hashes. A carriage return is white space.
 pub(super) fn trim(text: &str) -> &str {
     text.trim_matches([' ', '\t', '\r', '\x0b', '\x0c'])
 }
 
-/// The name on a line, if it is one of a user: also where the rest of the line is wrong.
+/// The user name on a line, even if the rest of the line is wrong. `None` if the line has no user.
 pub(super) fn user_of_line(line: &[u8]) -> Option<&str> {
     let colon = line.iter().position(|&byte| byte == b':')?;
     let user = std::str::from_utf8(line.get(..colon)?).ok()?;
     if user.starts_with('#') { None } else { Some(trim(user)) }
 }
 
-/// The secret of SCRAM, if this is its line.
+/// The SCRAM secret, if this is its line.
 fn secret_of_line(line: &[u8]) -> Option<Result<Zeroizing<[u8; 32]>, LineError>> {
     let text = line.strip_prefix(SECRET_MARK)?.trim_ascii();
     let bytes = BASE64.decode(text).map(Zeroizing::new).ok();
@@ -308,12 +311,12 @@ fn secret_of_line(line: &[u8]) -> Option<Result<Zeroizing<[u8; 32]>, LineError>>
     Some(secret.map(Zeroizing::new).ok_or(LineError::ScramSecret))
 }
 
-/// Whether the text of a file has the secret of SCRAM.
+/// Whether the text of a file has the SCRAM secret.
 pub(super) fn has_secret(bytes: &[u8]) -> bool {
     lines(bytes).any(|line| line.starts_with(SECRET_MARK))
 }
 
-/// The line of a secret, with its end.
+/// The line with a secret, including its line end.
 pub(super) fn secret_line(secret: &[u8; 32]) -> Zeroizing<Vec<u8>> {
     Zeroizing::new([SECRET_MARK, BASE64.encode(secret).as_bytes(), b"\n"].concat())
 }
@@ -334,7 +337,7 @@ fn parse_line(line: &[u8]) -> Result<Option<(&str, PasswordHash)>, LineError> {
     Ok(Some((user, hash)))
 }
 
-/// Refuses a SCRAM user whom no exchange could name.
+/// Refuses a SCRAM user that no exchange could name.
 pub(super) fn check_scram_user(user: &str, scheme: Scheme) -> Result<(), LineError> {
     let is_scram = matches!(scheme, Scheme::ScramSha256 { .. });
     if is_scram && scram::prepare(user).as_deref() != Some(user) {
@@ -347,7 +350,8 @@ fn shape_of(hash: &PasswordHash) -> Shape {
     (hash.scheme(), hash.salt_bytes())
 }
 
-/// The shape that most have; of several the least in order, so that a file has one answer.
+/// The most common shape. If several are equally common, it is the smallest, so that a file always gives the
+/// same one.
 fn most_common<'a>(hashes: impl Iterator<Item = &'a PasswordHash>) -> Option<Shape> {
     let mut counts: BTreeMap<Shape, usize> = BTreeMap::new();
     for hash in hashes {
@@ -374,7 +378,7 @@ mod tests {
     use crate::auth::hash::Argon2Cost;
     use crate::base::Random;
 
-    /// Written by `mosquitto_passwd` 2.0.11, but for the comment and the blank line.
+    /// `mosquitto_passwd` 2.0.11 wrote this, except for the comment and the blank line.
     const MOSQUITTO: &str = "# the gate house
 alice:$7$101$SxnVG6VKWbBORWJv$1VH9VVcKj9PpYQoLIFa83keLFOOVduKNliC3A7+r24IeIvZrTuAKzfbdiOo1FhOM8bUTihXH/hC/JnHmBbMPsA==
 bob:$6$7CC0bYiNxK9O8MaL$sHBd+k3rXt5pUhkaPbkZ0K1HuDrpaopMha3+ze0ikLd0EadCBAyycD6/k0Ue80UfD3SauaUuQzv0BPaJOP0iEg==
@@ -451,7 +455,7 @@ jörg müller:$7$101$mPuqZygIy4arr3ww$2q4YkegNRD1pmSd1ZACX32h2V3Jv105ra5TO3K90Ld
         let text = "x\n".repeat(ERRORS_MAX + 5);
         assert_eq!(errors(&text).len(), ERRORS_MAX);
         let told = PasswordFile::parse(&text, "passwords").unwrap_err().to_string();
-        assert!(told.ends_with("passwords: and 5 wrong lines more"), "{told}");
+        assert!(told.ends_with("passwords: and 5 more wrong lines"), "{told}");
     }
 
     #[test]
@@ -533,7 +537,7 @@ jörg müller:$7$101$mPuqZygIy4arr3ww$2q4YkegNRD1pmSd1ZACX32h2V3Jv105ra5TO3K90Ld
         let before = shown(&format!("{secret}{one}"));
         assert_eq!(before, shown(&format!("{one}\r\n{two}{secret}")));
         assert_ne!(before, shown(&one));
-        // Without it, they follow from the keys.
+        // Without the secret in the file, the salts depend on the keys.
         assert_eq!(shown(&format!("{one}{two}")), shown(&format!("{two}{one}")));
         assert_ne!(shown(&one), shown(&format!("{one}{two}")));
         assert_ne!(shown(&one), shown(&line("one", scram, "other")));

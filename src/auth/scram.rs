@@ -1,8 +1,9 @@
 //! SCRAM-SHA-256 (RFC 5802 and 7677), the server's side, for enhanced authentication (chapter 4.12).
 //!
-//! In: the Authentication Data of CONNECT and AUTH. Out: the broker's answers, and in the end the user's name, or the
-//! reason why there is none. There are two steps, and the second consumes what the first has made. The server's nonce
-//! and the users' keys are arguments: there is no clock, no randomness and no file here.
+//! The inputs are the Authentication Data of CONNECT and AUTH. The outputs are the broker's answers, and
+//! finally the user's name or the reason why the exchange has failed. There are two steps, and the second
+//! consumes the result of the first. The server's nonce and the users' keys are arguments: this module has no
+//! clock, no randomness and no file.
 //!
 //! ```text
 //! CONNECT  n,,n=user,r=cnonce                      ScramServer::first
@@ -16,13 +17,13 @@
 //! password: see [`FakeUsers`]. Channel binding is not offered. A client that could do it (`y`) is accepted, and a
 //! client that insists on it (`p=`) is refused.
 //!
-//! Why our own: of the crates, `rsasl` is well kept. But it draws nonces itself, gives an unknown user another salt at
-//! each try and names it in the end (`e=unknown-user`), leaves `=2C` in names as it is, and compares keys with `==`.
-//! `scram` and `scram-rs` bring a cryptographic library of their own and draw nonces in the same way. What remains is
-//! a page of parsing on `hmac` and `sha2`.
+//! Why midge has its own: of the crates, `rsasl` is well maintained. But it draws nonces itself, gives an
+//! unknown user a different salt at each try and finally reports it (`e=unknown-user`), does not decode `=2C`
+//! in names, and compares keys with `==`. `scram` and `scram-rs` bring a cryptographic library of their own
+//! and draw nonces in the same way. Without them, a page of parsing on top of `hmac` and `sha2` is needed.
 //!
-//! The files: `messages` reads the client's messages, `keys` makes the keys of users and strangers, and the exchange
-//! is here.
+//! The files: `messages` reads the client's messages, `keys` makes the keys of users and of unknown users,
+//! and this file has the exchange.
 
 mod keys;
 mod messages;
@@ -49,18 +50,18 @@ pub const METHOD: &str = "SCRAM-SHA-256";
 pub struct ServerNonce(String);
 
 impl ServerNonce {
-    /// From random bytes that the caller has drawn for this exchange alone.
+    /// Makes a nonce from random bytes that the caller has drawn for this exchange only.
     pub fn from_random(bytes: &[u8; 18]) -> ServerNonce {
         ServerNonce(BASE64.encode(bytes))
     }
 
-    /// From a text; `None` when it is empty or has characters that a nonce may not have.
+    /// Makes a nonce from a text. `None` if it is empty or has characters that a nonce may not have.
     pub fn from_text(text: &str) -> Option<ServerNonce> {
         is_nonce(text).then(|| ServerNonce(text.to_owned()))
     }
 }
 
-/// Why an exchange ends without a user.
+/// Why an exchange has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScramFailure {
     /// The message breaks the grammar. The words say where.
@@ -69,9 +70,9 @@ pub enum ScramFailure {
     ChannelBinding,
     /// The client demands an extension (`m=`).
     Extension,
-    /// The client wants to act as somebody else (`a=`).
+    /// The client wants to act as another user (`a=`).
     Authorization,
-    /// The client's last message belongs to another exchange: nonce or header differ.
+    /// The client's last message belongs to another exchange: its nonce or header differs.
     Mismatch,
     /// A wrong password or an unknown user. It does not say which.
     Proof,
@@ -102,15 +103,15 @@ impl fmt::Display for ScramFailure {
 
 impl std::error::Error for ScramFailure {}
 
-/// A user who has proved to know the password.
+/// A user who has proved knowledge of the password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScramAccepted {
-    /// The name, prepared: the one that `lookup` was asked for.
+    /// The prepared name, as it was passed to `lookup`.
     pub user: String,
     /// The user's line of the password file.
     pub line: PasswordLine,
-    /// `v=…`. It shows the client that the broker has the user's keys. It goes into the Authentication Data of
-    /// CONNACK, or of the last AUTH of a re-authentication.
+    /// `v=…`. It proves to the client that the broker has the user's keys. It goes into the Authentication
+    /// Data of CONNACK, or of the last AUTH of a re-authentication.
     pub server_final: Vec<u8>,
 }
 
@@ -133,13 +134,14 @@ impl fmt::Debug for ScramServer {
 }
 
 impl ScramServer {
-    /// Takes the client's first message; gives the exchange and the answer for AUTH 0x18.
+    /// Handles the client's first message. Returns the exchange and the answer for AUTH 0x18.
     /// `[MQTT5-4.12.0-2]`
     ///
-    /// `lookup` is called once, with the prepared name. It returns `None` for strangers and for users without keys.
+    /// `lookup` is called once, with the prepared name. It returns `None` for unknown users and for users
+    /// without keys.
     ///
     /// # Errors
-    /// [`ScramFailure`]; never because of an unknown user.
+    /// [`ScramFailure`]. An unknown user is not an error here.
     pub fn first(
         client_first: &[u8],
         nonce: &ServerNonce,
@@ -154,7 +156,7 @@ impl ScramServer {
         {
             return Err(ScramFailure::Authorization);
         }
-        // Both are always computed: a stranger must take as long as a user.
+        // Both are always computed: an unknown user must take as long as a known one.
         let fake = fakes.keys(&user);
         let known = lookup(&user);
         let is_known = Choice::from(u8::from(known.is_some()));
@@ -173,15 +175,15 @@ impl ScramServer {
         Ok((exchange, server_first.into_bytes()))
     }
 
-    /// The prepared name that the client gives for itself, not proved yet.
+    /// The prepared name that the client claims. It is not proved yet.
     pub fn claimed_user(&self) -> &str {
         &self.user
     }
 
-    /// Takes the client's last message; gives the user and the answer for CONNACK.
+    /// Handles the client's last message. Returns the user and the answer for CONNACK.
     ///
     /// # Errors
-    /// [`ScramFailure`]: [`ScramFailure::Proof`] for a wrong password and for a stranger alike.
+    /// [`ScramFailure`]. It is [`ScramFailure::Proof`] for a wrong password and for an unknown user.
     /// `[MQTT5-4.12.0-4]`
     pub fn finish(self, client_final: &[u8]) -> Result<ScramAccepted, ScramFailure> {
         let last = ClientFinal::parse(text(client_final)?)?;

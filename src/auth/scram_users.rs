@@ -1,10 +1,11 @@
-//! The users of a password file who can log in by SCRAM-SHA-256, and the secrets that their exchanges need.
+//! The users of a password file who can log in with SCRAM-SHA-256, and the secrets that their exchanges need.
 //!
-//! In: a file, 32 bytes of chance, the first message of a client and the number of its exchange. Out: the exchange.
+//! The inputs are a file, 32 random bytes, the first message of a client and the number of its exchange. The
+//! output is the exchange.
 //!
-//! The nonce of an exchange is a keyed hash of its number: nobody who does not have the key can tell it from
-//! chance, it never comes again as long as the key is the same, and the machine needs no chance of its own, which
-//! would have to be a good one. The key is drawn anew with each reading of the file.
+//! The nonce of an exchange is a keyed hash of its number. Without the key it looks random, and it does not
+//! repeat while the key stays the same. So the machine needs no random numbers of its own, which would have
+//! to be secure. Each time the file is read, a new key is drawn.
 
 use super::password_file::PasswordFile;
 use super::scram::{self, FakeUsers, ScramFailure, ScramServer, ServerNonce, hmac};
@@ -13,7 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
-/// What the exchanges of a listener have in common. Its `Debug` shows no secret.
+/// The common state of a listener's exchanges. Its `Debug` shows no secret.
 pub struct ScramUsers {
     file: Arc<PasswordFile>,
     fakes: FakeUsers,
@@ -27,16 +28,17 @@ impl fmt::Debug for ScramUsers {
 }
 
 impl ScramUsers {
-    /// The users of a file; none if it has no line of SCRAM. `nonce_key` is drawn at random for this one alone.
+    /// The users of a file. `None` if it has no SCRAM user. `nonce_key` must be random and must not be used
+    /// elsewhere.
     pub fn new(file: &Arc<PasswordFile>, nonce_key: [u8; 32]) -> Option<ScramUsers> {
         let fakes = file.fake_users()?;
         Some(ScramUsers { file: Arc::clone(file), fakes, nonce_key: Zeroizing::new(nonce_key) })
     }
 
-    /// Takes the client's first message; gives the exchange and the answer for AUTH 0x18.
+    /// Handles the client's first message. Returns the exchange and the answer for AUTH 0x18.
     ///
     /// # Errors
-    /// [`ScramFailure`]; never because of an unknown user.
+    /// [`ScramFailure`]. An unknown user is not an error here.
     pub fn first(&self, client_first: &[u8], id: ExchangeId) -> Result<(ScramServer, Vec<u8>), ScramFailure> {
         ScramServer::first(client_first, &self.nonce(id), |user| self.file.scram_keys(user), &self.fakes)
     }

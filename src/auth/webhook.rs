@@ -1,16 +1,18 @@
-//! An HTTP server of the operator's that decides who may come in.
+//! An HTTP server of the operator that decides about logins.
 //!
-//! In goes a login; out comes its decision, or that there is none. The server is asked with one POST
-//! of JSON per login and answers `allow`, `deny` or `ignore`; whatever else happens on the way is
-//! never an `allow`. A call waits for the server: it belongs on the threads that may wait
-//! (`control::pool`), while [`WebhookClient::remembered`] is quick enough for a shard.
+//! The input is a login. The output is the server's decision, or an error if there is none. midge sends one
+//! POST of JSON for each login, and the server answers `allow`, `deny` or `ignore`. No other outcome counts
+//! as `allow`. A call waits for the server, so it must run on the threads that may wait (`control::pool`).
+//! [`WebhookClient::remembered`] is fast enough for a shard.
 //!
-//! The request: `{"client_id": …, "username": …, "password": …, "peer": …, "protocol_version": …,
-//! "listener": …, "mount": …, "username_certified": …}`. All names are always there, those without
-//! a value are `null`. A password that is no text is in `"password_base64"` instead.
+//! The request:
+//! `{"client_id": …, "username": …, "password": …, "peer": …, "protocol_version": …, "listener": …, "mount": …, "username_certified": …}`.
+//! All names are always there. Those without a value are `null`. A password that is not UTF-8 is in
+//! `"password_base64"` instead.
 //!
-//! The answer: 200 with `{"result": "allow" | "deny" | "ignore", "user": …, "expires_at": …, "acl":
-//! {"publish": […], "subscribe": […]}}`, all but `result` optional; 204 is `allow`, 401 and 403 are `deny`.
+//! The answer: 200 with
+//! `{"result": "allow" | "deny" | "ignore", "user": …, "expires_at": …, "acl": {"publish": […], "subscribe": […]}}`.
+//! All but `result` is optional. 204 means `allow`, 401 and 403 mean `deny`.
 
 use std::fmt;
 use std::io;
@@ -33,32 +35,34 @@ use answer::Body;
 use cache::{Cache, Hasher};
 use circuit::{Circuit, RequestLimit};
 
-/// How the server is asked.
+/// The settings of the webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookSettings {
-    /// Where it is, `http://` or `https://`. User and password have no place in it.
+    /// The URL, `http://` or `https://`. It must not contain a user name or a password.
     pub url: String,
-    /// A header that shows who asks.
+    /// A header that identifies midge to the server.
     pub header: Option<WebhookHeader>,
-    /// Certificates in PEM that the server's is checked against, instead of Mozilla's list, which is
-    /// built in. What the system has installed is not looked at.
+    /// A PEM file of CA certificates that the server's certificate is checked against. Without it, Mozilla's
+    /// list is used, which is built in. The system's certificates are not used.
     pub ca_file: Option<PathBuf>,
-    /// How long a connection may take to open, in milliseconds.
+    /// The longest time to open a connection, in milliseconds.
     pub connect_timeout_millis: u64,
-    /// How long everything may take, from looking up the name to the last byte, in milliseconds.
+    /// The longest time of a whole request, from resolving the name to the last byte, in milliseconds.
     pub timeout_millis: u64,
-    /// How many requests may run at once; above it a login is refused as [`WebhookRefusal::Busy`].
+    /// The largest number of concurrent requests. Beyond that, a login is refused as
+    /// [`WebhookRefusal::Busy`].
     pub concurrent_max: usize,
-    /// How long an `allow` is remembered, in seconds, and never past its `expires_at`; 0 for not.
+    /// How long an `allow` is remembered, in seconds, but never past its `expires_at`. 0: not at all.
     pub cache_seconds: u64,
-    /// How long a `deny` or `ignore` is remembered, in milliseconds, at most
-    /// [`DENY_CACHE_MILLIS_MAX`]; 0 for not.
+    /// How long a `deny` or `ignore` is remembered, in milliseconds, at most [`DENY_CACHE_MILLIS_MAX`]. 0:
+    /// not at all.
     pub deny_cache_millis: u64,
-    /// How many `allow`s are remembered, and as many others; the oldest goes first.
+    /// The number of `allow` answers that are remembered, and the number of others. The oldest is forgotten
+    /// first.
     pub cache_entries_max: usize,
-    /// After how many failures in a row the server is left alone for a while.
+    /// The number of consecutive failures after which the server is not asked for a while.
     pub failures_max: u32,
-    /// How long, in milliseconds; then one request tries whether it is back.
+    /// The length of that time, in milliseconds. After it, one request tests whether the server works again.
     pub circuit_open_millis: u64,
 }
 
@@ -67,66 +71,66 @@ pub struct WebhookSettings {
 pub struct WebhookHeader {
     /// Its name, usually `Authorization`.
     pub name: String,
-    /// The file with its value; white space around it does not belong to it.
+    /// The file with its value. White space at both ends is not part of it.
     pub value_file: PathBuf,
 }
 
-/// One login, as the server is told. It has no `Debug`: it holds a password.
+/// The data of one login for the server. It has no `Debug`, because it holds a password.
 #[derive(Clone)]
 pub struct LoginRequest {
-    /// Client identifier, as it will be (an assigned one, if it was empty).
+    /// The client identifier. If CONNECT had none, it is the assigned one.
     pub client_id: String,
-    /// User name of the CONNECT, or of the client's certificate.
+    /// The user name of CONNECT, or of the client's certificate.
     pub username: Option<String>,
-    /// Password of the CONNECT, any bytes.
+    /// The password of CONNECT, any bytes.
     pub password: Option<Vec<u8>>,
-    /// Where the client comes from. Without the port: it differs each time, and says nothing.
+    /// The address of the client. It has no port, because the port differs each time and means nothing.
     pub peer: IpAddr,
-    /// Protocol version: 3 (MQTT 3.1), 4 (3.1.1) or 5.
+    /// The protocol version: 3 (MQTT 3.1), 4 (3.1.1) or 5.
     pub protocol_version: u8,
-    /// Name of the listener.
+    /// The name of the listener.
     pub listener: String,
-    /// Topic prefix of the listener, if it has one.
+    /// The topic prefix of the listener, if it has one.
     pub mount: Option<String>,
-    /// The user name is that of the client's certificate, which has been checked.
+    /// Whether the user name comes from the client's certificate, which has been checked.
     pub is_certified: bool,
 }
 
-/// What the server decided.
+/// The server's decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WebhookAnswer {
-    /// The client may come in.
+    /// The client may connect.
     Allow(Arc<WebhookGrant>),
-    /// It may not.
+    /// The client may not connect.
     Deny,
-    /// The server leaves it to the others that are configured.
+    /// The other configured proofs decide.
     Ignore,
 }
 
-/// What comes with an `allow`.
+/// The details of an `allow`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WebhookGrant {
-    /// The user, if the server names another than the CONNECT.
+    /// The user name, if the server names another one than CONNECT.
     pub user: Option<String>,
     /// When the grant ends, in seconds since 1970.
     pub expires_at: Option<u64>,
-    /// Topic filters to which the client may publish; `None` when the server says nothing. They are
-    /// strings of the answer, not yet checked as topic filters.
+    /// Topic filters to which the client may publish. `None` if the answer has no list. They are strings of
+    /// the answer that are not yet checked as topic filters.
     pub publish: Option<Vec<String>>,
-    /// Topic filters which the client may subscribe to; `None` when the server says nothing.
+    /// Topic filters to which the client may subscribe. `None` if the answer has no list.
     pub subscribe: Option<Vec<String>>,
 }
 
-/// Why there is no answer. None of these lets anybody in.
+/// Why there is no answer. The login must be refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WebhookRefusal {
-    /// As many requests run as may.
+    /// The largest number of concurrent requests is reached.
     #[error("too many logins wait for the webhook")]
     Busy,
-    /// The server failed several times in a row and is left alone for the moment.
+    /// The server has failed several times in a row and is not asked for the moment.
     #[error("the webhook has just failed several times")]
     Resting,
-    /// The server can't be reached, is too slow, or answers something else than agreed: in words.
+    /// The server can't be reached, is too slow, or gives an invalid answer. The words say which.
     #[error("the webhook is unreachable: {0}")]
     Unreachable(String),
 }
@@ -140,13 +144,13 @@ pub struct WebhookError {
     pub cause: String,
 }
 
-/// The longest time that a `deny` is remembered: who was just allowed in must not wait.
+/// The longest time that a `deny` is remembered. A client that has just been given access must not wait long.
 pub const DENY_CACHE_MILLIS_MAX: u64 = 2_000;
 
-/// The longest answer that is read.
+/// The longest answer that is read, in bytes.
 pub const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
-/// Asks the server. Made to be shared by the threads that ask.
+/// Asks the server. The threads that ask share one client.
 pub struct WebhookClient {
     agent: ureq::Agent,
     uri: Uri,
@@ -159,7 +163,7 @@ pub struct WebhookClient {
 }
 
 impl WebhookSettings {
-    /// The defaults for a server.
+    /// The default settings for a server.
     pub fn new(url: &str) -> WebhookSettings {
         WebhookSettings {
             url: url.to_owned(),
@@ -178,11 +182,11 @@ impl WebhookSettings {
 }
 
 impl WebhookClient {
-    /// Reads the files and prepares the client; nothing is asked yet.
+    /// Reads the files and prepares the client. It does not contact the server yet.
     ///
     /// # Errors
     ///
-    /// Names the file and the cause, or the setting that doesn't work.
+    /// The error names the file and the cause, or the setting that is wrong.
     pub fn load(settings: &WebhookSettings) -> Result<WebhookClient, WebhookError> {
         let uri = checked_uri(&settings.url).map_err(in_settings)?;
         if settings.timeout_millis == 0
@@ -221,27 +225,27 @@ impl WebhookClient {
         })
     }
 
-    /// Whether passwords cross a network unencrypted: worth a line in the log at start.
+    /// Whether passwords cross a network unencrypted. The start logs a warning in this case.
     pub fn sends_passwords_in_clear(&self) -> bool {
         let host = self.uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let on_this_machine = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
         self.uri.scheme_str() == Some("http") && !on_this_machine
     }
 
-    /// The answer to the same login a moment ago, if it still counts and nobody is just writing
-    /// another one down: a shard never waits here. `now` is the monotonic clock.
+    /// The recent answer to the same login, if it is still valid. It returns `None` if another thread is
+    /// using the table, so that a shard never waits. `now` is the monotonic clock.
     pub fn remembered(&self, login: &LoginRequest, now: Instant) -> Option<WebhookAnswer> {
         let key = self.hasher.key(login);
         self.cache.try_lock().ok()?.get(&key, now)
     }
 
-    /// Asks the server, unless it has answered the same a moment ago. May take as long as
+    /// Asks the server, unless there is a recent answer to the same login. May take as long as
     /// [`WebhookSettings::timeout_millis`]. `now_unix_seconds` is the wall clock, which the server's
     /// `expires_at` is compared with.
     ///
     /// # Errors
     ///
-    /// There is no answer; the login must be refused.
+    /// There is no answer. The login must be refused.
     #[allow(clippy::disallowed_methods, reason = "it waits for a socket, and time goes by meanwhile")]
     pub fn check(
         &self,
@@ -263,7 +267,7 @@ impl WebhookClient {
         Ok(answer)
     }
 
-    /// Forgets all answers: after the operator has changed who may come in.
+    /// Forgets all answers. It is called after the operator has changed the rules.
     pub fn forget(&self) {
         self.cache().clear();
     }
@@ -272,7 +276,7 @@ impl WebhookClient {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One request; a second one when the server closed a kept connection under the first.
+    /// Makes a request. If the server has closed a kept connection in the meantime, it makes a second one.
     #[allow(clippy::disallowed_methods, reason = "both share one time-out")]
     fn ask(&self, login: &LoginRequest, now_unix_seconds: u64) -> Result<WebhookAnswer, String> {
         let body = request_body(login);
@@ -294,7 +298,7 @@ impl WebhookClient {
             request = request.header(name, value);
         }
         let mut response = request.config().timeout_global(Some(timeout)).build().send(body)?;
-        // Read for a `deny` too: a connection with an unread answer can't be kept.
+        // The body is read for a `deny` too: a connection with an unread answer can't be reused.
         let body = match response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec() {
             Ok(bytes) => Body::Whole(bytes),
             Err(ureq::Error::BodyExceedsLimit(_)) => Body::TooLong,

@@ -1,14 +1,14 @@
-//! The claims of a token whose signature is verified, compared with the settings and the CONNECT.
+//! The claims of a token with a verified signature, and their comparison with the settings and the CONNECT.
 
 use serde_json::{Map, Value};
 
 use super::{JwtSettings, TokenRefusal};
 
-/// A verified token's claims.
+/// The claims of a verified token.
 pub(super) struct Claims(pub(super) Map<String, Value>);
 
 impl Claims {
-    /// Keeps `exp` and `nbf` (RFC 7519, sections 4.1.4 and 4.1.5); returns when the grant ends.
+    /// Checks `exp` and `nbf` (RFC 7519, sections 4.1.4 and 4.1.5). Returns when the grant ends.
     pub(super) fn check_times(&self, settings: &JwtSettings, now: u64) -> Result<Option<u64>, TokenRefusal> {
         let expires_at = self.date("exp", f64::floor)?.map(|exp| exp.saturating_add(settings.leeway_seconds));
         match expires_at {
@@ -24,7 +24,7 @@ impl Claims {
         }
     }
 
-    /// Keeps `iss` and `aud`, where the settings ask for one.
+    /// Checks `iss` and `aud`, if the settings require them.
     pub(super) fn check_parties(&self, settings: &JwtSettings) -> Result<(), TokenRefusal> {
         if let Some(issuer) = &settings.issuer
             && self.0.get("iss").and_then(Value::as_str) != Some(issuer)
@@ -40,13 +40,13 @@ impl Claims {
         if named { Ok(()) } else { Err(TokenRefusal::Audience) }
     }
 
-    /// A token for one client is for that client only.
+    /// Refuses a token that was made for another client.
     pub(super) fn check_client_id(&self, client_id: &str) -> Result<(), TokenRefusal> {
         let same = |name| self.0.get(name).is_none_or(|claim| claim.as_str() == Some(client_id));
         if CLIENT_ID_CLAIMS.into_iter().all(same) { Ok(()) } else { Err(TokenRefusal::ClientId) }
     }
 
-    /// The user: a string without control characters, which could forge lines of a log.
+    /// The user name. It must have no control characters, because these could forge log lines.
     pub(super) fn user(&self, name: &str) -> Result<&str, TokenRefusal> {
         match self.get(name) {
             None => Err(TokenRefusal::Missing(name.to_owned().into())),
@@ -55,7 +55,7 @@ impl Claims {
         }
     }
 
-    /// A list of topic filters; a claim of another type refuses the token, since it was meant to
+    /// A list of topic filters. A claim of another type refuses the token, because the claim was meant to
     /// restrict something.
     pub(super) fn filters(&self, name: Option<&str>) -> Result<Option<Vec<String>>, TokenRefusal> {
         let Some(name) = name else { return Ok(None) };
@@ -70,14 +70,14 @@ impl Claims {
         }
     }
 
-    /// A date in seconds since 1970, which may have a fraction; what lies before 1970 counts as 1970.
+    /// A date in seconds since 1970. It may have a fraction. A date before 1970 counts as 1970.
     fn date(&self, name: &'static str, round: fn(f64) -> f64) -> Result<Option<u64>, TokenRefusal> {
         let Some(value) = self.0.get(name) else { return Ok(None) };
         if let Some(seconds) = value.as_u64() {
             return Ok(Some(seconds));
         }
         match value.as_f64() {
-            // The conversion saturates, which is the right reading of both ends.
+            // The conversion saturates, which gives the right meaning at both ends.
             Some(seconds) => Ok(Some(round(seconds) as u64)),
             None => Err(TokenRefusal::Unusable(name.into())),
         }
@@ -87,7 +87,7 @@ impl Claims {
         match name.strip_prefix('/') {
             None => self.0.get(name),
             Some(path) => {
-                // A pointer starts at the claims, which are a map and not a `Value`.
+                // The pointer starts at the claims, which are a map and not a `Value`.
                 let (first, rest) = path.split_at(path.find('/').unwrap_or(path.len()));
                 self.0.get(&first.replace("~1", "/").replace("~0", "~"))?.pointer(rest)
             }
@@ -95,5 +95,5 @@ impl Claims {
     }
 }
 
-/// Where issuers put the client identifier.
+/// The claims in which issuers put the client identifier.
 const CLIENT_ID_CLAIMS: [&str; 2] = ["clientid", "client_id"];

@@ -1,7 +1,7 @@
-//! The signatures of tokens, verified by *ring*, which TLS brings along anyway.
+//! Verifies the signatures of tokens with *ring*, which TLS needs anyway.
 //!
-//! The crate's own choices are a set of forty crates, whose RSA has an open advisory and is slow, or
-//! a C library that needs a build system of its own. Midge signs no tokens.
+//! The crate offers two other choices. One is a set of forty crates, whose RSA is slow and has an open
+//! advisory. The other is a C library with a build system of its own. Midge signs no tokens.
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{ErrorKind, Result};
@@ -9,16 +9,16 @@ use jsonwebtoken::signature::{Error as SignatureError, Verifier};
 use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind};
 use ring::{hmac, signature};
 
-/// Makes *ring* the crate's cryptography for this process, once.
+/// Makes *ring* the crate's cryptography provider for this process, once.
 pub(super) fn install() {
-    // A second call finds the first one's provider, which is this one.
+    // On a second call, the provider of the first call is already installed.
     let _ = RING.install_default();
 }
 
 static RING: CryptoProvider = CryptoProvider {
     signer_factory: |_, _| Err(ErrorKind::UnsupportedAlgorithm.into()),
     verifier_factory: |&algorithm, key| Ok(Box::new(RingVerifier { algorithm, key: key.clone() })),
-    // Thumbprints and private keys have no place here, and the crate's placeholders panic.
+    // Thumbprints and private keys are not used here. The placeholders of the crate would panic.
     key_utils: KeyUtils {
         rsa_pub_components_from_private_key: |_| Err(ErrorKind::UnsupportedAlgorithm.into()),
         rsa_pub_components_from_public_key: |_| Err(ErrorKind::UnsupportedAlgorithm.into()),
@@ -41,7 +41,7 @@ impl JwtVerifier for RingVerifier {
 
 impl Verifier<Vec<u8>> for RingVerifier {
     fn verify(&self, message: &[u8], signature: &Vec<u8>) -> std::result::Result<(), SignatureError> {
-        // A key of another family than the algorithm's must not be read as one of it.
+        // A key must not be used with an algorithm of another family.
         if self.key.family() != self.algorithm.family() {
             return Err(SignatureError::new());
         }

@@ -1,5 +1,5 @@
-//! Keys from files: a shared secret, a public key in PEM, a JSON Web Key Set. Whatever can't verify
-//! a token later is refused here, with its cause.
+//! Keys from files: a shared secret, a public key in PEM, a JSON Web Key Set. A key that can't verify tokens
+//! is refused here, with the cause.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -10,12 +10,12 @@ use serde_json::Value;
 
 use super::{JwtError, JwtKeySource, SecretAlgorithm};
 
-/// A key, with what it verifies.
+/// A key and the algorithms that it verifies.
 pub(super) struct JwtKey {
-    /// The `kid` of a key set's key; other keys have none.
+    /// The `kid` of a key from a key set. Other keys have none.
     id: Option<String>,
     pub(super) decoding: DecodingKey,
-    /// The algorithms of the key, and no claims: those are checked against the caller's clock.
+    /// The algorithms of the key. It checks no claims, because those are compared with the caller's clock.
     pub(super) validation: Validation,
 }
 
@@ -32,13 +32,13 @@ impl JwtKey {
         JwtKey { id, decoding, validation }
     }
 
-    /// Whether the key is for this algorithm.
+    /// Whether the key verifies this algorithm.
     pub(super) fn verifies(&self, algorithm: Algorithm) -> bool {
         self.validation.algorithms.contains(&algorithm)
     }
 
-    /// Whether a token that names the key `id`, or none, may be signed with this one. A key without
-    /// an identifier may be any.
+    /// Whether this key may have signed a token that names the key `id`, or names no key. A key without an
+    /// identifier matches every `id`.
     pub(super) fn may_be(&self, id: Option<&str>) -> bool {
         match (&self.id, id) {
             (Some(own), Some(named)) => own == named,
@@ -47,7 +47,7 @@ impl JwtKey {
     }
 }
 
-/// Appends the keys of a file, and what it holds that is no use to `left_out`.
+/// Appends the keys of a file, and to `left_out` the keys that are of no use.
 pub(super) fn load(
     source: &JwtKeySource,
     keys: &mut Vec<JwtKey>,
@@ -144,7 +144,7 @@ fn key_of_set(member: &Value) -> Result<JwtKey, String> {
     }
     let mut plain = member.clone();
     if let Some(members) = plain.as_object_mut() {
-        // Judged above and below; the crate refuses the values it doesn't know.
+        // These members are checked above and below. The crate refuses values that it does not know.
         for name in ["use", "key_ops", "alg"] {
             members.remove(name);
         }
@@ -168,7 +168,7 @@ fn key_of_set(member: &Value) -> Result<JwtKey, String> {
     Ok(JwtKey::new(jwk.common.key_id, decoding, algorithms))
 }
 
-/// The key in the form that is verified with, and the algorithms that it is fit for.
+/// The key in the form for verification, and the algorithms that it verifies.
 fn checked(key: DecodingKey) -> Result<(DecodingKey, Vec<Algorithm>), String> {
     match (key.family(), key.kind()) {
         (AlgorithmFamily::Rsa, DecodingKeyKind::RsaModulusExponent { n, e }) => rsa(n, e),
@@ -198,7 +198,7 @@ fn checked(key: DecodingKey) -> Result<(DecodingKey, Vec<Algorithm>), String> {
 }
 
 fn rsa(n: &[u8], e: &[u8]) -> Result<(DecodingKey, Vec<Algorithm>), String> {
-    // Some issuers write the sign byte of DER into the key set.
+    // Some issuers keep DER's sign byte in the key set.
     let (n, e) = (without_leading_zeros(n), without_leading_zeros(e));
     let bits = n.len() * 8 - n.first().map_or(0, |byte| byte.leading_zeros() as usize);
     if !RSA_BITS.contains(&bits) {
@@ -207,7 +207,7 @@ fn rsa(n: &[u8], e: &[u8]) -> Result<(DecodingKey, Vec<Algorithm>), String> {
     Ok((DecodingKey::from_rsa_raw_components(n, e), AlgorithmFamily::Rsa.algorithms().to_vec()))
 }
 
-/// Modulus and exponent of an `RSAPublicKey` in DER (RFC 8017, appendix A.1.1).
+/// The modulus and the exponent of an `RSAPublicKey` in DER (RFC 8017, appendix A.1.1).
 fn rsa_components(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (sequence, rest) = der_value(der, DER_SEQUENCE)?;
     let (n, after) = der_value(sequence, DER_INTEGER)?;
@@ -215,7 +215,7 @@ fn rsa_components(der: &[u8]) -> Option<(&[u8], &[u8])> {
     (rest.is_empty() && end.is_empty()).then_some((n, e))
 }
 
-/// The content of the DER value with this tag at the front, and what follows it.
+/// The content of the DER value at the front, which must have this tag, and the bytes after it.
 fn der_value(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (&first, after_tag) = der.split_first()?;
     let (&length, mut rest) = after_tag.split_first()?;

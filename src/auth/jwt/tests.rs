@@ -13,7 +13,7 @@ use crate::base::Random;
 const NOW: u64 = 1_750_000_000;
 const SECRET: &[u8; 64] = b"a secret as long as the longest hash, which is one of 64 bytes..";
 
-/// A directory of its own per test, removed at the end.
+/// A directory for one test, removed at the end.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -38,8 +38,8 @@ impl Drop for Folder {
     }
 }
 
-/// Keys and tokens made by another implementation (PyJWT with OpenSSL): `sub` is `device-1`, `exp`
-/// is 1,800,000,000.
+/// Keys and tokens that another implementation (PyJWT with OpenSSL) has made. `sub` is `device-1`, `exp` is
+/// 1,800,000,000.
 fn fixture(path: &str) -> String {
     let all: Value = serde_json::from_str(include_str!("fixtures.json")).unwrap();
     match all.pointer(path).unwrap() {
@@ -167,12 +167,12 @@ fn a_public_key_is_never_a_shared_secret() {
         let token = signed_with(json!({"alg": "HS256"}), json!({"sub": "u"}), hmac::HMAC_SHA256, secret);
         assert_eq!(check(&verifier, token), Err(TokenRefusal::Algorithm));
     }
-    // With both kinds of key configured the algorithm has a key, but not this one.
+    // If both kinds of key are configured, the algorithm has a key, but not this one.
     let folder = Folder::new();
     let both = vec![JwtKeySource::PublicKey { file: folder.file("key.pem", &pem) }, secret_source(&folder)];
     let token = signed_with(json!({"alg": "HS256"}), json!({"sub": "u"}), hmac::HMAC_SHA256, pem.as_bytes());
     assert_eq!(check(&verifier_of(both), token), Err(TokenRefusal::Signature));
-    // Nor can the operator make it one.
+    // The operator can't turn it into one either.
     let file = folder.file("mistaken", &pem);
     let source = JwtKeySource::Secret { algorithm: SecretAlgorithm::Hs256, file: file.clone() };
     let error = JwtVerifier::load(&settings(vec![source])).unwrap_err();
@@ -235,7 +235,7 @@ fn expiry_and_start_count_to_the_second_and_the_leeway_moves_both() {
     for name in ["exp", "nbf"] {
         for value in [json!("100"), json!(null), json!(true), json!([100]), json!({})] {
             let refused = at(&strict, json!({"sub": "u", name: value}), 0).unwrap_err();
-            // Lists and maps are already refused by the crate.
+            // The crate already refuses lists and maps.
             assert!([TokenRefusal::Unusable(name.into()), TokenRefusal::Malformed].contains(&refused));
         }
     }
@@ -470,7 +470,7 @@ fn fifty_thousand_mutated_tokens_neither_panic_nor_pass() {
     let mut random = Random::new(1);
     let mut next = |bound: usize| random.index(bound);
     for round in 0..50_000 {
-        // Elliptic curves are slow without optimisation: they come round less often.
+        // Elliptic curves are slow without optimization, so they come less often.
         let original = &tokens[if round % 16 == 0 { next(tokens.len()) } else { 0 }];
         let mut token = original.clone().into_bytes();
         for _ in 0..=next(3) {
@@ -487,7 +487,7 @@ fn fifty_thousand_mutated_tokens_neither_panic_nor_pass() {
             assert_eq!(token, original.as_bytes(), "{grant:?}");
         }
     }
-    // Claims of every shape under a good signature.
+    // These have claims of every shape under a valid signature.
     let shapes = [json!(null), json!(-1), json!(1e308), json!("x"), json!([]), json!([[]]), json!({"a": {}})];
     for _ in 0..2_000 {
         let mut claims = json!({"sub": "u"});

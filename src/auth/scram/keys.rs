@@ -1,4 +1,5 @@
-//! What the broker keeps of a password for SCRAM, what it shows a stranger instead, and the functions that make both.
+//! The keys that the broker keeps for SCRAM instead of passwords, the salts that it shows unknown users, and
+//! the functions that make both.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,10 +12,10 @@ use crate::auth::hash::{ITERATIONS_MAX, SALT_BYTES, SALT_BYTES_MAX, SALT_BYTES_M
 
 pub(super) type ScramKey = [u8; 32];
 
-// The longest salt of a stranger is made of two keys.
+// The longest salt of an unknown user is made of two keys.
 const _: () = assert!(SALT_BYTES_MAX <= 2 * size_of::<ScramKey>());
 
-/// What the broker keeps of a user's password. Without `Debug` of the keys.
+/// The keys of a user's password. Its `Debug` does not show them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ScramKeys {
     iterations: u32,
@@ -37,7 +38,7 @@ impl Drop for ScramKeys {
 }
 
 impl ScramKeys {
-    /// Keys that were computed elsewhere. `None`: the salt or the iterations are outside the bounds of
+    /// Keys that were computed elsewhere. `None` if the salt or the iterations are outside of the bounds of
     /// [`crate::auth::hash`].
     pub fn new(
         iterations: u32,
@@ -50,8 +51,8 @@ impl ScramKeys {
         allowed.then(|| ScramKeys { iterations, salt: salt.into(), stored_key, server_key })
     }
 
-    /// The keys of a password. `None`: SASLprep refuses the password, or [`ScramKeys::new`] refuses the salt or the
-    /// iterations.
+    /// Computes the keys of a password. `None` if SASLprep refuses the password, or [`ScramKeys::new`]
+    /// refuses the salt or the iterations.
     pub fn derive(password: &str, salt: &[u8], iterations: u32) -> Option<ScramKeys> {
         let prepared = Zeroizing::new(prepare(password)?.into_owned());
         let salted = salted_password(prepared.as_bytes(), salt, iterations);
@@ -78,8 +79,8 @@ impl ScramKeys {
     }
 }
 
-/// StoredKey of a password as CONNECT carries it. A password that SASLprep refuses is used as it is. Its key matches
-/// none of ours, and takes as long to compute.
+/// The StoredKey of a password as CONNECT carries it. A password that SASLprep refuses is used unchanged. Its
+/// key matches no user's key, and takes as long to compute.
 pub(in crate::auth) fn stored_key(password: &[u8], salt: &[u8], iterations: u32) -> [u8; 32] {
     let prepared = std::str::from_utf8(password).ok().and_then(prepare);
     let prepared =
@@ -88,15 +89,17 @@ pub(in crate::auth) fn stored_key(password: &[u8], salt: &[u8], iterations: u32)
     sha256(&*Zeroizing::new(hmac(&*salted, &[b"Client Key"])))
 }
 
-/// The form in which SCRAM compares names and passwords (SASLprep, RFC 4013). `None`: SASLprep forbids the text.
+/// The form in which SCRAM compares names and passwords (SASLprep, RFC 4013). `None` if SASLprep forbids the
+/// text.
 pub fn prepare(text: &str) -> Option<Cow<'_, str>> {
     stringprep::saslprep(text).ok()
 }
 
-/// Makes the salt that a stranger gets. It is the same at each try, and looks like the salt of a user.
+/// Makes the salts of unknown users. A name gets the same salt at each try, and it looks like the salt of a
+/// user.
 ///
-/// The secret must be the same after a restart, and on each broker that has the same users. If it changes, the salts
-/// of strangers change with it, and those of users do not.
+/// The secret must be the same after a restart, and on each broker that has the same users. If it changes,
+/// the salts of unknown users change and those of users do not, so a client can tell them apart.
 #[derive(Clone)]
 pub struct FakeUsers {
     secret: Zeroizing<[u8; 32]>,
@@ -111,8 +114,8 @@ impl fmt::Debug for FakeUsers {
 }
 
 impl FakeUsers {
-    /// Fakes that look like users whose hashes have these iterations and this length of salt. Both are brought into
-    /// the bounds of [`crate::auth::hash`].
+    /// Fake users that look like users whose hashes have these iterations and this salt length. Both are
+    /// limited to the bounds of [`crate::auth::hash`].
     pub fn new(secret: [u8; 32], iterations: u32, salt_bytes: usize) -> FakeUsers {
         FakeUsers {
             secret: Zeroizing::new(secret),
@@ -121,7 +124,7 @@ impl FakeUsers {
         }
     }
 
-    /// Fakes like the users that `midge passwd --scram` makes.
+    /// Fake users that look like the users that `midge passwd --scram` makes.
     pub fn with_defaults(secret: [u8; 32]) -> FakeUsers {
         FakeUsers::new(secret, SCRAM_ITERATIONS_MIN, SALT_BYTES)
     }
@@ -165,7 +168,7 @@ mod tests {
 
     #[test]
     fn keys_of_a_password_are_those_that_others_compute() {
-        // By the hashlib and hmac modules of Python.
+        // Python's modules hashlib and hmac computed these values.
         let keys = pencil();
         assert_eq!(BASE64.encode(keys.stored_key), "WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=");
         assert_eq!(BASE64.encode(keys.server_key), "wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=");

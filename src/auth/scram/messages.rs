@@ -1,4 +1,4 @@
-//! The messages of a client, in their parts.
+//! Parses the messages of a client.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -6,13 +6,13 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use super::ScramFailure;
 use super::keys::{ScramKey, prepare};
 
-/// Longest message of a client, in bytes. A longer message is refused before it is read. Users type the names of SCRAM,
-/// so there need not be room for a name of 65535 bytes.
+/// The longest message of a client, in bytes. A longer message is refused before it is parsed. People type
+/// SCRAM user names, so a name of 65535 bytes need not fit.
 pub const MESSAGE_BYTES_MAX: usize = 4096;
-/// Longest nonce of a client, in bytes.
+/// The longest nonce of a client, in bytes.
 pub const NONCE_BYTES_MAX: usize = 256;
 
-/// client-first-message, in its parts.
+/// The parts of client-first-message.
 pub(super) struct ClientFirst<'a> {
     /// gs2-header, with its last comma.
     pub(super) header: &'a str,
@@ -56,7 +56,7 @@ impl<'a> ClientFirst<'a> {
     }
 }
 
-/// client-final-message, in its parts.
+/// The parts of client-final-message.
 pub(super) struct ClientFinal<'a> {
     pub(super) header: &'a str,
     pub(super) nonce: &'a str,
@@ -67,7 +67,7 @@ pub(super) struct ClientFinal<'a> {
 impl<'a> ClientFinal<'a> {
     pub(super) fn parse(message: &'a str) -> Result<ClientFinal<'a>, ScramFailure> {
         let malformed = ScramFailure::Malformed;
-        // The proof comes last, and no other part has a comma.
+        // The proof is the last part. No other part has a comma.
         let (without_proof, proof) = message.rsplit_once(",p=").ok_or(malformed("no proof"))?;
         let proof = BASE64.decode(proof).ok().and_then(|bytes| ScramKey::try_from(bytes).ok());
         let mut attributes = without_proof.split(',');
@@ -84,7 +84,7 @@ impl<'a> ClientFinal<'a> {
     }
 }
 
-/// The text of a message; fails if it is too long, is not UTF-8, or has a zero character.
+/// The text of a message. Fails if it is too long, is not UTF-8, or has a zero character.
 pub(super) fn text(message: &[u8]) -> Result<&str, ScramFailure> {
     if message.len() > MESSAGE_BYTES_MAX {
         return Err(ScramFailure::Malformed("too long"));
@@ -93,7 +93,8 @@ pub(super) fn text(message: &[u8]) -> Result<&str, ScramFailure> {
     if text.contains('\0') { Err(ScramFailure::Malformed("a zero character")) } else { Ok(text) }
 }
 
-/// Replaces `=2C` and `=3D` in a name by what they stand for, and prepares the name. A name has no other equals signs.
+/// Replaces `=2C` and `=3D` in a name with the characters they stand for, and prepares the name. A name must
+/// have no other equals sign.
 pub(super) fn prepared_name(escaped: &str) -> Result<String, ScramFailure> {
     let malformed = ScramFailure::Malformed("user name");
     let mut name = String::with_capacity(escaped.len());

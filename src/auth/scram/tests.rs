@@ -1,4 +1,4 @@
-//! The exchange of RFC 7677, what a client may do otherwise, and what it may not.
+//! The exchange of RFC 7677, its variants, and what a client must not do.
 
 use super::keys::salted_password;
 use super::*;
@@ -34,7 +34,7 @@ fn first(message: &str) -> Result<(ScramServer, String), ScramFailure> {
     Ok((server, String::from_utf8(answer).unwrap()))
 }
 
-/// What a client with this password answers; also the server's signature that it expects.
+/// The answer of a client with this password, and the server's signature that it expects.
 pub(crate) fn client_final(client_first: &str, server_first: &str, password: &str) -> (String, String) {
     let (flag, rest) = client_first.split_once(',').unwrap();
     let (acting_as, bare) = rest.split_once(',').unwrap();
@@ -96,7 +96,7 @@ fn commas_and_equals_signs_of_a_name_travel_escaped() {
 fn a_client_that_could_bind_channels_is_welcome_and_one_that_insists_is_not() {
     assert_eq!(login("y,,n=user,r=abc", "pencil").unwrap(), "user");
     assert_eq!(first("p=tls-exporter,,n=user,r=abc").err(), Some(ScramFailure::ChannelBinding));
-    // Who said `y` first must say so in the end: a man in the middle could have changed it.
+    // A client that began with `y` must repeat it at the end: a man in the middle could have changed it.
     let (server, server_first) = first("y,,n=user,r=abc").unwrap();
     let (last, _) = client_final("n,,n=user,r=abc", &server_first, "pencil");
     assert_eq!(server.finish(last.as_bytes()).err(), Some(ScramFailure::Mismatch));
@@ -129,7 +129,7 @@ fn a_stranger_can_not_be_told_from_a_user() {
 
 #[test]
 fn even_the_keys_of_a_fake_let_nobody_in() {
-    // Who knows the secret could compute a proof for a stranger; the flag refuses it still.
+    // Someone who knows the secret could compute a proof for an unknown user. The flag still refuses it.
     let fake = fakes().keys("stranger");
     let (server, _) = ScramServer::first(b"n,,n=stranger,r=abc", &nonce(), |_| None, &fakes()).unwrap();
     assert!(server.keys == fake);
@@ -203,7 +203,7 @@ fn malformed_messages_are_refused() {
         let (server, _) = first(CLIENT_FIRST).unwrap();
         assert!(server.finish(message.as_bytes()).is_err(), "{message}");
     }
-    // One bit less of a good proof, and a proof that is too short.
+    // The first has one bit less of a good proof, the second is too short.
     for proof in ["dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVU=", "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7An"]
     {
         let (kept, _) = CLIENT_FINAL.rsplit_once("p=").unwrap();

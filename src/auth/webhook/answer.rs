@@ -1,5 +1,5 @@
-//! What the server's answer means: a pure function of status, body and clock. Anything that was not
-//! agreed is an error, which lets nobody in.
+//! The meaning of the server's answer. It depends on the status, the body and the clock only. Anything
+//! unexpected is an error, so that nobody is admitted by mistake.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use super::{WebhookAnswer, WebhookGrant};
 
 /// The body of an answer.
 pub(super) enum Body {
-    /// All of it.
+    /// The complete body.
     Whole(Vec<u8>),
-    /// It went on past the limit.
+    /// The body was longer than the limit.
     TooLong,
 }
 
-/// Reads an answer. An `allow` that has expired at the wall clock `now_unix_seconds` is a `deny`.
+/// Reads an answer. An `allow` that has expired at the wall clock `now_unix_seconds` counts as `deny`.
 pub(super) fn read(status: u16, body: Body, now_unix_seconds: u64) -> Result<WebhookAnswer, String> {
     match (status, body) {
         (401 | 403, _) => Ok(WebhookAnswer::Deny),
@@ -44,7 +44,7 @@ fn decision(bytes: &[u8], now_unix_seconds: u64) -> Result<WebhookAnswer, String
     }
 }
 
-/// What comes with an `allow`, or the name of what can't be used.
+/// The details of an `allow`. The error is the name of the member that can't be used.
 fn grant(answer: &Map<String, Value>) -> Result<WebhookGrant, &'static str> {
     let user = match member(answer, "user") {
         None => None,
@@ -76,7 +76,7 @@ fn filters(acl: &Map<String, Value>, name: &'static str) -> Result<Option<Vec<St
     }
 }
 
-/// A member; `null` is as good as none.
+/// A member of an object. `null` counts as missing.
 fn member<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     object.get(name).filter(|value| !value.is_null())
 }

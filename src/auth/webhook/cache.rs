@@ -1,6 +1,6 @@
-//! Answers of a moment ago, so that a fleet that reconnects does not ask the server again for each
-//! client. Found by a keyed hash of everything the server was told: no password is kept, and nobody
-//! without the key, which lives as long as the process, can tell one from its hash.
+//! Recent answers, so that a fleet that reconnects does not ask the server again for each client. An answer
+//! is found by a keyed hash of everything the server was sent. No password is kept. The key lives as long as
+//! the process, and without it nobody can recover a password from its hash.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -13,10 +13,10 @@ use super::{DENY_CACHE_MILLIS_MAX, LoginRequest, WebhookAnswer, WebhookGrant, We
 /// The hash of a login.
 pub(super) type LoginHash = [u8; 32];
 
-/// Makes keys; apart from the tables, so that nobody waits for a lock meanwhile.
+/// Makes keys. It is separate from the tables, so that hashing holds no lock.
 pub(super) struct Hasher(hmac::Key);
 
-/// Two tables of answers: guessed passwords fill that of the refused, and push nobody out of the other.
+/// Two tables of answers. Guessed passwords fill the table of refused logins and do not evict allowed ones.
 pub(super) struct Cache {
     allow_seconds: u64,
     deny_millis: u64,
@@ -25,14 +25,14 @@ pub(super) struct Cache {
 }
 
 impl Hasher {
-    /// With a secret of its own.
+    /// Makes a hasher with a secret of its own.
     pub(super) fn new() -> Result<Hasher, &'static str> {
         let mut secret = LoginHash::default();
         SystemRandom::new().fill(&mut secret).map_err(|_| "the system gives no random bytes")?;
         Ok(Hasher(hmac::Key::new(hmac::HMAC_SHA256, &secret)))
     }
 
-    /// Hashes every field; each has its length before it, and an absent one is not an empty one.
+    /// Hashes every field, each with its length before it. An absent field differs from an empty one.
     pub(super) fn key(&self, login: &LoginRequest) -> LoginHash {
         let LoginRequest {
             client_id,
@@ -78,7 +78,7 @@ impl Cache {
         self.allowed.get(key, now).or_else(|| self.others.get(key, now))
     }
 
-    /// Remembers an answer that came at `now`, never longer than it is valid.
+    /// Remembers an answer that came at `now`, but never longer than it is valid.
     pub(super) fn put(
         &mut self,
         key: LoginHash,
@@ -86,7 +86,7 @@ impl Cache {
         now: Instant,
         now_unix_seconds: u64,
     ) {
-        // A login that was allowed and is denied now, or the other way round, is in one table only.
+        // If a login was allowed and is now denied, or the reverse, only one table may answer.
         self.allowed.expire(&key, now);
         self.others.expire(&key, now);
         let (table, lifetime, bytes) = match answer {
@@ -109,10 +109,10 @@ impl Cache {
     }
 }
 
-/// A bounded map that forgets the oldest first.
+/// A bounded map that forgets the oldest entry first.
 struct AnswerTable {
     entries: HashMap<LoginHash, Entry>,
-    /// The keys of `entries`, each once, in the order in which they came.
+    /// The keys of `entries`, each once, in the order in which they were added.
     order: VecDeque<LoginHash>,
     bytes: usize,
     entries_max: usize,
@@ -133,7 +133,7 @@ impl AnswerTable {
         self.entries.get(key).filter(|entry| now < entry.until).map(|entry| entry.answer.clone())
     }
 
-    /// Lets an entry count no longer. It keeps its place until it is the oldest.
+    /// Makes an entry invalid. It keeps its place until it is the oldest.
     fn expire(&mut self, key: &LoginHash, now: Instant) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.until = entry.until.min(now);
@@ -165,14 +165,14 @@ impl AnswerTable {
     }
 }
 
-/// What a grant takes beside its place in the table.
+/// The bytes of a grant besides its place in the table.
 fn bytes_of(grant: &WebhookGrant) -> usize {
     let lists = grant.publish.iter().chain(&grant.subscribe);
     let filters = lists.flatten().map(|filter| size_of::<String>() + filter.len());
     size_of::<WebhookGrant>() + grant.user.as_ref().map_or(0, String::len) + filters.sum::<usize>()
 }
 
-/// All grants of a table together; the oldest go first.
+/// The largest size of all grants of a table, in bytes. Beyond that, the oldest are forgotten.
 const BYTES_MAX: usize = 16 << 20;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! What keeps a slow or dead server from taking all threads with it: a bound on the requests that
-//! run, and a circuit that opens after failures in a row. While it is open nobody asks; after its time
-//! one request goes to see, and the others wait for what it finds.
+//! Keeps a slow or dead server from blocking all threads. It bounds the concurrent requests, and a circuit
+//! breaker opens after consecutive failures. While it is open, no request is made. After a time, one request
+//! tests the server; the others are still refused.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ pub(super) struct RequestLimit {
     running_max: usize,
 }
 
-/// A place among the running requests, given back when it is dropped.
+/// A place among the running requests. Dropping it frees the place.
 pub(super) struct Permit<'a>(&'a RequestLimit);
 
 impl RequestLimit {
@@ -20,7 +20,7 @@ impl RequestLimit {
         RequestLimit { running: AtomicUsize::new(0), running_max }
     }
 
-    /// A place, or none when all are taken.
+    /// Takes a place. `None` if all are taken.
     pub(super) fn enter(&self) -> Option<Permit<'_>> {
         if self.running.fetch_add(1, Ordering::Relaxed) < self.running_max {
             return Some(Permit(self));
@@ -36,7 +36,7 @@ impl Drop for Permit<'_> {
     }
 }
 
-/// Counts failures in a row.
+/// Counts consecutive failures.
 pub(super) struct Circuit {
     state: Mutex<State>,
     failures_max: u32,
@@ -45,18 +45,19 @@ pub(super) struct Circuit {
 
 #[derive(Clone, Copy)]
 enum State {
-    /// Everybody asks.
+    /// Requests may be made.
     Closed { failures: u32 },
-    /// Nobody asks until then.
+    /// No request may be made until this time.
     Open { until: Instant },
-    /// One has gone to see.
+    /// One request tests the server.
     Probing,
 }
 
-/// A request that runs; without [`Attempt::end`] it is none that failed or succeeded.
+/// A request that runs. If it is dropped without [`Attempt::end`], it counts as neither failed nor
+/// successful.
 pub(super) struct Attempt<'a> {
     circuit: &'a Circuit,
-    /// The time of admission for the one that has gone to see.
+    /// The time at which the testing request was admitted. `None` for other requests.
     probing_since: Option<Instant>,
     ended: bool,
 }
@@ -67,7 +68,7 @@ impl Circuit {
         Circuit { state, failures_max: failures_max.max(1), open }
     }
 
-    /// Whether a request may be made now.
+    /// Admits a request. `None` if none may be made now.
     pub(super) fn admit(&self, now: Instant) -> Option<Attempt<'_>> {
         let mut state = self.state();
         let probing_since = match *state {
@@ -87,8 +88,8 @@ impl Circuit {
 }
 
 impl Attempt<'_> {
-    /// How it ended, and when. One that was admitted before the circuit opened closes it again by
-    /// its success, and changes nothing by its failure.
+    /// Records how and when the request ended. If it was admitted before the circuit opened, its success
+    /// closes the circuit again, and its failure changes nothing.
     pub(super) fn end(mut self, succeeded: bool, now: Instant) {
         self.ended = true;
         let circuit = self.circuit;
@@ -106,7 +107,7 @@ impl Attempt<'_> {
 }
 
 impl Drop for Attempt<'_> {
-    /// A panic on the way must not leave the circuit waiting for a probe that never ends.
+    /// After a panic, the circuit must not wait for a test that never ends.
     fn drop(&mut self) {
         if let (false, Some(since)) = (self.ended, self.probing_since) {
             let mut state = self.circuit.state();

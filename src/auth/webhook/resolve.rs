@@ -1,5 +1,6 @@
-//! The server's address. The client library asks for it with every request, on a thread that it
-//! starts for that; here a number is read once and a name is remembered for a few seconds.
+//! Resolves the server's address. The client library resolves it with every request, on a thread that it
+//! starts for that. This resolver reads a numeric address once, and remembers the addresses of a name for a
+//! few seconds.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
@@ -13,14 +14,14 @@ use ureq::unversioned::transport::NextTimeout;
 /// Remembers the addresses of one server.
 #[derive(Debug)]
 pub(super) struct Remembering {
-    /// The address, where the URL has a number.
+    /// The address, if the URL has a numeric one.
     fixed: Option<SocketAddr>,
     last: Mutex<Option<(Instant, Vec<SocketAddr>)>>,
     names: DefaultResolver,
 }
 
 impl Remembering {
-    /// For the server of this URL only.
+    /// A resolver for the server of this URL only.
     pub(super) fn new(uri: &Uri) -> Remembering {
         let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
@@ -60,5 +61,5 @@ impl Resolver for Remembering {
     }
 }
 
-/// How long a name keeps its addresses: a server that moves is missed for no longer.
+/// How long the addresses of a name are remembered. A server that moves is unreachable for this time at most.
 const REMEMBERED: Duration = Duration::from_secs(5);

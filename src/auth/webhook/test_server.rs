@@ -1,4 +1,4 @@
-//! A small HTTP server that answers as a test tells it, on a port that the system chooses.
+//! A small HTTP server that gives the answers a test has set, on a port that the system chooses.
 
 #![allow(clippy::disallowed_methods, reason = "a test's server has sockets and threads of its own")]
 
@@ -11,31 +11,31 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// What the server does with a request.
+/// The reply of the server to a request.
 #[derive(Clone, Debug)]
 pub(super) enum CannedReply {
-    /// A status and a JSON body, and the connection stays open.
+    /// A status and a JSON body. The connection stays open.
     Json(u16, String),
-    /// These bytes, then it closes.
+    /// These bytes. Then the server closes the connection.
     Raw(Vec<u8>),
-    /// Nothing for a while, then an `allow`.
+    /// An `allow` after a delay.
     Late(Duration),
-    /// An `allow`, once this is set.
+    /// An `allow`, after this is set.
     Once(Arc<AtomicBool>),
-    /// An `allow`, one byte after the other with a pause between them.
+    /// An `allow`, byte by byte with a pause between two bytes.
     Drip(Duration),
-    /// It closes without a byte.
+    /// The server closes the connection without a reply.
     Close,
 }
 
-/// A request as it came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub(super) struct Received {
     pub(super) head: String,
     pub(super) body: Value,
 }
 
-/// A running server; dropping it closes it.
+/// A running server. Dropping it stops it.
 pub(super) struct TestServer {
     pub(super) address: SocketAddr,
     shared: Arc<Shared>,
@@ -125,7 +125,7 @@ impl Shared {
         }
     }
 
-    /// Answers until the peer closes, or an error, or a reply that closes.
+    /// Answers until the peer closes the connection, an error occurs, or a reply closes it.
     fn talk(&self, stream: impl Read + Write) {
         let mut reader = BufReader::new(stream);
         while let Some(received) = receive(&mut reader) {
@@ -165,7 +165,7 @@ impl Shared {
     }
 }
 
-/// An answer with its length, as most servers write it.
+/// An answer with a Content-Length, as most servers write it.
 pub(super) fn whole(status: u16, body: &str) -> Vec<u8> {
     let length = if status == 204 { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     format!("HTTP/1.1 {status} Whatever\r\nContent-Type: application/json\r\n{length}\r\n{body}").into_bytes()

@@ -21,7 +21,7 @@ fn login(client_id: &str) -> LoginRequest {
 
 fn client(server: &TestServer, change: impl FnOnce(&mut WebhookSettings)) -> WebhookClient {
     let mut settings = WebhookSettings::new(&server.url());
-    // On a busy machine an answer may take its time.
+    // On a busy machine an answer may take long.
     (settings.timeout_millis, settings.connect_timeout_millis) = (60_000, 60_000);
     change(&mut settings);
     WebhookClient::load(&settings).unwrap()
@@ -117,7 +117,7 @@ fn a_connection_that_the_server_has_closed_meanwhile_is_opened_again() {
     for number in 0..20 {
         assert_eq!(client.check(&login(&number.to_string()), NOW), Ok(allow()));
     }
-    // Each login has been asked for once, unless the close came between look and write.
+    // Each login was asked for once, unless the server closed the connection between the check and the write.
     assert!(server.connections() >= 20);
 }
 
@@ -217,7 +217,7 @@ fn too_many_logins_at_once_are_refused_at_once() {
         while server.requests() < 2 {
             std::thread::sleep(Duration::from_millis(1));
         }
-        // It waits for neither of them.
+        // This call waits for neither of them.
         assert_eq!(client.check(&login("third"), NOW), Err(WebhookRefusal::Busy));
         may_answer.store(true, Ordering::SeqCst);
         for thread in running {
