@@ -1,5 +1,5 @@
-//! What the configuration says of those who want in: layer stacks, password files and access lists of all listeners,
-//! read at the start and again on SIGHUP, all of it or nothing.
+//! The access policies of the configuration: layer stacks, password files and access lists of all listeners.
+//! They are read at the start and again on SIGHUP, all of them or none.
 
 use crate::auth::acl_file;
 use crate::auth::jwt::{JwtKeySource, JwtSettings, JwtVerifier, SecretAlgorithm};
@@ -19,29 +19,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-/// For each listener, by its number. Cheap to clone.
+/// The policies of each listener, by its number. Cheap to clone.
 #[derive(Clone)]
 pub struct AccessPolicies {
-    /// What is put in front of MQTT.
+    /// The protocol layers below MQTT.
     pub stacks: Arc<[LayerStack]>,
-    /// What the machine asks of clients.
+    /// The rules that the machine applies to clients.
     pub access: Arc<[Access]>,
-    /// What the operator should know of the files that were read, whatever the day: see [`AccessPolicies::warnings`].
+    /// Warnings about the files that do not depend on the date. See [`AccessPolicies::warnings`].
     notes: Vec<String>,
-    /// Which addresses may come in, by all listeners.
+    /// The rules for the addresses that may connect. They hold at all listeners.
     pub address_gate: Arc<AddressGateSettings>,
     proofs: Arc<[Option<Arc<Proofs>>]>,
     requests_max: usize,
 }
 
-/// Most threads that compute: with more, a flood of logins would be felt.
+/// The largest number of threads that compute. With more, a flood of logins would slow down the shards.
 const HASH_THREADS_MAX: usize = 4;
 
 impl AccessPolicies {
     /// Reads every file that the listeners name, each once.
     ///
     /// # Errors
-    /// What is wrong with the first that can't be used: file, line, and what is allowed.
+    /// The problem of the first file that can't be used: the file, the line, and what is allowed.
     pub fn load(config: &Config) -> Result<AccessPolicies, String> {
         let (mut stacks, mut access, mut proofs, mut notes) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -82,7 +82,7 @@ impl AccessPolicies {
             }
             if names_users && !means.any() && allow_anonymous {
                 notes.push(format!(
-                    "listener {}: its access list goes by user names, and nothing proves them there",
+                    "listener {}: its access list depends on user names, and nothing proves them there",
                     listener.address
                 ));
             }
@@ -108,30 +108,31 @@ impl AccessPolicies {
         })
     }
 
-    /// What the operator should know at `now`, in seconds since 1970. A line each.
+    /// Warnings for the operator at `now`, in seconds since 1970, one per line.
     pub fn warnings(&self, now: i64) -> Vec<String> {
         let mut warnings = self.notes.clone();
         warnings.extend(self.outdated(now));
         warnings
     }
 
-    /// What at `now` has expired of TLS, is not valid yet, or soon ends. A line each.
+    /// The TLS certificates and revocation lists that at `now` have expired, are not valid yet, or expire
+    /// soon, one per line.
     pub fn outdated(&self, now: i64) -> Vec<String> {
         once_each(self.stacks.iter().filter_map(|stack| stack.tls.as_ref()).flat_map(|tls| tls.notices(now)))
     }
 
-    /// Our certificates: a line each, with subject, serial number and end.
+    /// The certificates of midge itself, one per line, with subject, serial number and expiry date.
     pub fn certificates(&self) -> Vec<String> {
         once_each(self.stacks.iter().filter_map(|stack| stack.tls.as_ref()).flat_map(TlsConfig::loaded))
     }
 
-    /// What proves who a client of a listener is, if it asks for any proof.
+    /// The proofs that a listener accepts. `None` if it needs none.
     pub fn proofs(&self, listener: u16) -> Option<Arc<Proofs>> {
         self.proofs.get(usize::from(listener)).cloned().flatten()
     }
 
-    /// How many threads its logins need: those that compute, as many as processors and at most
-    /// [`HASH_THREADS_MAX`], and those that wait for the webhook.
+    /// The number of threads for logins. First those that compute: one for each processor, at most
+    /// [`HASH_THREADS_MAX`]. Second those that wait for the webhook.
     pub fn threads(&self) -> (usize, usize) {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let asks_any = self.proofs.iter().any(Option::is_some);
@@ -139,13 +140,13 @@ impl AccessPolicies {
     }
 }
 
-/// Listeners that share a file would have its lines twice.
+/// Removes duplicates: listeners that share a file would repeat its lines.
 fn once_each(lines: impl Iterator<Item = String>) -> Vec<String> {
     let mut seen = BTreeSet::new();
     lines.filter(|line| seen.insert(line.clone())).collect()
 }
 
-/// What keeps every client out of a listener, if anything does, and how to change it.
+/// The reason why no client can connect to a listener, and how to change it. `None` if clients can.
 fn shut_because(config: &Config, listener: &Listener, passwords: Option<&PasswordFile>) -> Option<String> {
     let means = config.means(listener);
     if means.certificates {
@@ -153,7 +154,7 @@ fn shut_because(config: &Config, listener: &Listener, passwords: Option<&Passwor
             listener.tls_user_name == UserNames::CommonName && !listener.proxy_trusted.is_empty();
         let is_asked_for = listener.tls_client_certificate != ClientCertificates::None;
         return (!is_asked_for && !by_balancer).then(|| {
-            "tls_user_name calls clients after their certificates, and none is asked for; set \
+            "tls_user_name takes user names from client certificates, but clients are not asked for one; set \
              tls_client_certificate"
                 .to_owned()
         });
@@ -161,7 +162,7 @@ fn shut_because(config: &Config, listener: &Listener, passwords: Option<&Passwor
     if config.terms(listener).allow_anonymous {
         return None;
     }
-    // The test method proves nothing, but lets its clients in where nothing else is asked for.
+    // The test method proves nothing. It admits its clients if the listener has no means of proof.
     if !means.any() && !config.auth.test_method {
         return Some(
             "nothing there proves who a client is, and allow_anonymous is false; give it a password_file, [jwt] keys, \
@@ -176,7 +177,7 @@ fn shut_because(config: &Config, listener: &Listener, passwords: Option<&Passwor
     })
 }
 
-/// What the broker has of a kind of proof, unless the listener wants none of it.
+/// A means of proof that the broker has, unless the listener does not use it.
 fn chosen<T: Clone>(
     listener: &Listener,
     section: &str,
@@ -225,7 +226,7 @@ fn load_tokens(jwt: &Jwt, notes: &mut Vec<String>) -> Result<Option<Arc<JwtVerif
     Ok(Some(Arc::new(verifier)))
 }
 
-/// The server that decides, if there is one.
+/// The client of the webhook, if there is one.
 fn load_webhook(webhook: &Webhook, notes: &mut Vec<String>) -> Result<Option<Arc<WebhookClient>>, String> {
     if webhook.url.is_empty() {
         return Ok(None);
@@ -233,7 +234,7 @@ fn load_webhook(webhook: &Webhook, notes: &mut Vec<String>) -> Result<Option<Arc
     let header = match (webhook.header.as_str(), webhook.header_file.as_str()) {
         ("", "") => None,
         ("", _) | (_, "") => {
-            return Err("[webhook]: header and header_file are the two halves of one".to_owned());
+            return Err("[webhook]: header and header_file must be set together".to_owned());
         }
         (name, file) => Some(WebhookHeader { name: name.to_owned(), value_file: file.into() }),
     };
@@ -257,25 +258,25 @@ fn load_webhook(webhook: &Webhook, notes: &mut Vec<String>) -> Result<Option<Arc
     Ok(Some(Arc::new(client)))
 }
 
-/// Those users of a password file who can log in by SCRAM.
+/// The users of a password file that can log in with SCRAM.
 fn scram(file: &Arc<PasswordFile>) -> Result<Option<Arc<ScramUsers>>, String> {
     let mut nonce_key = [0; 32];
     getrandom::fill(&mut nonce_key).map_err(|error| format!("no random numbers: {error}"))?;
     Ok(ScramUsers::new(file, nonce_key).map(Arc::new))
 }
 
-/// `skips`: a wrong line is passed over and noted.
+/// With `skips`, a wrong line is skipped and noted.
 fn load_passwords(path: &Path, skips: bool, notes: &mut Vec<String>) -> Result<Arc<PasswordFile>, String> {
     if !skips {
         return PasswordFile::load(path).map(Arc::new).map_err(|errors| errors.to_string());
     }
     let (file, errors) = PasswordFile::load_lines(path).map_err(|errors| errors.to_string())?;
     let words = errors.map(|errors| errors.to_string()).unwrap_or_default();
-    notes.extend(words.lines().map(|line| format!("passed over: {line}")));
+    notes.extend(words.lines().map(|line| format!("skipped: {line}")));
     Ok(Arc::new(file))
 }
 
-/// The file of a name, read once; none for an empty name.
+/// The content of a file, which is read once. `None` for an empty name.
 fn once<T: Clone>(
     read: &mut BTreeMap<String, T>,
     file: &str,
@@ -292,7 +293,7 @@ fn once<T: Clone>(
     Ok(Some(loaded))
 }
 
-/// Is a certificate's name what a client is called on this listener?
+/// Whether the name in a client's certificate is its user name on this listener.
 pub fn user_of_certificate(
     listener: &Listener,
     common_name: Option<String>,

@@ -1,21 +1,20 @@
-//! The files that the listeners name and that everybody on this machine can read or change: what an operator is warned
-//! of.
+//! Warns the operator about files of the configuration that every user of this machine can read or change.
 
 use crate::files::open_to_all;
 use crate::settings::Config;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What others on this machine must not be able to do with a file.
+/// What other users of this machine must not be able to do with a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Guarded {
-    /// To read it is enough to come in, or to listen.
+    /// Read it: that would be enough to log in or to eavesdrop.
     Secret(&'static str),
-    /// To change it is enough.
+    /// Change it.
     Trusted(&'static str),
 }
 
-/// A warning for each file that is open to everybody.
+/// A warning for each file that is open to every user.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     files(config).into_iter().filter_map(|(path, guarded)| warning(path, guarded)).collect()
 }
@@ -34,7 +33,7 @@ fn warning(path: &str, guarded: Guarded) -> Option<String> {
     ))
 }
 
-/// Each file once, in the order of its name.
+/// Each file once, sorted by name.
 fn files(config: &Config) -> BTreeMap<&str, Guarded> {
     let mut files = BTreeMap::new();
     let mut put = |path, guarded| {
@@ -53,7 +52,7 @@ fn files(config: &Config) -> BTreeMap<&str, Guarded> {
     }
     config.jwt.keys.iter().for_each(|path| put(path, Guarded::Trusted("key of tokens")));
     put(&config.webhook.ca_file, Guarded::Trusted("file of CA certificates"));
-    // Last, so that a file that is named for two things counts as a secret.
+    // Secrets come last, so that a file that is named for two purposes counts as a secret.
     for listener in &config.listeners {
         listener.tls_keys.iter().for_each(|path| put(path, Guarded::Secret("private key")));
         let passwords = listener.password_file.as_ref().unwrap_or(&config.auth.password_file);

@@ -1,43 +1,44 @@
-//! Work that may wait for a disk or a network, and so must hold up neither signals nor shards: a thread of its own reads
-//! the configuration again when it is asked to, and once a day looks whether certificates are about to end.
+//! Work that may wait for a disk or a network, and so must not block signals or shards. A thread of its own
+//! reads the configuration again on request, and checks once a day whether certificates expire soon.
 //!
 //! The clock and the length of a wait are arguments.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-/// How often the thread looks at the clock. Far more often than once a day, so that a clock that is set, or a machine
-/// that has slept, makes no day longer.
+/// How often the thread looks at the clock. It is much more often than once a day, so that a clock change or
+/// a sleep of the machine does not delay the next check.
 pub const LOOK_AFTER: Duration = Duration::from_secs(3600);
 
 const SECONDS_PER_DAY: i64 = 86_400;
-/// A clock that goes back by more than this was set.
+/// If the clock has gone back by more than this, it was set.
 const CLOCK_SET_SECONDS: i64 = 3600;
 
-/// Asks the thread for work. Cheap to clone.
+/// Requests work from the thread. Cheap to clone.
 #[derive(Clone)]
 pub struct ReloadRequests(SyncSender<()>);
 
-/// What the thread is asked for.
+/// Receives the requests.
 pub struct Housekeeping(Receiver<()>);
 
-/// Both ends.
+/// Both ends of the request channel.
 pub fn requests() -> (ReloadRequests, Housekeeping) {
     let (sender, receiver) = sync_channel(1);
     (ReloadRequests(sender), Housekeeping(receiver))
 }
 
 impl ReloadRequests {
-    /// Has the configuration read again. Never waits; one that is asked for and not begun stands for this one too.
+    /// Requests a reload of the configuration. Never waits. If a request is already pending, that one serves
+    /// for this one too.
     pub fn reload(&self) {
         match self.0.try_send(()) {
-            // The thread ends with the process.
+            // If the thread is gone, the process is ending.
             Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
         }
     }
 }
 
-/// Whether a day has passed since the last look.
+/// Tells whether a day has passed since the last check.
 #[derive(Debug, Clone, Copy)]
 struct Day {
     looked_at: i64,
@@ -55,8 +56,8 @@ impl Day {
 }
 
 impl Housekeeping {
-    /// Works until no one can ask any more. `clock` gives seconds since 1970; `looked_at` is when the start has looked.
-    /// Each reload looks at the dates by itself.
+    /// Works until all [`Requests`] are gone. `clock` gives seconds since 1970. `looked_at` is the time of
+    /// the check at the start. Each reload checks the dates itself.
     pub fn serve(
         self,
         looked_at: i64,
@@ -92,7 +93,7 @@ mod tests {
     use std::sync::mpsc::channel;
 
     const SOON: Duration = Duration::from_secs(60);
-    /// Some day.
+    /// An arbitrary day.
     const START: i64 = 1_800_000_000;
 
     #[test]
@@ -104,7 +105,8 @@ mod tests {
             (SECONDS_PER_DAY, true),
             (SECONDS_PER_DAY + 1, false),
             (2 * SECONDS_PER_DAY, true),
-            // A little back is a clock that is kept right; far back or far ahead is one that was set.
+            // A small step back is a clock adjustment. A large step in either direction means that the clock
+            // was set.
             (2 * SECONDS_PER_DAY - 10, false),
             (-START, true),
             (-START + 60, false),
@@ -143,7 +145,7 @@ mod tests {
             }
             drop(requests);
         });
-        // It has ended: on no day did it look twice, and the reload was its own look.
+        // It has ended. It never looked twice on the same day, and the reload counted as a check.
         assert_eq!(looks.iter().count(), 0);
     }
 

@@ -1,14 +1,15 @@
-//! Logins of a shard that wait for a thread: the addresses that they come from take turns.
+//! The logins of a shard that wait for a thread. The addresses that they come from take turns.
 //!
-//! In: logins with the address that they count for, and the end of their checks. Out: the next one to be checked, and
-//! those that there is no room for. What an address may have checked now is asked of the gate: while its refusals wait
-//! nothing of it is checked, and where the next wrong login would have to wait, one at a time is. The others of a full
-//! queue are no worse off for it: the longest line gives.
+//! The inputs are logins with their address, and the ends of their checks. The outputs are the next login to
+//! check, and the logins that do not fit. The gate decides which logins of an address may be checked now.
+//! While the refusals of an address are delayed, none of its logins is checked. If the next wrong login would
+//! be delayed, one login of the address is checked at a time. When the queue is full, the address with the
+//! most waiting logins loses one, so the others are not affected.
 //!
-//! Within an address those go first whose last login was not wrong, so that a device with an old password holds up
-//! the others behind the same router by one wait at most.
+//! Within an address, devices whose last login was not wrong go first. A device with an old password
+//! therefore delays the others behind the same router by one wait at most.
 //!
-//! Pure: `now` and the gate are arguments.
+//! This module has no side effects: `now` and the gate are arguments.
 
 use crate::base::{ConnectionSlot, Time};
 use crate::policy::address_gate::{LoginTurn, counted_with};
@@ -17,12 +18,13 @@ use ahash::RandomState;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 
-/// Who logs in, and where it counts.
+/// The device that logs in, and the address that it counts for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoginOrigin {
-    /// None: a Unix-domain socket, or a load balancer's own connection. These are counted as one.
+    /// `None` for a Unix-domain socket or a load balancer's own connection. All of these count as one
+    /// address.
     pub address: Option<IpAddr>,
-    /// User and client identifier at this address, as a hash.
+    /// A hash of the user name, the client identifier and the address.
     device: u64,
 }
 
@@ -35,14 +37,14 @@ impl LoginOrigin {
     }
 }
 
-/// Where the line of an address stands.
+/// The state of an address in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// Among those that take turns, or with nothing that waits.
+    /// It takes turns with the others, or has nothing that waits.
     Turn,
-    /// Its refusals wait until then.
+    /// Its refusals are delayed until this time.
     Held(Time, u64),
-    /// One of its logins is being checked, and no other may be meanwhile.
+    /// One of its logins is being checked. No other may be checked at the same time.
     Single,
 }
 
@@ -52,38 +54,38 @@ struct Line<T> {
     place: Place,
 }
 
-/// See the module. `T`: what is to be checked.
+/// See the module. `T` is the login to check.
 pub struct LoginQueue<T> {
     lines: HashMap<Source, Line<T>, RandomState>,
-    /// Lines in [`Place::Turn`] in which somebody waits, each once.
+    /// The lines in [`Place::Turn`] that are not empty, each once.
     turns: VecDeque<Source>,
-    /// Lines in [`Place::Held`], by the end of their wait.
+    /// The lines in [`Place::Held`], by the end of their delay.
     held: BTreeMap<(Time, u64), Source>,
-    /// Of logins that wait, by slot of their connection.
+    /// The address of each waiting login, by the slot of its connection.
     slots: BTreeMap<ConnectionSlot, Source>,
     waiting_max: usize,
     checked: usize,
-    /// Numbers what is held.
+    /// The next number for a held line.
     next: u64,
-    /// Devices whose last login was wrong, each in its place of the table; empty as long as none was.
+    /// Devices whose last login was wrong, each at its index. Empty until the first wrong login.
     wrong: Vec<u64>,
     hasher: RandomState,
 }
 
-/// Devices that are remembered at a time: later ones take the places of earlier ones.
+/// The number of devices that are remembered. Later ones overwrite earlier ones.
 const WRONG_MAX: usize = 4096;
 
-/// What is to be done next.
+/// The next step.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next<T> {
-    /// To be checked; tell of its end with [`LoginQueue::done`].
+    /// Check this login, then call [`LoginQueue::done`].
     Check(LoginOrigin, T),
-    /// Its address is banned.
+    /// Refuse this login: its address is banned.
     Refuse(T),
 }
 
 impl<T> LoginQueue<T> {
-    /// At most `waiting_max` wait. The seed keys its tables.
+    /// At most `waiting_max` logins wait. The seed keys the hash tables.
     pub fn new(waiting_max: usize, seed: u64) -> LoginQueue<T> {
         let hasher = RandomState::with_seeds(seed, 0x6c6f, 0x6769, 0x6e73);
         LoginQueue {
@@ -99,24 +101,24 @@ impl<T> LoginQueue<T> {
         }
     }
 
-    /// Of a user (or none) with a client identifier at an address.
+    /// The origin of a login: a user name (or none) with a client identifier at an address.
     pub fn origin(&self, address: Option<IpAddr>, user: Option<&str>, client_id: &str) -> LoginOrigin {
         let device = self.hasher.hash_one((address.map(counted_with), user, client_id));
         LoginOrigin { address, device }
     }
 
-    /// Logins that wait.
+    /// The number of logins that wait.
     pub fn waiting(&self) -> usize {
         self.slots.len()
     }
 
-    /// Logins that are being checked.
+    /// The number of logins that are being checked.
     pub fn checked(&self) -> usize {
         self.checked
     }
 
-    /// A login of the connection in this slot wants to be checked. Gives one for which there is no room: the newest of
-    /// the address with the most, or this one.
+    /// Adds a login of the connection in `slot`. If there is no room, returns the login to refuse: the newest
+    /// one of the address with the most logins, or this one.
     pub fn push(&mut self, origin: LoginOrigin, slot: ConnectionSlot, login: T) -> Option<T> {
         let source = origin.source();
         let mut refused = None;
@@ -142,7 +144,7 @@ impl<T> LoginQueue<T> {
         refused.map(|(_, _, login)| login)
     }
 
-    /// The connection has gone, and its answer is not wanted any more.
+    /// Removes the login of a connection that has closed.
     pub fn forget(&mut self, slot: ConnectionSlot) {
         let Some(source) = self.slots.remove(&slot) else { return };
         if let Some(line) = self.lines.get_mut(&source) {
@@ -151,7 +153,7 @@ impl<T> LoginQueue<T> {
         self.tidy(source);
     }
 
-    /// The next one, if there is one whose turn it is. `turn` is what the gate says of an address.
+    /// The next login whose turn it is. `turn` is the gate's decision for an address.
     pub fn next(&mut self, now: Time, turn: impl Fn(IpAddr) -> LoginTurn) -> Option<Next<T>> {
         while let Some((&(until, number), &source)) = self.held.first_key_value() {
             if until > now {
@@ -160,7 +162,7 @@ impl<T> LoginQueue<T> {
             self.held.remove(&(until, number));
             self.back_to_its_turn(source);
         }
-        // Each line is looked at once: it gives a login, or leaves.
+        // Each line is visited once: it yields a login, or leaves the queue of turns.
         while let Some(source) = self.turns.pop_front() {
             let Some(line) = self.lines.get_mut(&source) else { continue };
             let address = line.waiting.front().and_then(|(origin, _, _)| origin.address);
@@ -194,7 +196,7 @@ impl<T> LoginQueue<T> {
         None
     }
 
-    /// One that was to be checked has its answer; `was_wrong`: it was not who it said.
+    /// Ends a check. `was_wrong`: the proof was wrong.
     pub fn done(&mut self, origin: LoginOrigin, was_wrong: bool) {
         self.checked -= 1;
         if was_wrong {
@@ -214,7 +216,8 @@ impl<T> LoginQueue<T> {
         self.tidy(source);
     }
 
-    /// When the first address whose refusals wait is to be looked at again, if it is not the turn of another one.
+    /// The time at which the first delayed address must be looked at again. `None` while another address has
+    /// its turn.
     pub fn due(&self) -> Option<Time> {
         match self.turns.is_empty() {
             true => self.held.first_key_value().map(|(&(until, _), _)| until),
@@ -245,7 +248,7 @@ impl<T> LoginQueue<T> {
         }
     }
 
-    /// Forgets an address of which nothing waits and nothing is checked.
+    /// Forgets an address that has no login waiting or being checked.
     fn tidy(&mut self, source: Source) {
         let Some(line) = self.lines.get(&source).filter(|line| line.waiting.is_empty()) else { return };
         let (place, is_checked) = (line.place, line.checked > 0);
@@ -283,7 +286,7 @@ mod tests {
         LoginQueue::new(waiting_max, 7)
     }
 
-    /// A login of a device at an address; its slot is what is checked.
+    /// A login of a device at an address. Its slot is also the login.
     fn push(queue: &mut LoginQueue<u32>, last: u8, device: &str, slot: u32) -> Option<u32> {
         let origin = queue.origin(Some(ip(last)), Some("user"), device);
         queue.push(origin, ConnectionSlot::new(slot), slot)
@@ -328,7 +331,7 @@ mod tests {
         for slot in 20..24 {
             push(&mut queue, 1, "good", slot);
         }
-        // Five and five now: who wants more is refused.
+        // Both have five now. Another login is refused.
         assert_eq!(push(&mut queue, 1, "good", 30), Some(30));
         assert_eq!(push(&mut queue, 2, "good", 31), Some(24 - 1));
     }
@@ -379,7 +382,7 @@ mod tests {
         }
         let order: Vec<_> = std::iter::from_fn(|| checked(&mut queue, at(0), FREE)).collect();
         assert_eq!(order.iter().map(|(_, slot)| *slot).collect::<Vec<_>>(), [2, 4, 1, 3]);
-        // Once it is right it is as good as any.
+        // After a right login a device has the same rank as any other.
         order.iter().for_each(|(origin, _)| queue.done(*origin, false));
         for (slot, device) in [(5, "old"), (6, "a")] {
             push(&mut queue, 9, device, slot);

@@ -1,4 +1,4 @@
-//! Who checks logins: threads with a lower priority than the shards, as many as what is configured needs.
+//! Checks logins on threads with a lower priority than the shards. Their number depends on the configuration.
 
 use std::io;
 use std::sync::Arc;
@@ -7,23 +7,25 @@ use crate::control::access_policies::AccessPolicies;
 use crate::control::pool::{LaneSettings, Pool, PoolLane, PoolOutcome, PoolSettings};
 use crate::policy::access::{Login, Verdict};
 
-/// How many logins of all shards may wait for their turn; one more is refused as too many.
+/// The number of logins of all shards that may wait for their turn. Further ones are refused.
 pub const WAITING_MAX: usize = 1024;
 
-/// How many may wait for a thread once their turn has come, and as many for the webhook.
+/// The number of logins that may wait for a thread after their turn has come, and the same number for the
+/// webhook.
 const QUEUE_MAX: usize = 8192;
 
 /// Checks the logins of all shards.
 pub trait CheckLogins: Send + Sync {
-    /// How many logins each of so many shards should have with the threads at a time: enough that no thread is idle while
-    /// logins wait, and few, because those that are with the threads go in the order in which they came.
+    /// How many logins each of `shards` shards should have with the threads at a time. It must be enough that
+    /// no thread is idle while logins wait. It must also be small, because the threads check logins in the
+    /// order of their arrival.
     fn at_once(&self, shards: usize) -> usize;
 
-    /// Has a login checked; `done` is told the answer, on another thread, exactly once, unless this says at once
-    /// that too many wait.
+    /// Checks a login. `done` is called with the answer on another thread, exactly once, unless this method
+    /// returns an error.
     ///
     /// # Errors
-    /// The answer, if it is known at once.
+    /// The answer, if it is known at once: for example, too many logins wait.
     fn check(
         &self,
         policies: &AccessPolicies,
@@ -39,7 +41,7 @@ pub struct Logins {
 }
 
 impl Logins {
-    /// Starts those that the policies need.
+    /// Starts the threads that the policies need.
     ///
     /// # Errors
     /// A thread can't be started.
@@ -51,7 +53,7 @@ impl Logins {
         Ok(logins)
     }
 
-    /// Starts those that new policies need besides.
+    /// Starts the additional threads that new policies need.
     ///
     /// # Errors
     /// A thread can't be started.
@@ -75,7 +77,7 @@ impl CheckLogins for Logins {
         done: Arc<dyn Fn(Verdict) + Send + Sync>,
     ) -> Result<(), Verdict> {
         let Some(proofs) = policies.proofs(login.listener) else {
-            // A reload has come between: the client's next try is judged by the new rules.
+            // A reload has happened in between. The new rules apply when the client tries again.
             return Err(Verdict::Unavailable);
         };
         let pool = Arc::clone(&self.pool);

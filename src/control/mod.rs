@@ -1,5 +1,5 @@
-//! The control side: what must not be done on a shard, because it computes long or waits for
-//! others. Shards hand such work over and get the result by a callback.
+//! The control side: work that a shard must not do, because it computes for long or waits for others. Shards
+//! hand such work over and get the result by a callback.
 
 pub mod access_policies;
 mod exposed;

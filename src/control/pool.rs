@@ -1,11 +1,10 @@
-//! Threads for work that would hold up a shard: password hashes, which compute long, and requests to
-//! other servers, which wait. Each kind has its lane: threads and a bounded queue of its own, so that
-//! neither delays the other.
+//! Threads for work that would block a shard: password hashes, which compute for long, and requests to other
+//! servers, which wait. Each kind has a lane with its own threads and its own bounded queue, so that neither
+//! kind delays the other.
 //!
-//! In goes a piece of work and a callback, from any thread and without waiting; the callback runs on
-//! a thread of the pool, exactly once, whatever becomes of the work. The threads have a lower
-//! priority than the shards and may run on any processor of the process: a flood of logins takes the
-//! time that shards leave over.
+//! Any thread may submit a piece of work and a callback, without waiting. The callback runs on a thread of
+//! the pool, exactly once, even if the work fails. The threads have a lower priority than the shards and may
+//! run on any processor of the process. So a flood of logins uses only the time that the shards leave.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +16,7 @@ use std::thread::JoinHandle;
 use rustix::process::{getpid, getpriority_process, setpriority_process};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// How large a pool is.
+/// The size of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolSettings {
     /// The lane [`PoolLane::Hash`].
@@ -26,51 +25,51 @@ pub struct PoolSettings {
     pub http: LaneSettings,
 }
 
-/// How large a lane is.
+/// The size of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneSettings {
-    /// Its threads, at most [`THREADS_MAX`]; with 0 the lane takes nothing.
+    /// The number of threads, at most [`THREADS_MAX`]. With 0 the lane accepts nothing.
     pub threads: usize,
-    /// How many pieces of work may wait; above it [`Pool::submit`] says [`NotTaken::Full`].
+    /// How many pieces of work may wait. Beyond that, [`Pool::submit`] returns [`NotTaken::Full`].
     pub queue_max: usize,
 }
 
-/// What kind of work it is.
+/// The kind of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolLane {
-    /// It computes: password hashes, signatures.
+    /// Work that computes: password hashes, signatures.
     Hash,
-    /// It waits for another server.
+    /// Work that waits for another server.
     Http,
 }
 
-/// What became of a piece of work.
+/// The result of a piece of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolOutcome<T> {
     /// It has run.
     Done(T),
     /// It has panicked.
     Panicked,
-    /// The pool has stopped before it ran.
+    /// The pool stopped before it ran.
     Stopped,
 }
 
-/// Why a piece of work is not taken; its callback does not run.
+/// Why a piece of work is not accepted. Its callback does not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotTaken {
-    /// The lane's queue is full, or the lane has no threads: refuse the login as too busy.
+    /// The lane's queue is full, or the lane has no threads. The login must be refused as too busy.
     Full,
     /// The pool has stopped.
     Stopped,
 }
 
-/// The most threads of a lane.
+/// The largest number of threads of a lane.
 pub const THREADS_MAX: usize = 256;
 
-/// The priority of the threads: at 10 the kernel gives them about a tenth of a busy processor.
+/// The priority of the threads. At 10 the kernel gives a thread about a tenth of a busy processor.
 pub const NICE: i32 = 10;
 
-/// Running threads and their queues. Dropping it stops it.
+/// Running threads and their queues. Dropping the pool stops it.
 pub struct Pool {
     hash: Queue,
     http: Queue,
@@ -79,26 +78,26 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Starts the threads: `midge-auth-N` hash, `midge-http-N` wait.
+    /// Starts the threads: `midge-auth-N` compute hashes, `midge-http-N` wait for servers.
     ///
     /// # Errors
     ///
-    /// A thread can't be started; those that were have ended again.
+    /// A thread can't be started. The threads that were started have ended again.
     pub fn start(settings: PoolSettings) -> io::Result<Pool> {
         let stopping = Arc::new(AtomicBool::new(false));
         let (hash, http) = (Queue::new(settings.hash.queue_max), Queue::new(settings.http.queue_max));
-        // From here on a drop stops the threads that run.
+        // If a thread can't be started, dropping the pool stops the others.
         let pool = Pool { hash, http, stopping, threads: Mutex::new(Vec::new()) };
         pool.grow(PoolLane::Hash, settings.hash.threads)?;
         pool.grow(PoolLane::Http, settings.http.threads)?;
         Ok(pool)
     }
 
-    /// Starts threads until a lane has that many, at most [`THREADS_MAX`]. It never has fewer again.
+    /// Starts threads until a lane has `threads`, at most [`THREADS_MAX`]. A lane never shrinks.
     ///
     /// # Errors
     ///
-    /// A thread can't be started; those that were stay.
+    /// A thread can't be started. The threads that were started stay.
     #[allow(clippy::disallowed_methods, reason = "the pool's threads are its own")]
     pub fn grow(&self, lane: PoolLane, threads: usize) -> io::Result<()> {
         let name = match lane {
@@ -119,12 +118,12 @@ impl Pool {
         Ok(())
     }
 
-    /// Hands over `work`; `done` gets what it returned. Both run on a thread of the lane. Never
-    /// waits: a shard may call it.
+    /// Submits `work`; `done` gets its result. Both run on a thread of the lane. Never waits, so a shard may
+    /// call it.
     ///
     /// # Errors
     ///
-    /// The lane is full or the pool has stopped; then neither closure runs.
+    /// The lane is full or the pool has stopped. In this case neither closure runs.
     pub fn submit<T>(
         &self,
         lane: PoolLane,
@@ -143,19 +142,19 @@ impl Pool {
         self.queue(lane).push(job)
     }
 
-    /// How many threads a lane has.
+    /// The number of threads of a lane.
     pub fn threads(&self, lane: PoolLane) -> usize {
         self.queue(lane).threads.load(Ordering::Relaxed)
     }
 
-    /// How many pieces of work wait in a lane, those that run not among them.
+    /// The number of pieces of work that wait in a lane, without those that run.
     pub fn waiting(&self, lane: PoolLane) -> usize {
         self.queue(lane).waiting.load(Ordering::Relaxed)
     }
 
-    /// Takes nothing more, tells what waits that it is stopped, and waits for what runs. A second
-    /// call finds nothing to do. A callback may call it, or drop the pool: its own thread is not waited
-    /// for.
+    /// Stops the pool: it accepts no more work, reports [`PoolOutcome::Stopped`] for work that waits, and
+    /// waits for work that runs. A second call does nothing. A callback may call this method or drop the
+    /// pool; its own thread is not waited for.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         for queue in [&self.hash, &self.http] {
@@ -164,7 +163,7 @@ impl Pool {
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let own = std::thread::current().id();
         for thread in threads.into_iter().filter(|thread| thread.thread().id() != own) {
-            // A thread only ends early by a panic of its own, which has been reported on its way.
+            // A thread ends early only by a panic of its own, which has already been reported.
             let _ = thread.join();
         }
     }
@@ -183,11 +182,11 @@ impl Drop for Pool {
     }
 }
 
-/// Lowers the priority of the calling thread, and lets it run wherever the main thread may: a thread
-/// inherits the one processor of a shard that starts it. Where the system refuses, the pool still
-/// works, only less politely.
+/// Lowers the priority of the calling thread and lets it run on all processors of the main thread. Without
+/// this, it would inherit the one processor of the shard that starts it. If the system refuses, the pool
+/// still works, but competes with the shards.
 fn yield_to_shards(processors: Option<CpuSet>) {
-    // On Linux the priority is the calling thread's, not the process's. One that is lower still stays: the
+    // On Linux the priority belongs to the thread, not the process. A lower priority stays, because the
     // broker was started with it.
     if getpriority_process(None).is_ok_and(|now| now < NICE) {
         let _ = setpriority_process(None, NICE);
@@ -197,8 +196,8 @@ fn yield_to_shards(processors: Option<CpuSet>) {
     }
 }
 
-/// The way into a lane. Pushing takes no lock that a thread of the pool holds while it works or
-/// waits its turn on a busy processor.
+/// The sending end of a lane. Pushing takes no lock that a thread of the pool holds while it works or waits
+/// for a busy processor.
 struct Queue {
     sender: SyncSender<Job>,
     waiting: Arc<AtomicUsize>,
@@ -206,7 +205,7 @@ struct Queue {
     end: Arc<QueueEnd>,
 }
 
-/// The way out of a lane: its threads take turns at it.
+/// The receiving end of a lane. The threads of the lane take turns at it.
 struct QueueEnd {
     receiver: Mutex<Receiver<Job>>,
     waiting: Arc<AtomicUsize>,
@@ -214,7 +213,7 @@ struct QueueEnd {
 
 impl Queue {
     fn new(queue_max: usize) -> Queue {
-        // With a place for 0 a sender would wait for its receiver's hand.
+        // With a capacity of 0, a sender would wait until a receiver is ready.
         let (sender, receiver) = sync_channel(queue_max.max(1));
         let waiting = Arc::new(AtomicUsize::new(0));
         let end = QueueEnd { receiver: Mutex::new(receiver), waiting: Arc::clone(&waiting) };
@@ -226,7 +225,7 @@ impl Queue {
             job.forget();
             return Err(NotTaken::Full);
         }
-        // Counted before it can be taken out, so that the count never falls below zero.
+        // It is counted before a thread can take it, so that the count never falls below zero.
         self.waiting.fetch_add(1, Ordering::Relaxed);
         self.sender.try_send(job).map_err(|refused| {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -239,7 +238,7 @@ impl Queue {
         })
     }
 
-    /// Wakes the one thread that waits for work; a full queue means that none does.
+    /// Wakes the one thread that waits for work. If the queue is full, no thread waits.
     fn wake(&self) {
         let _ = self.push(Job::new(|_| {}));
     }
@@ -249,14 +248,15 @@ impl QueueEnd {
     fn work_until(&self, stopping: &AtomicBool) {
         loop {
             let receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner);
-            // The others wait for the lock: a wake-up for this one reaches all, one after the other.
+            // The others wait for the lock. A wake-up for this thread reaches all of them, one after the
+            // other.
             let taken =
                 if stopping.load(Ordering::SeqCst) { receiver.try_recv().ok() } else { receiver.recv().ok() };
             drop(receiver);
             let Some(job) = taken else { return };
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             if !stopping.load(Ordering::SeqCst) {
-                // The callback's panic ends neither the thread nor what waits behind it.
+                // A panic of the callback must not end the thread or the work behind it.
                 let _ = catch_unwind(AssertUnwindSafe(|| job.run()));
             } else {
                 let _ = catch_unwind(AssertUnwindSafe(|| drop(job)));
@@ -265,7 +265,7 @@ impl QueueEnd {
     }
 }
 
-/// A piece of work with its callback, which hears of it even when the job is dropped unrun.
+/// A piece of work with its callback. The callback is called even if the job is dropped before it runs.
 struct Job(Option<Box<dyn FnOnce(bool) + Send>>);
 
 impl Job {
@@ -279,7 +279,7 @@ impl Job {
         }
     }
 
-    /// Drops it and tells nothing: its submitter is told in another way.
+    /// Drops the job without calling its callback. The submitter gets an error instead.
     fn forget(mut self) {
         self.0 = None;
     }
@@ -456,7 +456,7 @@ mod tests {
     #[test]
     fn the_threads_are_named_and_have_a_lower_priority_and_every_processor() {
         let before = rustix::process::getpriority_process(None).unwrap();
-        // A thread pinned to one processor, as a shard is, starts the pool.
+        // The pool is started by a thread that is pinned to one processor, like a shard.
         let pinned = std::thread::spawn(|| {
             let mut one = CpuSet::new();
             one.set(rustix::thread::sched_getcpu());

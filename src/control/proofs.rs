@@ -1,7 +1,9 @@
-//! What proves on one listener who a client is: a password, a token, or the word of the operator's own server.
+//! The proofs of identity that one listener accepts: a password, a token, or the answer of the operator's own
+//! server.
 //!
-//! In comes a login, out goes a verdict. [`Proofs::check`] computes, for a tenth of a second at most; what it can't
-//! decide is for [`Proofs::ask`], which waits for the server. Both are for the threads of `control::logins`.
+//! The input is a login, the output a verdict. [`Proofs::check`] computes, for a tenth of a second at most.
+//! If it can't decide, [`Proofs::ask`] asks the server and waits for the answer. Both run on the threads of
+//! `control::logins`.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -15,26 +17,27 @@ use crate::mqtt::ProtocolVersion;
 use crate::policy::access::{Grant, Login, PasswordLines, Verdict};
 use crate::policy::acl::Permissions;
 
-/// The proofs that a listener takes. What is not there is not asked for.
+/// The proofs that a listener accepts. A proof that is `None` is not asked for.
 #[derive(Clone, Default)]
 pub struct Proofs {
-    /// Names and the hashes of their passwords.
+    /// User names and the hashes of their passwords.
     pub passwords: Option<Arc<PasswordFile>>,
     /// The keys of tokens.
     pub tokens: Option<Arc<JwtVerifier>>,
-    /// The server that is asked.
+    /// The client of the webhook.
     pub webhook: Option<Arc<WebhookClient>>,
-    /// What the server is told of the listener: its address.
+    /// The listener's address, for the webhook.
     pub listener: String,
-    /// And its mount point.
+    /// The listener's mount point, for the webhook.
     pub mount_point: Option<String>,
 }
 
 const BAD_PASSWORD: &str = "unknown user or wrong password";
 
 impl Proofs {
-    /// Checks whatever can be checked here; `None`: the server has to be asked. A password that looks like a token is
-    /// taken for one where tokens count. An unknown user and a wrong password take the same time.
+    /// Checks everything that needs no other server. Returns `None` if the webhook must be asked. If the
+    /// listener accepts tokens, a password that looks like a token is checked as one. An unknown user and a
+    /// wrong password take the same time.
     pub fn check(&self, login: &Login) -> Option<Verdict> {
         thread_local! {
             static SCRATCH: RefCell<HashScratch> = RefCell::new(HashScratch::default());
@@ -48,7 +51,7 @@ impl Proofs {
                 _ => {}
             }
             if let (Some(file), Some(user)) = (&self.passwords, login.user.as_deref()) {
-                // None is not an empty one; but it takes as long.
+                // A missing password is not an empty one, but the check takes the same time.
                 let given = password.unwrap_or_default();
                 let good = SCRATCH.with_borrow_mut(|scratch| file.verify_with(user, given, scratch));
                 if good && password.is_some() {
@@ -68,7 +71,7 @@ impl Proofs {
         Some(by_webhook(remembered, login, unix_seconds()))
     }
 
-    /// Asks the server. Waits for as long as `webhook.timeout_milliseconds` says.
+    /// Asks the webhook. Waits for `webhook.timeout_milliseconds` at most.
     pub fn ask(&self, login: &Login) -> Verdict {
         let Some(webhook) = &self.webhook else { return Verdict::Bad(BAD_PASSWORD) };
         let now = unix_seconds();
@@ -77,7 +80,8 @@ impl Proofs {
             Err(WebhookRefusal::Busy) => Verdict::Busy,
             Err(WebhookRefusal::Resting) => Verdict::Unavailable,
             Err(WebhookRefusal::Unreachable(words)) => {
-                // Not a line for each login: after some of these in a row the server is left alone.
+                // This can't log a line for every login: after some failures in a row the server is not asked
+                // for a while.
                 tracing::warn!("webhook: {words}; the login is refused");
                 Verdict::Unavailable
             }
@@ -102,7 +106,7 @@ impl Proofs {
     }
 }
 
-/// Three parts, of which the first is base64 of a JSON object.
+/// Whether a password has three parts and begins with the base64 of a JSON object.
 fn looks_like_token(password: &[u8]) -> bool {
     password.starts_with(b"eyJ") && password.iter().filter(|&&byte| byte == b'.').count() == 2
 }
@@ -119,7 +123,7 @@ fn by_token(tokens: &JwtVerifier, login: &Login, token: &[u8], now: u64) -> Verd
             seconds: granted.expires_at.map(|end| end.saturating_sub(now)),
             permissions,
         }),
-        Err(_) => Verdict::Bad("a claim of the token holds what is no topic filter"),
+        Err(_) => Verdict::Bad("a claim of the token has an invalid topic filter"),
     }
 }
 
@@ -137,9 +141,7 @@ fn by_webhook(answer: WebhookAnswer, login: &Login, now: u64) -> Verdict {
             permissions,
         }),
         Err(error) => {
-            tracing::warn!(
-                "webhook: its answer holds what is no topic filter: {error}; the login is refused"
-            );
+            tracing::warn!("webhook: its answer has an invalid topic filter: {error}; the login is refused");
             Verdict::Unavailable
         }
     }

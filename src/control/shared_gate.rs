@@ -1,9 +1,9 @@
-//! The address gate of the whole broker: all shards ask the same one, so that a rate counts connections whichever shard
-//! accepts them, and a ban holds on all of them at once. Bans by hand come in here too.
+//! The address gate of the whole broker. All shards use the same gate, so that a rate counts the connections
+//! of all shards, and a ban holds on all of them at once. Manual bans are made here too.
 //!
-//! It is divided by address into parts, each with a lock that is held for one look into a table: two shards wait
-//! for each other only when clients of the same part come in at the very same moment. Where nothing has to be
-//! remembered of anyone (no rate, no list of bans, no failures yet) no lock is taken at all.
+//! The gate is divided by address into parts. Each part has a lock that is held for one table lookup. Two
+//! shards wait for each other only if clients of the same part connect at the same moment. If there is
+//! nothing to check or remember (no rate, no banned networks, no failures yet), no lock is taken.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,16 +17,17 @@ use crate::policy::address_gate::{
 };
 use crate::settings::Network;
 
-/// Enough that a hundred shards seldom meet. Each has an equal share of the addresses that are remembered.
+/// A hundred shards seldom meet in one of this many parts. Each part has an equal share of the addresses that
+/// are remembered.
 const PARTS: usize = 64;
 
-/// See the module. Every `now` is a point on the clock that the shards share.
+/// See the module. Every `now` is a time on the clock that the shards share.
 pub struct SharedAddressGate {
     parts: Box<[Part]>,
     hasher: RandomState,
 }
 
-/// On a cache line of its own.
+/// A part, on a cache line of its own.
 #[repr(align(128))]
 struct Part {
     gate: Mutex<AddressGate>,
@@ -34,17 +35,17 @@ struct Part {
     is_open_to_all: AtomicBool,
 }
 
-/// A connection that is to be closed.
+/// A connection that the host must close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TurnedAway {
-    /// Else it comes too fast.
+    /// Whether the address is banned. Otherwise it connects too often.
     pub is_banned: bool,
-    /// What a log line should name, if there should be one.
+    /// The network to name in a log line. `None` if no line is due.
     pub tell: Option<Network>,
 }
 
 impl SharedAddressGate {
-    /// A gate that knows nobody yet. The seed keys its tables.
+    /// A gate that has seen no address yet. The seed keys its hash tables.
     pub fn new(settings: &AddressGateSettings, seed: u64) -> SharedAddressGate {
         let share = share(settings);
         let part = |number| {
@@ -57,7 +58,7 @@ impl SharedAddressGate {
         }
     }
 
-    /// Other settings from now on; bans and counts stay.
+    /// Changes the settings. Bans and counts stay.
     pub fn change(&self, settings: &AddressGateSettings) {
         let share = share(settings);
         for part in &self.parts {
@@ -65,10 +66,10 @@ impl SharedAddressGate {
         }
     }
 
-    /// A connection opens, before a byte of it is read.
+    /// Admits a connection, before a byte of it is read.
     ///
     /// # Errors
-    /// It is to be closed.
+    /// The connection must be closed.
     pub fn open(&self, now: Time, address: IpAddr) -> Result<(), TurnedAway> {
         let part = self.part(address);
         if part.is_open_to_all.load(Ordering::Acquire) {
@@ -85,18 +86,18 @@ impl SharedAddressGate {
         })
     }
 
-    /// A connection of an address is closed for another reason than the gate's: is it worth a log line? See
-    /// [`AddressGate::tell`].
+    /// The network to name in a log line about a connection that was closed for another reason than the
+    /// gate's. `None` if no line is due. See [`AddressGate::tell`].
     pub fn tell(&self, now: Time, address: IpAddr) -> Option<Network> {
         self.part(address).with(|gate| gate.tell(now.as_millis(), address))
     }
 
-    /// A login has failed; says what to do with the refusal.
+    /// Counts a failed login. Returns what to do with its refusal.
     pub fn failed(&self, now: Time, address: IpAddr) -> Penalty {
         self.part(address).with(|gate| gate.failed(now.as_millis(), address))
     }
 
-    /// What logins of an address may be checked now.
+    /// Which logins of an address may be checked now.
     pub fn login_turn(&self, now: Time, address: IpAddr) -> LoginTurn {
         let part = self.part(address);
         if part.is_open_to_all.load(Ordering::Acquire) {
@@ -105,7 +106,7 @@ impl SharedAddressGate {
         part.with(|gate| gate.login_turn(now.as_millis(), address))
     }
 
-    /// A login has succeeded.
+    /// Counts a successful login.
     pub fn succeeded(&self, now: Time, address: IpAddr) {
         let part = self.part(address);
         if !part.is_open_to_all.load(Ordering::Acquire) {
@@ -113,31 +114,32 @@ impl SharedAddressGate {
         }
     }
 
-    /// A connection that was admitted has ended after so long a life; true if that makes a ban.
+    /// Counts the end of an admitted connection that has lived for `lived_millis`. Returns true if this
+    /// causes a ban.
     pub fn closed(&self, now: Time, address: IpAddr, lived_millis: u64) -> bool {
         self.part(address).with(|gate| gate.closed(now.as_millis(), address, lived_millis)).is_some()
     }
 
-    /// Bans an address by hand, or with IPv6 its /64, until a point in time; `Time::MAX`: until it is taken back.
-    /// Gives false, and does nothing, for one that is exempt. Connections that live stay.
+    /// Bans an address until a time, or for IPv6 its /64. `Time::MAX` bans it until [`SharedGate::unban`].
+    /// Returns false and does nothing for an exempt address. Open connections stay open.
     pub fn ban(&self, now: Time, address: IpAddr, until: Time) -> bool {
         let until_millis = if until == Time::MAX { u64::MAX } else { until.as_millis() };
         self.part(address).with(|gate| gate.ban(now.as_millis(), address, until_millis))
     }
 
-    /// Takes a ban back, whatever made it but the configuration; gives whether there was one.
+    /// Ends a ban that does not come from the configuration. Returns whether there was one.
     pub fn unban(&self, now: Time, address: IpAddr) -> bool {
         self.part(address).with(|gate| gate.unban(now.as_millis(), address))
     }
 
-    /// The bans of this moment but for those of the configuration, in no order.
+    /// The current bans except those of the configuration, in no order.
     pub fn bans(&self, now: Time) -> Vec<Ban> {
         let of_part = |part: &Part| part.with(|gate| gate.bans(now.as_millis()).collect::<Vec<_>>());
         self.parts.iter().flat_map(of_part).collect()
     }
 
     fn part(&self, address: IpAddr) -> &Part {
-        // A network that is counted as one lies in one part.
+        // All addresses of a network that is counted as one are in the same part.
         let hash = self.hasher.hash_one(counted_with(address));
         &self.parts[(hash % PARTS as u64) as usize]
     }
@@ -152,7 +154,7 @@ impl Part {
     }
 }
 
-/// What one part has to keep to.
+/// The settings of one part.
 fn share(settings: &AddressGateSettings) -> AddressGateSettings {
     AddressGateSettings { addresses_max: settings.addresses_max.div_ceil(PARTS), ..settings.clone() }
 }

@@ -234,7 +234,7 @@ fn a_bad_line_of_a_password_file_is_told_and_passed_over_and_names_with_slashes_
     let file = written(&folder, &text);
     let running = serve(&file, &[]);
     for line in [3, 4] {
-        let place = format!("passed over: {}:{line}: ", users.display());
+        let place = format!("skipped: {}:{line}: ", users.display());
         running.line("the bad line", |line| line.contains(&place));
     }
     let send = |user: &str, topic: &str| {

@@ -36,7 +36,7 @@ impl Directory {
         let (mut directory, mut seen) = (Directory::default(), BTreeSet::new());
         for file in files {
             if let Err(error) = directory.take(&file, &mut seen) {
-                directory.passed_over.push(format!("passed over: {error}"));
+                directory.passed_over.push(format!("skipped: {error}"));
             }
         }
         if directory.certificates.is_empty() {

@@ -280,7 +280,7 @@ fn certificates_of_a_directory_count_once_by_whatever_name() {
     let found = Directory::read(&folder).unwrap();
     assert_eq!((found.certificates.len(), found.passed_over.len()), (2, 3));
     for (line, name) in found.passed_over.iter().zip(["cut.pem", "deadbeef.0", "nonsense.pem"]) {
-        assert!(line.starts_with(&format!("passed over: {}: ", folder.join(name).display())), "{line}");
+        assert!(line.starts_with(&format!("skipped: {}: ", folder.join(name).display())), "{line}");
     }
     assert!(Directory::read(&folder.join("none")).unwrap_err().to_string().contains("can't be read"));
 }
