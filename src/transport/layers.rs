@@ -1,9 +1,9 @@
-//! What stands between a socket and the machine for the connections of one listener: PROXY header, TLS and
-//! WebSocket, as many of them as the listener has, in this order.
+//! The layers between the socket and the machine for the connections of one listener: PROXY header, TLS and
+//! WebSocket, in this order. A listener has any number of them.
 //!
-//! A [`LayerStack`] is the listener's part, a [`Layers`] the connection's. Bytes of the socket go into
-//! [`Layers::read`], MQTT bytes come out; MQTT bytes go into [`Layers::write`], bytes for the socket come out.
-//! A plain listener has none of this, and its connections pay nothing.
+//! A [`LayerStack`] belongs to a listener, a [`Layers`] to a connection. [`Layers::read`] turns bytes of the
+//! socket into MQTT bytes, and [`Layers::write`] turns MQTT bytes into bytes for the socket. A plain listener
+//! has no layers, and its connections have no such cost.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -18,19 +18,20 @@ use crate::settings::{
     ClientCertificateRules, ClientCertificates, CrlScope, Listener, ListenerProtocol, TlsMinimum,
 };
 
-/// What a listener puts in front of MQTT.
+/// The layers of a listener.
 #[derive(Clone, Default)]
 pub struct LayerStack {
-    /// Who may send a PROXY header; from these it is expected, from others there is none. None: not spoken.
+    /// The addresses that must send a PROXY header. Other addresses send none. `None`: the listener does not
+    /// use PROXY headers.
     pub proxy: Option<TrustedAddresses>,
     /// The certificates and rules of TLS.
     pub tls: Option<TlsConfig>,
-    /// What is asked of a WebSocket request.
+    /// The requirements for a WebSocket request.
     pub websocket: Option<WebSocketSettings>,
 }
 
 impl LayerStack {
-    /// What a listener of the configuration asks for; reads the files of TLS.
+    /// Makes the layers of a configured listener. Reads its TLS files.
     ///
     /// # Errors
     /// A sentence that names the key or the file, and what is wrong.
@@ -53,17 +54,17 @@ impl LayerStack {
         Ok(LayerStack { proxy, tls, websocket })
     }
 
-    /// Does MQTT come as it is?
+    /// Whether the listener has no layers.
     pub fn is_plain(&self) -> bool {
         self.proxy.is_none() && self.tls.is_none() && self.websocket.is_none()
     }
 
-    /// Is it a load balancer, which will say for whom it speaks?
+    /// Whether `peer` is a load balancer, which will name its client in a header.
     pub fn is_balancer(&self, peer: IpAddr) -> bool {
         self.proxy.as_ref().is_some_and(|trusted| trusted.contains(peer))
     }
 
-    /// The layers of a new connection from `peer`; none when MQTT comes as it is.
+    /// The layers of a new connection from `peer`. `None` if the connection needs no layer.
     pub fn open(&self, peer: IpAddr) -> Option<Layers> {
         let is_balancer = self.is_balancer(peer);
         let layers = Layers {
@@ -93,7 +94,7 @@ fn tls_settings(listener: &Listener) -> Result<Option<TlsSettings>, String> {
         ClientCertificates::Required => ClientCertificate::Required,
     };
     if chains.is_empty() {
-        // What was meant to keep others out must not be passed over.
+        // A setting that was meant to keep clients out must not be ignored.
         return match client_certificate {
             ClientCertificate::None => Ok(None),
             _ => Err("listeners.tls_client_certificate: without tls_certificates there is no TLS".to_owned()),
@@ -126,25 +127,26 @@ fn tls_settings(listener: &Listener) -> Result<Option<TlsSettings>, String> {
     }))
 }
 
-/// The layers of one connection. It may be moved to another thread.
+/// The layers of one connection. They may be moved to another thread.
 pub struct Layers {
-    /// The PROXY header so far, until it is whole.
+    /// The bytes of the PROXY header so far, until it is complete.
     header: Option<Vec<u8>>,
-    /// A load balancer's own connection, as long as it has named no client.
+    /// Whether it is a load balancer's own connection, which names no client. It is true until the header has
+    /// named one.
     is_balancers_own: bool,
     tls: Option<Tls>,
     websocket: Option<WebSocket>,
 }
 
-/// Space for the work on one connection at a time: one for each shard.
+/// Buffers for the work on one connection at a time. Each shard has one.
 #[derive(Default)]
 pub struct Scratch {
     tls: tls::TlsScratch,
-    /// What TLS has decrypted, for WebSocket.
+    /// The bytes that TLS has decrypted, for WebSocket.
     decrypted: Vec<u8>,
-    /// What WebSocket answers, for TLS.
+    /// The answers of WebSocket, for TLS.
     answers: Vec<u8>,
-    /// MQTT bytes of the last read.
+    /// The MQTT bytes of the last read.
     mqtt: Vec<u8>,
     header: Vec<u8>,
 }
@@ -155,12 +157,12 @@ impl Scratch {
         &self.mqtt
     }
 
-    /// Takes the MQTT bytes of the last [`Layers::read`], to be given back with [`Scratch::give_back`].
+    /// Takes the MQTT bytes of the last [`Layers::read`]. [`Scratch::give_back`] returns the buffer.
     pub fn take_mqtt(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.mqtt)
     }
 
-    /// Gives a buffer back, so that it is not allocated for each read.
+    /// Returns a buffer for the next read, to save an allocation.
     pub fn give_back(&mut self, mut buffer: Vec<u8>) {
         buffer.clear();
         if buffer.capacity() <= KEPT_BYTES_MAX {
@@ -178,74 +180,76 @@ impl Scratch {
     }
 }
 
-/// Who a client is by its certificate, or by what the balancer says of it.
+/// The identity of a client, from its certificate or from the load balancer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsIdentity {
     /// The common name of the subject.
     pub common_name: Option<String>,
-    /// The subject in the form of RFC 2253; the balancer does not tell it.
+    /// The subject in the form of RFC 2253. A load balancer does not provide it.
     pub subject: Option<String>,
 }
 
-/// What a PROXY header says, and the bytes that followed it.
+/// The content of a PROXY header, and the bytes after it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ProxyHeader {
-    /// The client's address; none if the balancer speaks for itself.
+    /// The client's address. `None` if the connection is the balancer's own.
     pub peer: Option<SocketAddr>,
-    /// The client has shown a certificate to the balancer.
+    /// The identity in the certificate that the client has shown to the balancer.
     pub identity: Option<TlsIdentity>,
-    /// To be read next.
+    /// The bytes to read next.
     pub rest: Vec<u8>,
 }
 
-/// What a read has brought, besides MQTT bytes and bytes for the socket.
+/// The result of a read, besides MQTT bytes and bytes for the socket.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Input {
-    /// The client has shown a certificate; told once, before any MQTT byte.
+    /// The identity in the client's certificate. It is set once, before any MQTT byte.
     pub identity: Option<TlsIdentity>,
-    /// The handshake of TLS was completed with this read, in these words.
+    /// A description of the TLS session, set by the read that completes the handshake.
     pub secured: Option<String>,
-    /// The peer sends no more, and has said so.
+    /// Whether the peer has announced that it sends no more.
     pub is_closed: bool,
 }
 
-/// Why a connection ends below MQTT. What was appended for the socket is to be sent before it is closed.
+/// Why a connection ends below MQTT. The bytes that were appended for the socket must be sent before the
+/// connection is closed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum LayerFault {
-    /// Of the PROXY header.
+    /// The PROXY header is refused.
     #[error(transparent)]
     Proxy(ProxyFailure),
-    /// Of TLS.
+    /// TLS has failed.
     #[error("TLS: {0}")]
     Tls(TlsFailure),
-    /// Of WebSocket.
+    /// WebSocket has failed.
     #[error(transparent)]
     WebSocket(WebSocketFailure),
 }
 
 impl Layers {
-    /// Is the PROXY header still to come? Then bytes go to [`Layers::read_header`].
+    /// Whether the PROXY header is not complete yet. In this case bytes must go to [`Layers::read_header`].
     pub fn awaits_header(&self) -> bool {
         self.header.is_some()
     }
 
-    /// Is it a load balancer's own connection, which has named no client, or not yet?
+    /// Whether it is a load balancer's own connection, which has named no client, or not yet.
     pub fn is_balancers_own(&self) -> bool {
         self.is_balancers_own
     }
 
-    /// Bytes of memory that hold what has come and can't be passed on before more comes.
+    /// The bytes of memory that hold received data which can't be passed on before more comes.
     pub fn held_bytes(&self) -> usize {
         self.header.as_ref().map_or(0, Vec::capacity)
             + self.tls.as_ref().map_or(0, Tls::held_bytes)
             + self.websocket.as_ref().map_or(0, WebSocket::held_bytes)
     }
 
-    /// Takes bytes of a connection that begins with a PROXY header; none until it is whole. What follows it is not
-    /// looked at, so that nothing is spent on a client before its address is known.
+    /// Takes bytes of a connection that begins with a PROXY header. Returns `None` until the header is
+    /// complete. The bytes after it are not read, so that nothing is spent on a client before its address is
+    /// known.
     ///
     /// # Errors
-    /// The connection is to be closed.
+    /// The connection must be closed.
     pub fn read_header(&mut self, bytes: &[u8]) -> Result<Option<ProxyHeader>, LayerFault> {
         let mut header = self.header.take().unwrap_or_default();
         header.extend_from_slice(bytes);
@@ -264,11 +268,12 @@ impl Layers {
         }
     }
 
-    /// Takes bytes of the socket, behind the PROXY header. The MQTT bytes are in `scratch` afterwards, and what goes to the socket is
-    /// appended to `out`, also when a fault comes with it.
+    /// Takes bytes of the socket after the PROXY header. Puts the MQTT bytes into `scratch`, and appends the
+    /// bytes for the socket to `out`, even if there is an error.
     ///
     /// # Errors
-    /// The connection is to be closed once `out` is sent. MQTT bytes that came before are in `scratch`.
+    /// The connection must be closed after `out` is sent. `scratch` has the MQTT bytes that came before the
+    /// error.
     pub fn read(
         &mut self,
         stack: &LayerStack,
@@ -306,7 +311,7 @@ impl Layers {
             });
             tls.take_server_name();
         }
-        // One that says goodbye in the very read that completes its handshake is told of by the next one.
+        // If the read that completes the handshake also closes the session, the next read reports the close.
         input.is_closed = matches!(progress, Ok(tls::TlsProgress::PeerClosed));
         let read = match decrypted.is_empty() {
             true => Ok(()),
@@ -329,7 +334,8 @@ impl Layers {
             scratch.mqtt.extend_from_slice(bytes);
             return Ok(());
         };
-        // A listener that has ceased to speak WebSocket goes on with those who do, and asks nothing of them.
+        // After a reload the listener may have no WebSocket. Its open WebSocket connections continue, without
+        // requirements.
         let none = WebSocketSettings::default();
         let settings = stack.websocket.as_ref().unwrap_or(&none);
         let Scratch { tls: tls_scratch, answers, mqtt, .. } = scratch;
@@ -347,13 +353,15 @@ impl Layers {
         Ok(())
     }
 
-    /// Do `len` MQTT bytes, of which `first` is the beginning, go out behind a header, but otherwise as they are?
+    /// Whether the only change to `len` MQTT bytes, of which `first` is the beginning, is a header before
+    /// them.
     pub fn only_frames(&self, first: &[u8], len: usize) -> bool {
         self.tls.is_none() && (self.websocket.is_none() || packet_len(first) == len)
     }
 
-    /// Appends the header for `len` MQTT bytes that follow it as they are. Only if it [only
-    /// frames](Layers::only_frames); nothing is appended, and nothing must follow, once the connection has ended.
+    /// Appends the header for `len` MQTT bytes, which follow it unchanged. Only for layers that [only
+    /// frame](Layers::only_frames). Returns false and appends nothing if the connection has ended. In this
+    /// case no bytes may follow.
     pub fn frame(&self, len: usize, out: &mut Vec<u8>) -> bool {
         match &self.websocket {
             None => true,
@@ -365,12 +373,12 @@ impl Layers {
         }
     }
 
-    /// Takes whole MQTT packets, in several parts of which none ends within a fixed header, and appends
-    /// what the socket gets for them to `out`. Each packet has a WebSocket frame of its own: several in one are allowed
-    /// [MQTT5-6.0.0-2], but some clients read the first alone.
+    /// Takes complete MQTT packets in several parts, and appends the bytes for the socket to `out`. No part
+    /// may end within a fixed header. Each packet gets a WebSocket frame of its own. A frame may hold several
+    /// [MQTT5-6.0.0-2], but some clients read only the first one.
     ///
     /// # Errors
-    /// The connection is to be closed.
+    /// The connection must be closed.
     pub fn write<'a>(
         &mut self,
         parts: impl IntoIterator<Item = &'a [u8]>,
@@ -405,13 +413,13 @@ impl Layers {
         }
     }
 
-    /// Says that we send no more, in each layer that has a word for it.
+    /// Announces in each layer that has such a message that we send no more.
     pub fn close(&mut self, scratch: &mut Scratch, out: &mut Vec<u8>) {
         if let Some(websocket) = &mut self.websocket {
             let to_peer = if self.tls.is_some() { &mut scratch.answers } else { &mut *out };
             websocket.close(NORMAL_CLOSURE, to_peer);
             if let Some(tls) = self.tls.as_mut().filter(|_| !scratch.answers.is_empty()) {
-                // One that can't be written to any more does not hear it.
+                // If TLS can't write any more, the peer does not get the message.
                 let _ = tls.write([scratch.answers.as_slice()], &mut scratch.tls, out);
             }
         }
@@ -422,9 +430,9 @@ impl Layers {
     }
 }
 
-/// Each packet in a frame.
+/// Puts each packet into a frame.
 fn frame_each<'a>(websocket: &WebSocket, parts: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
-    // Of the packet at hand, still to come.
+    // The bytes of the current packet that are still to come.
     let mut left = 0;
     for mut part in parts {
         while !part.is_empty() {
@@ -441,7 +449,7 @@ fn frame_each<'a>(websocket: &WebSocket, parts: impl Iterator<Item = &'a [u8]>, 
     debug_assert_eq!(left, 0, "only whole packets are sent");
 }
 
-/// Length of the packet that begins here, whose fixed header is whole.
+/// The length of the packet that begins here. Its fixed header must be complete.
 fn packet_len(bytes: &[u8]) -> usize {
     let mut len = 0;
     for (at, &byte) in bytes.iter().enumerate().skip(1).take(4) {
@@ -450,12 +458,12 @@ fn packet_len(bytes: &[u8]) -> usize {
             return at + 1 + len;
         }
     }
-    // Nothing of ours; as good as the end of it, since frames need not be packets.
+    // This is not one of our packets. The rest is taken as one, since a frame need not be a packet.
     bytes.len()
 }
 
 /// RFC 6455, section 7.4.1.
 const NORMAL_CLOSURE: u16 = 1000;
 
-/// What a scratch buffer keeps from one connection to the next.
+/// The largest capacity that a scratch buffer keeps for the next connection, in bytes.
 const KEPT_BYTES_MAX: usize = 64 << 10;

@@ -1,4 +1,5 @@
-//! What stands between the bytes of a socket and the bytes of MQTT: sans-io, like the machine behind it.
+//! The layers between the bytes of a socket and the bytes of MQTT. They do no I/O, like the machine above
+//! them.
 
 mod layers;
 pub mod proxy;

@@ -1,14 +1,15 @@
-//! The PROXY protocol, versions 1 and 2, at the side that receives it: who the client behind a load balancer is.
+//! The receiving side of the PROXY protocol, versions 1 and 2. It gives the address of the client behind a
+//! load balancer.
 //!
-//! The header comes before anything else of a connection, TLS and WebSocket included. [`read_proxy_header`]
-//! looks at the bytes from the first one on, and keeps nothing between its calls. Whether a peer may send a
-//! header at all is for [`TrustedAddresses`] to say, before this is asked: a peer that is believed here may claim any
-//! address and any certificate.
+//! The header comes before everything else on a connection, including TLS and WebSocket.
+//! [`read_proxy_header`] takes the bytes of the connection from the first one on, and keeps no state between
+//! its calls. The caller must check with [`TrustedAddresses`] first whether a peer may send a header, because
+//! a header can claim any address and any certificate.
 //!
-//! Written here, since no crate that reads it is well kept and fits (looked at in 2026): the newest change of
-//! `ppp` that was found is of February 2025, and it leaves bounds and the TLS block to its caller; `proxy-header`
-//! has seen a handful of commits; `proxy-protocol` has an unanswered report of panics on lengths that lie;
-//! `proxy-protocol-rs` comes with an asynchronous runtime.
+//! midge has its own implementation, because no maintained crate fits (checked in 2026). The newest change of
+//! `ppp` was in February 2025, and it leaves bounds and the TLS block to its caller. `proxy-header` has only
+//! a few commits. `proxy-protocol` has an unanswered report of panics on wrong lengths. `proxy-protocol-rs`
+//! needs an asynchronous runtime.
 
 mod trusted;
 
@@ -18,55 +19,58 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::tls::is_user_name;
 
-/// Largest header of version 1 in bytes, its CRLF included.
+/// The largest header of version 1 in bytes, with its CRLF.
 pub const V1_BYTES_MAX: usize = 107;
-/// Largest header of version 2 in bytes. The protocol's length field could say 64 KiB; balancers send less than 1.
+/// The largest header of version 2 in bytes. The length field of the protocol allows 64 KiB; balancers send
+/// less than 1 KiB.
 pub const V2_BYTES_MAX: usize = 4096;
 
-/// How the header begins in version 1.
+/// The beginning of a header of version 1.
 const V1_SIGNATURE: &[u8] = b"PROXY ";
-/// How the header begins in version 2.
+/// The beginning of a header of version 2.
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Type of the block that tells of the client's TLS connection.
+/// The type of the block about the client's TLS connection.
 const TLV_SSL: u8 = 0x20;
-/// Type of the common name within it.
+/// The type of the common name within it.
 const TLV_SSL_CN: u8 = 0x22;
-/// Bit of the block: the client is connected over TLS.
+/// A bit of the block: the client is connected over TLS.
 const CLIENT_SSL: u8 = 0x01;
-/// Bits of the block: the client gave a certificate, over this connection or within the same TLS session.
+/// Bits of the block: the client has sent a certificate, over this connection or within the same TLS session.
 const CLIENT_CERTIFICATE: u8 = 0x02 | 0x04;
 
-/// What the bytes of a connection are so far.
+/// The result of reading the first bytes of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProxyStep {
-    /// The header is not whole: call again with these bytes and more.
+    /// The header is not complete. Call again with these bytes and more.
     More,
-    /// The header is whole.
+    /// The header is complete.
     Done {
-        /// The client's address, an IPv4-mapped one as IPv4. None when the balancer speaks for itself, as in a
-        /// health check (LOCAL), or does not know (UNKNOWN, or a Unix socket): the address of the socket counts.
+        /// The client's address. An IPv4-mapped address is given as IPv4. `None` if the connection is the
+        /// balancer's own, such as a health check (LOCAL), or if the balancer does not know it (UNKNOWN, or a
+        /// Unix socket). In this case the address of the socket counts.
         source: Option<SocketAddr>,
-        /// Length of the header in bytes, at most [`V2_BYTES_MAX`]; the client's own bytes follow.
+        /// The length of the header in bytes, at most [`V2_BYTES_MAX`]. The client's own bytes follow.
         used: usize,
-        /// The client's TLS connection to the balancer. None without one, or when nothing is said of it.
+        /// The client's TLS connection to the balancer. `None` if there is none, or if the header does not
+        /// describe it.
         tls: Option<ProxyTls>,
     },
 }
 
-/// What the balancer says of the client's TLS connection.
+/// The balancer's statement about the client's TLS connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyTls {
-    /// The common name of the certificate's subject. Means nothing unless `verified`.
+    /// The common name of the certificate's subject. It has no meaning unless `verified`.
     pub common_name: Option<String>,
-    /// Whether the client gave a certificate and the balancer found it good.
+    /// Whether the client sent a certificate and the balancer found it valid.
     pub verified: bool,
 }
 
-/// Why the bytes are no header that is taken: the connection is closed without an answer.
+/// Why the bytes are not an acceptable header. The connection is closed without an answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("PROXY header refused: {words}")]
 pub struct ProxyFailure {
-    /// For the log; bytes of the peer are few and escaped.
+    /// The reason, for the log. It has few bytes of the peer, and they are escaped.
     pub words: String,
 }
 
@@ -76,11 +80,11 @@ impl ProxyFailure {
     }
 }
 
-/// Reads the header at the beginning of a connection, of whichever version. The answer for some bytes is final:
-/// more bytes behind them change it only where it was [`ProxyStep::More`].
+/// Reads the header at the beginning of a connection, of either version. Unless the result is
+/// [`ProxyStep::More`], more bytes do not change it.
 ///
 /// # Errors
-/// The bytes are no header, or one that is too large, malformed or of another transport than TCP.
+/// The bytes are not a header, or the header is too large, malformed, or about another transport than TCP.
 pub fn read_proxy_header(bytes: &[u8]) -> Result<ProxyStep, ProxyFailure> {
     let begins = |signature: &[u8]| bytes.iter().zip(signature).all(|(byte, expected)| byte == expected);
     if begins(V1_SIGNATURE) {
@@ -112,10 +116,10 @@ fn read_v1(bytes: &[u8]) -> Result<ProxyStep, ProxyFailure> {
     Ok(ProxyStep::Done { source, used: end + 1, tls: None })
 }
 
-/// The source in a line of version 1 without its LF, None when the line is malformed.
+/// The source in a line of version 1 without its LF. `None` if the line is malformed.
 fn v1_source(line: &[u8]) -> Option<Option<SocketAddr>> {
     let line = std::str::from_utf8(line.strip_prefix(V1_SIGNATURE)?).ok()?.strip_suffix('\r')?;
-    // Whatever stands behind UNKNOWN is to be ignored.
+    // Everything after UNKNOWN must be ignored.
     if line == "UNKNOWN" || line.starts_with("UNKNOWN ") {
         return Some(None);
     }
@@ -131,7 +135,7 @@ fn v1_source(line: &[u8]) -> Option<Option<SocketAddr>> {
         "TCP6" => text.parse::<Ipv6Addr>().ok().map(IpAddr::from),
         _ => None,
     };
-    // Parsing alone would take "+80" and "0080".
+    // `parse` would accept "+80" and "0080".
     let port = |text: &str| text.parse::<u16>().ok().filter(|port| port.to_string() == text);
     address(destination)?;
     port(destination_port)?;
@@ -156,7 +160,7 @@ fn read_v2(bytes: &[u8]) -> Result<ProxyStep, ProxyFailure> {
             return Err(ProxyFailure::new(words));
         }
     };
-    // A wrong family is refused before its addresses are waited for.
+    // A wrong family is refused before the addresses have come.
     let address = if is_local { Family::Unknown } else { Family::of(family)? };
     let Some(body) = body.get(..length) else {
         return Ok(ProxyStep::More);
@@ -173,9 +177,9 @@ fn read_v2(bytes: &[u8]) -> Result<ProxyStep, ProxyFailure> {
     Ok(ProxyStep::Done { source, used, tls: v2_tls(blocks)? })
 }
 
-/// What the addresses of a header of version 2 are.
+/// The kind of the addresses in a header of version 2.
 enum Family {
-    /// Nothing is said of them, or nothing that counts.
+    /// The header has no addresses, or none that count.
     Unknown,
     Ipv4,
     Ipv6,
@@ -183,7 +187,7 @@ enum Family {
 }
 
 impl Family {
-    /// Of the byte that stands for address family and transport.
+    /// Reads the byte with the address family and the transport.
     fn of(byte: u8) -> Result<Family, ProxyFailure> {
         match byte {
             0x00 => Ok(Family::Unknown),
@@ -196,7 +200,8 @@ impl Family {
     }
 }
 
-/// The source among two addresses of `ADDRESS` bytes and two ports, `BLOCK` bytes together, and what is behind.
+/// The source of two addresses of `ADDRESS` bytes and two ports, `BLOCK` bytes in total, and the bytes after
+/// them.
 fn v2_address<const ADDRESS: usize, const BLOCK: usize>(
     body: &[u8],
 ) -> Result<(Option<SocketAddr>, &[u8]), ProxyFailure>
@@ -219,12 +224,14 @@ fn addresses_are_cut() -> ProxyFailure {
     ProxyFailure::new("the length leaves no room for the addresses")
 }
 
-/// What the blocks behind the addresses say of TLS. The others are skipped, the checksum too: TCP has its own.
+/// The statement about TLS in the blocks after the addresses. Other blocks are skipped, and so is the
+/// checksum, because TCP has its own.
 fn v2_tls(blocks: &[u8]) -> Result<Option<ProxyTls>, ProxyFailure> {
     let Some(block) = find_block(blocks, TLV_SSL)? else {
         return Ok(None);
     };
-    // One byte of bits, then four that are zero when the certificate, if any, was found good.
+    // The block has one byte of bits, then four bytes. These are zero if the certificate, if any, was found
+    // valid.
     let Some((&[client, verify @ ..], inner)) = block.split_first_chunk::<5>() else {
         return Err(ProxyFailure::new("the block of TLS is cut"));
     };
@@ -235,13 +242,14 @@ fn v2_tls(blocks: &[u8]) -> Result<Option<ProxyTls>, ProxyFailure> {
         return Ok(None);
     }
     Ok(Some(ProxyTls {
-        // As of a certificate that we look at ourselves: see `is_user_name`.
+        // The rule is the same as for certificates that midge checks itself. See `is_user_name`.
         common_name: common_name.filter(|name| is_user_name(name)),
         verified: client & CLIENT_CERTIFICATE != 0 && verify == [0; 4],
     }))
 }
 
-/// The value of the one block of a type. Every block is looked at: what is believed must be readable to the end.
+/// The value of the only block of a type. All blocks are parsed, because a trusted header must be valid to
+/// its end.
 fn find_block(mut blocks: &[u8], wanted: u8) -> Result<Option<&[u8]>, ProxyFailure> {
     let mut found = None;
     while !blocks.is_empty() {
@@ -276,7 +284,7 @@ mod tests {
 
     const IPV4: [u8; 12] = [192, 0, 2, 7, 198, 51, 100, 1, 0x1F, 0x90, 0x07, 0x5B];
 
-    /// Every cut of the header asks for more, and bytes behind it change nothing.
+    /// Every truncated header asks for more bytes, and bytes after the header change nothing.
     #[track_caller]
     fn done(header: &[u8]) -> (Option<SocketAddr>, Option<ProxyTls>) {
         for cut in 0..header.len() {

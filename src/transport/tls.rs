@@ -1,12 +1,14 @@
-//! TLS between the net driver and the reader of a connection: bytes in, bytes out, no socket and no thread.
+//! TLS between the driver and the reader of a connection. It turns bytes into bytes, without sockets or
+//! threads.
 //!
-//! A [`TlsConfig`] is a listener's certificates and rules; a [`Tls`] is one connection. The driver gives
-//! ciphertext to [`Tls::read`] and gets plaintext, and what must go to the peer; it gives plaintext to
-//! [`Tls::write`] and gets ciphertext. Whatever is appended to `out` has to be sent, in that order, also when an
-//! error comes with it.
+//! A [`TlsConfig`] has the certificates and rules of a listener. A [`Tls`] is one connection. The caller
+//! gives ciphertext to [`Tls::read`], and gets plaintext and bytes for the peer. It gives plaintext to
+//! [`Tls::write`] and gets ciphertext. Everything that is appended to `out` must be sent, in that order, even
+//! if there is an error.
 //!
-//! Versions 1.2 and 1.3 (RFC 5246, RFC 8446) by rustls, with the cipher suites, key exchange groups and signature
-//! schemes of its ring provider; a connection at rest keeps its keys and no buffer ([`compact`]).
+//! rustls implements the versions 1.2 and 1.3 (RFC 5246, RFC 8446), with the cipher suites, key exchange
+//! groups and signature schemes of its ring provider. An idle connection keeps its keys and no buffer
+//! ([`compact`]).
 
 mod certificates;
 mod client_hello;
@@ -38,53 +40,54 @@ use rustls::{HandshakeKind, ProtocolVersion};
 use connection::TlsConnection;
 use hello::Hello;
 
-/// So many bytes a peer may send before the handshake is done; then the connection ends. A client's certificate
-/// chain is what is long in it.
+/// The largest number of bytes that a peer may send before the handshake is done. Beyond that, the connection
+/// is closed. The longest part of a handshake is a client's certificate chain.
 pub const HANDSHAKE_BYTES_MAX: usize = 64 * 1024;
-/// So many bytes of content a record has at most (RFC 8446, section 5.1).
+/// The largest content of a record, in bytes (RFC 8446, section 5.1).
 pub const RECORD_BYTES_MAX: usize = 1 << 14;
-/// So many bytes may wait for the rest of their record or handshake message; then the connection ends. A record
-/// has up to 18 KiB, and what is longer in pieces is of no use to anyone.
+/// The largest number of bytes that may wait for the rest of their record or handshake message. Beyond that,
+/// the connection is closed. A record has up to 18 KiB, and no useful message is longer than the bound.
 pub const PENDING_BYTES_MAX: usize = 64 * 1024;
 
 /// The TLS of one connection. It may be moved to another thread.
 ///
-/// Two words where it is kept, and what it points to (`tests/allocations/tls.rs` states how much that is at rest).
+/// It takes two words in place, and the memory that it points to. `tests/allocations/tls.rs` checks how much
+/// that is for an idle connection.
 pub struct Tls(Stage);
 
-/// A handshake becomes a session once, and either can end.
+/// A handshake becomes a session once. Both can end.
 enum Stage {
     Hello(Box<Hello>),
     Connected(Box<TlsConnection>),
     Ended,
 }
 
-/// Space for the work on one connection at a time: one for each shard.
+/// Buffers for the work on one connection at a time. Each shard has one.
 #[derive(Default)]
 pub struct TlsScratch {
-    /// Ciphertext, which is decrypted where it lies.
+    /// Ciphertext, which is decrypted in place.
     cipher: Vec<u8>,
     /// Plaintext from several places that goes into one record.
     plain: Vec<u8>,
 }
 
-/// How far a connection has come.
+/// The progress of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsProgress {
     /// The handshake is not done.
     Handshaking,
-    /// This read has completed it. It is said once; `plain` may have bytes already. If the peer has also said in
-    /// this read that it sends no more, the next read tells it, even an empty one.
+    /// This read has completed the handshake. It is reported once. `plain` may already have bytes. If the
+    /// peer has also sent close_notify in this read, the next read reports it, even an empty one.
     Established,
-    /// It is done, and both sides may send.
+    /// The handshake is done, and both sides may send.
     Open,
-    /// The peer has said that it sends no more (close_notify), so nothing is missing at the end of `plain`. We may
-    /// still send. Anything that comes after it is dropped.
+    /// The peer has announced that it sends no more (close_notify), so nothing is missing at the end of
+    /// `plain`. We may still send. Bytes that come later are dropped.
     PeerClosed,
 }
 
 impl TlsScratch {
-    /// Gives back what an exceptional read or write took.
+    /// Frees buffers that an exceptionally large read or write has used.
     fn trim(&mut self) {
         for buffer in [&mut self.cipher, &mut self.plain] {
             if buffer.capacity() > SCRATCH_BYTES_MAX {
@@ -94,30 +97,31 @@ impl TlsScratch {
     }
 }
 
-/// What was agreed on in the handshake.
+/// The result of the handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Agreed<'a> {
     /// The version of TLS.
     pub version: TlsVersion,
-    /// The cipher suite by its registered name.
+    /// The registered name of the cipher suite.
     pub cipher_suite: &'static str,
     /// The application protocol, if the client has offered one of ours: `mqtt` or `http/1.1`.
     pub protocol: Option<&'a [u8]>,
-    /// The client came back with a ticket.
+    /// Whether the client has resumed a session with a ticket.
     pub resumed: bool,
 }
 
 impl Tls {
-    /// A connection of which nothing has been read yet.
+    /// A new connection, before any byte is read.
     pub fn new(config: &TlsConfig) -> Tls {
         Tls(Stage::Hello(Box::new(Hello::new(config))))
     }
 
-    /// Takes ciphertext. Plaintext is appended to `plain`, and what must go to the peer to `out`.
+    /// Takes ciphertext. Appends plaintext to `plain`, and bytes for the peer to `out`.
     ///
     /// # Errors
-    /// The connection is to be closed, after `out` has been sent: it may have the alert that tells the peer why.
-    /// What was appended to `plain` did come from the peer. Every later call fails with [`TlsFailure::Ended`].
+    /// The connection must be closed after `out` has been sent. `out` may have the alert that tells the peer
+    /// the reason. The bytes in `plain` did come from the peer. Every later call fails with
+    /// [`TlsFailure::Ended`].
     pub fn read(
         &mut self,
         cipher: &[u8],
@@ -154,12 +158,12 @@ impl Tls {
         }
     }
 
-    /// Encrypts `parts`, one after the other as if they were one slice, and appends the records to `out`. A part
-    /// that comes alone is not copied before.
+    /// Encrypts `parts`, joined together, and appends the records to `out`. A single part is encrypted
+    /// without a copy.
     ///
     /// # Errors
-    /// [`TlsFailure::NotEstablished`] before the handshake is done. With any other the connection is to be closed,
-    /// as with [`Tls::read`].
+    /// [`TlsFailure::NotEstablished`] before the handshake is done. After any other error the connection must
+    /// be closed, as with [`Tls::read`].
     pub fn write<'a>(
         &mut self,
         parts: impl IntoIterator<Item = &'a [u8]>,
@@ -192,20 +196,22 @@ impl Tls {
         written
     }
 
-    /// Tells the peer that we send no more (close_notify), if the handshake is done and it was not told before.
+    /// Tells the peer that we send no more (close_notify), once, and only after the handshake.
     pub fn close(&mut self, out: &mut Vec<u8>) {
         if let Stage::Connected(connection) = &mut self.0 {
-            // Before the handshake is done there is nothing to end, and after a failure there is an alert already.
+            // Before the handshake is done there is nothing to close. After a failure an alert has already
+            // been sent.
             let _ = connection.close(out);
         }
     }
 
-    /// Who the client is by its certificate: none before the handshake is done, or if it has sent none.
+    /// The identity in the client's certificate. `None` before the handshake is done, and for clients that
+    /// sent none.
     pub fn identity(&self) -> Option<ClientIdentity> {
         self.established()?.rustls.peer_certificates()?.first().and_then(ClientIdentity::read)
     }
 
-    /// What was agreed on; none before the handshake is done.
+    /// The result of the handshake. `None` before it is done.
     pub fn agreed(&self) -> Option<Agreed<'_>> {
         let rustls = &self.established()?.rustls;
         Some(Agreed {
@@ -219,8 +225,8 @@ impl Tls {
         })
     }
 
-    /// The name that the client has asked for (SNI). It is given away, so that it need not be kept for the log
-    /// line of a session's start.
+    /// Takes the server name that the client has asked for (SNI). It is only needed for the log line at the
+    /// start of a session, so it is not kept.
     pub fn take_server_name(&mut self) -> Option<Box<str>> {
         match &mut self.0 {
             Stage::Connected(connection) => connection.server_name.take(),
@@ -228,7 +234,7 @@ impl Tls {
         }
     }
 
-    /// Bytes of memory that hold what has come of a message of the handshake, or a record, whose end has not.
+    /// The bytes of memory that hold an incomplete handshake message or record.
     pub fn held_bytes(&self) -> usize {
         match &self.0 {
             Stage::Hello(hello) => hello.held_bytes(),
@@ -245,7 +251,7 @@ impl Tls {
     }
 }
 
-/// A shard's [`TlsScratch`] keeps no buffer that is longer.
+/// The largest buffer that a shard's [`TlsScratch`] keeps, in bytes.
 const SCRATCH_BYTES_MAX: usize = 256 * 1024;
 
 const _: fn() = || {

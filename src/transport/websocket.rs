@@ -1,13 +1,13 @@
-//! MQTT over WebSocket, the side of the server: chapter 6 of the standard over RFC 6455.
+//! MQTT over WebSocket, the server's side: chapter 6 of the standard over RFC 6455.
 //!
-//! A [`WebSocket`] is a filter between the driver and the machine of one connection. Bytes of the peer
-//! go in; MQTT bytes and bytes for the peer come out, both appended to buffers of the caller. First comes the
-//! HTTP request (`upgrade`), then frames (`frame`), whose payload is streamed through whatever its length:
-//! an MQTT packet may span frames, and a frame may hold several. `[MQTT5-6.0.0-2]`
+//! A [`WebSocket`] is a filter between the driver and the machine for one connection. It takes bytes of the
+//! peer, and appends MQTT bytes and bytes for the peer to buffers of the caller. First comes the HTTP request
+//! (`upgrade`), then frames (`frame`). Their payload is streamed, whatever its length: an MQTT packet may
+//! span frames, and a frame may hold several packets. `[MQTT5-6.0.0-2]`
 //!
-//! The standard's tags of chapter 6 are the same in MQTT 3.1.1 and 5.0. No extension is offered, so a request
-//! for compression is ignored, and `X-Forwarded-For` is not believed: behind a proxy, see
-//! [`super::proxy`]. The time a handshake may take is the business of who owns the clock.
+//! The tags of chapter 6 are the same in MQTT 3.1.1 and 5.0. No extension is offered, so a request for
+//! compression is ignored. `X-Forwarded-For` is ignored too: for a proxy, see [`super::proxy`]. The caller
+//! limits the time of a handshake.
 
 mod frame;
 #[cfg(test)]
@@ -18,19 +18,20 @@ use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 use frame::{CheckedHeader, FRAME_UNIT_BYTES_MAX, FrameKind};
 
-/// What a listener asks of a request.
+/// The requirements of a listener for a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebSocketSettings {
-    /// The path that is served, such as `/mqtt`; empty for any. What follows a `?` is not compared.
+    /// The path that clients must request, such as `/mqtt`. Empty: any path. The query after `?` is not
+    /// compared.
     pub path: String,
-    /// The values of `Origin` that are served, in any case; empty for all. A request without one passes: only
-    /// browsers send it, and only their users are protected by it.
+    /// The allowed values of `Origin`, in any case. Empty: all. A request without an origin is accepted,
+    /// because only browsers send it and the check only protects their users.
     pub origins: Vec<String>,
-    /// Largest request in bytes, its empty line included. A larger one is answered with 431.
+    /// The largest request in bytes, with its empty line. A larger one is answered with 431.
     pub header_bytes_max: usize,
 }
 
-/// Largest request in bytes unless the listener says otherwise.
+/// The default of the largest request, in bytes.
 pub const HEADER_BYTES_MAX_DEFAULT: usize = 16 * 1024;
 
 impl Default for WebSocketSettings {
@@ -43,22 +44,23 @@ impl Default for WebSocketSettings {
     }
 }
 
-/// How far a connection is after a read.
+/// The progress of a connection after a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WebSocketProgress {
-    /// The request is not whole.
+    /// The request is not complete.
     Handshaking,
-    /// The request was whole with this read; said once, and not if the peer has closed within the same read.
+    /// This read has completed the request. It is reported once, and not if the peer has closed within the
+    /// same read.
     Established,
-    /// Frames pass.
+    /// Frames may pass.
     Open,
-    /// The peer's Close has come, and is answered. What was appended to the payload came before it. Whatever
-    /// follows is ignored: flush, then close the socket.
+    /// The peer's Close has come and is answered. The bytes in the payload came before it. Everything after
+    /// it is ignored. The caller must flush `out`, then close the socket.
     PeerClosed,
 }
 
-/// Why a connection ends. What the peer gets as an answer has been appended to `out`: flush, then close the
-/// socket.
+/// Why a connection ends. The answer to the peer has been appended to `out`. The caller must flush it, then
+/// close the socket.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WebSocketFailure {
     /// The request was refused.
@@ -66,7 +68,7 @@ pub enum WebSocketFailure {
     Upgrade {
         /// The HTTP status of the answer.
         status: u16,
-        /// What was wrong, for the log; bytes of the peer are few and escaped.
+        /// The reason, for the log. It has few bytes of the peer, and they are escaped.
         words: String,
     },
     /// A frame broke the protocol, or was not binary.
@@ -74,22 +76,23 @@ pub enum WebSocketFailure {
     Frame {
         /// The code of the Close that was sent: 1002, 1003 or 1007.
         code: u16,
-        /// What was wrong, for the log.
+        /// The reason, for the log.
         words: &'static str,
     },
 }
 
-/// One connection. An open one that waits for the next frame, or for more of a data frame, owns no heap.
+/// One connection. While an open connection waits for the next frame, or for more of a data frame, it uses no
+/// heap.
 #[derive(Debug)]
 pub struct WebSocket {
-    /// What has come of a request, of a frame's header or of a control frame that is not whole yet.
+    /// The bytes of an incomplete request, frame header or control frame.
     pending: Vec<u8>,
-    /// Bytes of the current data frame that have not come yet.
+    /// The number of bytes of the current data frame that have not come yet.
     frame_bytes_left: u64,
-    /// Its masking key, turned so that it begins with the next byte.
+    /// The masking key of that frame, rotated so that it begins with the next byte.
     mask: [u8; 4],
     stage: Stage,
-    /// Whether the data frames so far end in one that is not final.
+    /// Whether the last data frame was not final.
     fragmented: bool,
 }
 
@@ -99,7 +102,7 @@ const _: () = assert!(size_of::<WebSocket>() <= 40);
 enum Stage {
     Handshaking,
     Open,
-    /// Our Close is on its way; the peer's has not come.
+    /// Our Close is sent, and the peer's has not come.
     Closing,
     Closed,
 }
@@ -111,7 +114,7 @@ impl Default for WebSocket {
 }
 
 impl WebSocket {
-    /// A connection of which nothing has come yet.
+    /// A new connection, before any byte has come.
     pub fn new() -> WebSocket {
         WebSocket {
             pending: Vec::new(),
@@ -122,12 +125,13 @@ impl WebSocket {
         }
     }
 
-    /// Takes bytes of the peer, at whatever place they are cut. MQTT bytes are appended to `payload`, what goes to
-    /// the peer (the answer to its request, Pong, Close) to `out`; neither grows by more than the
-    /// bytes of this read and one answer of a few hundred bytes.
+    /// Takes bytes of the peer, split at any place. Appends MQTT bytes to `payload`, and bytes for the peer
+    /// (the answer to its request, Pong, Close) to `out`. Neither grows by more than the bytes of this read
+    /// plus one answer of a few hundred bytes.
     ///
     /// # Errors
-    /// The request was refused, or a frame was. What came before it stands in `payload`; later reads are ignored.
+    /// The request or a frame was refused. `payload` has the bytes that came before it. Later reads are
+    /// ignored.
     pub fn read(
         &mut self,
         settings: &WebSocketSettings,
@@ -155,26 +159,26 @@ impl WebSocket {
         Ok(if self.stage == Stage::Closed { WebSocketProgress::PeerClosed } else { progress })
     }
 
-    /// Whether MQTT bytes may be sent: the request was accepted and no Close has been sent or has come.
+    /// Whether MQTT bytes may be sent: the request was accepted, and no Close has been sent or has come.
     pub fn is_open(&self) -> bool {
         self.stage == Stage::Open
     }
 
-    /// Bytes of memory that hold what has come and is not whole.
+    /// The bytes of memory that hold incomplete data.
     pub fn held_bytes(&self) -> usize {
         self.pending.capacity()
     }
 
-    /// Appends the header of one binary frame for `len` MQTT bytes, which follow it unmasked, in one or several
+    /// Appends the header of one binary frame for `len` MQTT bytes, which follow it unmasked, in one or more
     /// slices. Only for a connection that [is open](WebSocket::is_open). `[MQTT5-6.0.0-1]`
     pub fn write_header(&self, len: usize, out: &mut Vec<u8>) {
         debug_assert!(self.is_open(), "no data frame stands before the handshake or behind a Close");
         frame::write_header(OpCode::Data(Data::Binary), len, out);
     }
 
-    /// Appends a Close with a status code that RFC 6455 lets an endpoint send, such as 1000 or 1001. From then
-    /// on what comes is ignored but the peer's own Close. Nothing is sent before the handshake is over, or after
-    /// another Close.
+    /// Appends a Close with a status code that RFC 6455 lets an endpoint send, such as 1000 or 1001. After
+    /// it, everything but the peer's own Close is ignored. Nothing is sent before the handshake is done, or
+    /// after another Close.
     pub fn close(&mut self, code: u16, out: &mut Vec<u8>) {
         debug_assert!(CloseCode::from(code).is_allowed(), "{code} is not for the wire");
         if self.stage == Stage::Open {
@@ -184,7 +188,7 @@ impl WebSocket {
         }
     }
 
-    /// Reads on in the request. Some with the bytes behind it once it is whole and accepted.
+    /// Reads more of the request. When it is complete and accepted, returns the bytes after it.
     fn read_request<'a>(
         &mut self,
         settings: &WebSocketSettings,
@@ -196,7 +200,7 @@ impl WebSocket {
         if held == 0 {
             upgrade::check_first_byte(bytes, out)?;
         }
-        // One byte above the bound tells that it is passed.
+        // One byte more than the bound shows that it is exceeded.
         let room = settings.header_bytes_max.saturating_add(1).saturating_sub(held);
         let (within, beyond) = bytes.split_at(bytes.len().min(room));
         let text = if held == 0 {
@@ -209,7 +213,7 @@ impl WebSocket {
             Some((request, behind)) if request.len() <= settings.header_bytes_max => {
                 upgrade::answer(settings, request, out)?;
                 self.stage = Stage::Open;
-                // The request was not whole without this read, so what is behind it is a part of it.
+                // The request was not complete before this read, so the bytes after it belong to this read.
                 Ok(Some(last(bytes, behind.len() + beyond.len())))
             }
             _ if text.len() > settings.header_bytes_max => {
@@ -245,7 +249,7 @@ impl WebSocket {
                 let (added, beyond) = bytes.split_at(bytes.len().min(room));
                 unit.extend_from_slice(added);
                 match self.read_unit(&unit, out)? {
-                    // The unit was not whole without `added`, so what is behind it is a part of `added`.
+                    // The unit was not complete without `added`, so the bytes after it belong to `added`.
                     Some(behind) => bytes = last(bytes, behind.len() + beyond.len()),
                     None => {
                         debug_assert!(beyond.is_empty(), "no unit is larger than the bound");
@@ -258,7 +262,7 @@ impl WebSocket {
         Ok(())
     }
 
-    /// Streams payload of the current data frame, and gives the bytes behind it.
+    /// Passes on payload of the current data frame, and returns the bytes after it.
     fn read_payload<'a>(&mut self, bytes: &'a [u8], payload: &mut Vec<u8>) -> &'a [u8] {
         let left = usize::try_from(self.frame_bytes_left).unwrap_or(usize::MAX);
         let (part, behind) = bytes.split_at(bytes.len().min(left));
@@ -270,8 +274,8 @@ impl WebSocket {
         behind
     }
 
-    /// Takes the header of a data frame, or a whole control frame, and gives the bytes behind it; None when that
-    /// is not there yet.
+    /// Reads the header of a data frame, or a complete control frame, and returns the bytes after it. `None`
+    /// if it is not complete.
     fn read_unit<'a>(
         &mut self,
         bytes: &'a [u8],
@@ -290,20 +294,20 @@ impl WebSocket {
             }
             FrameKind::Control(control) => control,
         };
-        // A length above 125 was refused.
+        // A length above 125 was refused earlier.
         let Some((body, behind)) = behind.split_at_checked(len as usize) else {
             return Ok(None);
         };
         match control {
             Control::Ping => self.answer_ping(body, mask, out),
             Control::Close => self.answer_close(body, mask, out)?,
-            // A Pong that nobody asked for is allowed, and means nothing here.
+            // An unsolicited Pong is allowed and has no meaning.
             Control::Pong | Control::Reserved(_) => {}
         }
         Ok(Some(behind))
     }
 
-    /// A Pong with the Ping's payload.
+    /// Sends a Pong with the Ping's payload.
     fn answer_ping(&mut self, body: &[u8], mask: [u8; 4], out: &mut Vec<u8>) {
         if self.stage == Stage::Open {
             frame::write_header(OpCode::Control(Control::Pong), body.len(), out);
@@ -311,7 +315,7 @@ impl WebSocket {
         }
     }
 
-    /// A Close with the status code of the peer's, unless ours is on its way.
+    /// Sends a Close with the peer's status code, unless our Close is already sent.
     fn answer_close(
         &mut self,
         body: &[u8],
@@ -331,7 +335,7 @@ impl WebSocket {
         Ok(())
     }
 
-    /// Nothing more is read.
+    /// Stops reading.
     fn end(&mut self) {
         self.stage = Stage::Closed;
         self.pending = Vec::new();
@@ -339,7 +343,7 @@ impl WebSocket {
     }
 }
 
-/// The last `count` of the bytes.
+/// The last `count` bytes.
 fn last(bytes: &[u8], count: usize) -> &[u8] {
     debug_assert!(count <= bytes.len());
     bytes.get(bytes.len().saturating_sub(count)..).unwrap_or_default()

@@ -1,22 +1,22 @@
-//! The addresses from which a PROXY header is believed.
+//! The addresses that may send a PROXY header.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-/// Addresses and ranges of addresses. Few of them, so they are looked at one by one.
+/// Addresses and ranges of addresses. There are few, so they are compared one by one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedAddresses {
     ranges: Vec<IpNet>,
 }
 
 impl TrustedAddresses {
-    /// Reads addresses such as `::1` and ranges such as `10.0.0.0/8`. None of them contains nothing. IPv4 addresses
-    /// written as IPv6, such as `::ffff:10.0.0.0/104`, are the same as IPv4.
+    /// Reads addresses such as `::1` and ranges such as `10.0.0.0/8`. An empty list contains no address. IPv4
+    /// addresses in IPv6 form, such as `::ffff:10.0.0.0/104`, count as IPv4.
     ///
     /// # Errors
-    /// The first that is neither, or is a range whose address has bits behind its prefix.
+    /// The first text that is neither, or that is a range whose address has bits after its prefix.
     pub fn parse<T: AsRef<str>>(
         texts: impl IntoIterator<Item = T>,
     ) -> Result<TrustedAddresses, NotAnAddressRange> {
@@ -24,14 +24,14 @@ impl TrustedAddresses {
         Ok(TrustedAddresses { ranges: ranges.collect::<Result<_, _>>()? })
     }
 
-    /// Whether the address is one of them. An IPv4-mapped IPv6 address is its IPv4 address; `::/0` contains no
-    /// IPv4 address.
+    /// Whether the address is one of these. An IPv4-mapped IPv6 address counts as its IPv4 address. `::/0`
+    /// contains no IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.ranges.iter().any(|range| range.contains(&address))
     }
 
-    /// Whether there are none.
+    /// Whether there are no addresses.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
@@ -44,13 +44,13 @@ fn range(text: &str) -> Result<IpNet, NotAnAddressRange> {
     let range = text.parse::<IpNet>();
     let range = range.map_err(|_| NotAnAddressRange { text: text.to_owned(), meant: None })?;
     if range.trunc() != range {
-        // A slip in an address that is trusted is worth a question.
+        // A possible mistake in a trusted address is reported.
         return Err(NotAnAddressRange { text: text.to_owned(), meant: Some(range.trunc()) });
     }
     Ok(canonical(range))
 }
 
-/// A range of IPv4-mapped addresses as one of IPv4.
+/// Turns a range of IPv4-mapped addresses into an IPv4 range.
 fn canonical(range: IpNet) -> IpNet {
     let prefix = range.prefix_len().checked_sub(96);
     match (range.addr().to_canonical(), prefix) {
@@ -65,7 +65,7 @@ fn canonical(range: IpNet) -> IpNet {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotAnAddressRange {
     text: String,
-    /// The range when its address is cut to its prefix.
+    /// The range that is probably meant: the address cut to its prefix.
     meant: Option<IpNet>,
 }
 

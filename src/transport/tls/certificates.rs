@@ -1,4 +1,4 @@
-//! Our certificates, and which of them a client gets.
+//! The certificates of midge, and the choice of one for each client.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,22 +17,22 @@ use super::identity::{self, CertificateNames};
 use super::signatures::describe_key;
 use super::validity::Role;
 
-/// Chooses by the name that the client asks for (SNI, RFC 6066): a certificate with just this name before one
-/// with a wildcard, and that before the first of all. Of several that are equal in this, such as one of RSA and one
-/// of ECDSA, it is the first with a key that the client can check.
+/// Chooses a certificate by the name that the client asks for (SNI, RFC 6066). A certificate with exactly
+/// this name comes before one with a matching wildcard, and that before the first one of all. If several fit
+/// equally, such as an RSA and an ECDSA certificate, it is the first one whose key the client can verify.
 pub(super) struct CertificateChoice {
-    /// Never empty.
+    /// The certificates; never empty.
     certificates: Vec<Named>,
 }
 
 struct Named {
     file: PathBuf,
-    /// DNS names in lower case; a wildcard is `*.` and a name.
+    /// DNS names in lower case. A wildcard is `*.` and a name.
     names: Vec<String>,
     key: Arc<CertifiedKey>,
 }
 
-/// How well a certificate fits a name; the best comes first.
+/// How well a certificate fits a name. The best is the smallest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Fit {
     Exact,
@@ -59,7 +59,7 @@ impl CertificateChoice {
             }
             None => Vec::new(),
         };
-        // Those that have no names were passed over.
+        // Certificates without readable names were skipped.
         let of_directory = directory.certificates.iter().map(|(_, der)| der);
         authorities.extend(of_directory.filter_map(|der| Some((identity::names(der).ok()?, der.clone()))));
         let certificates =
@@ -67,7 +67,7 @@ impl CertificateChoice {
         Ok(CertificateChoice { certificates })
     }
 
-    /// Each certificate with those that are sent behind it, and the file that it is from.
+    /// Each certificate with those that are sent after it, and its file.
     pub(super) fn sent(&self) -> impl Iterator<Item = (&Path, Role, &CertificateDer<'static>)> {
         let roles = || std::iter::once(Role::Own).chain(std::iter::repeat(Role::Chain));
         self.certificates.iter().flat_map(move |named| {
@@ -76,14 +76,14 @@ impl CertificateChoice {
         })
     }
 
-    /// What is sent for each.
+    /// The certificates that are sent for each choice.
     #[cfg(test)]
     pub(super) fn chains(&self) -> impl Iterator<Item = &[CertificateDer<'static>]> {
         self.certificates.iter().map(|named| named.key.cert.as_slice())
     }
 
     fn choose(&self, name: Option<&str>, works: impl Fn(&CertifiedKey) -> bool) -> Option<&Named> {
-        // `min_by_key` gives the first of those that are equal.
+        // `min_by_key` returns the first of equal ones.
         self.certificates.iter().filter(|named| works(&named.key)).min_by_key(|named| named.fit(name))
     }
 }
@@ -100,15 +100,15 @@ impl Named {
             let missing = leading_up(&identity::names(leaf).map_err(unusable)?, authorities);
             chain.extend(missing);
         }
-        // `read_pem` gives at least one.
+        // `read_pem` returns at least one.
         let names = chain.first().map_or(Ok(Vec::new()), identity::dns_names).map_err(unusable)?;
         let key = provider
             .key_provider
             .load_private_key(read_key(&files.key)?)
             .map_err(|_| TlsError::in_file(&files.key, LoadFailure::UnusableKey(kind_of_key(&chain))))?;
-        // Compared here and not by rustls, which reads certificates of X.509 version 3 only. Ours may be of version 1,
-        // as many a guide makes it: whether that is good enough is for the client to say. A kind of key that does not
-        // tell its public half can't be compared; a handshake will show it.
+        // The keys are compared here, because rustls only reads certificates of X.509 version 3. Ours may
+        // have version 1, as many guides make them. The client decides whether it accepts that. If a kind of
+        // key does not give its public half, it can't be compared, and the handshake will fail.
         if let (Some(leaf), Some(public)) = (chain.first(), key.public_key())
             && identity::public_key(leaf).map_err(unusable)? != public.as_ref()
         {
@@ -134,7 +134,7 @@ impl Named {
     }
 }
 
-/// The kind of the key of a certificate, as far as that tells.
+/// The kind of a certificate's key, as far as the certificate shows it.
 fn kind_of_key(chain: &[CertificateDer<'_>]) -> String {
     let public = chain.first().and_then(|leaf| identity::public_key(leaf).ok());
     let kind = public.map_or_else(|| "it can't be read".to_owned(), |key| describe_key(&key));
@@ -143,14 +143,15 @@ fn kind_of_key(chain: &[CertificateDer<'_>]) -> String {
     )
 }
 
-/// The certificates from that of an issuer up to the one below its root, which clients have themselves.
+/// The certificates from the issuer's up to the one below the root. Clients have the root themselves.
 fn leading_up(
     leaf: &CertificateNames,
     authorities: &[(CertificateNames, CertificateDer<'static>)],
 ) -> Vec<CertificateDer<'static>> {
     let mut chain = Vec::new();
     let mut issuer = &leaf.issuer;
-    // Each is needed once at most: two that have signed each other don't go on for ever.
+    // Each certificate is used once at most, so that two that have signed each other do not cause an endless
+    // loop.
     while chain.len() < authorities.len() {
         let next = authorities.iter().find(|(names, _)| names.subject == *issuer);
         let Some((names, der)) = next.filter(|(names, _)| names.subject != names.issuer) else { break };
@@ -164,7 +165,8 @@ fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let bytes = read_file(file)?;
     if let Some(key) = PrivateKeyDer::pem_slice_iter(&bytes).next() {
         let key = key.map_err(|error| TlsError::in_file(file, LoadFailure::DamagedPem(error.to_string())));
-        // The older form marks a password with a header inside the section, which then is no base64.
+        // The older form marks an encrypted key with a header inside the section. The section is then not
+        // base64.
         return key.map_err(|error| if is_encrypted(&bytes) { encrypted(file) } else { error });
     }
     Err(if is_encrypted(&bytes) {
@@ -188,8 +190,8 @@ impl ResolvesServerCert for CertificateChoice {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let schemes = hello.signature_schemes();
         let fits = |key: &CertifiedKey| key.key.choose_scheme(schemes).is_some();
-        // Without one rustls would say that access is denied. With any it finds for itself that no suite or no
-        // signature is common to both, and says that.
+        // Without a certificate, rustls would report that access is denied. With any certificate, it detects
+        // itself that there is no common suite or signature, and reports that.
         let named = self.choose(hello.server_name(), fits).or(self.certificates.first());
         named.map(|named| named.key.clone())
     }

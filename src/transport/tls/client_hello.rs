@@ -1,12 +1,13 @@
-//! What a ClientHello says that rustls does not tell: how long a record its client can take.
+//! Reads from a ClientHello what rustls does not report: the longest record that the client can accept.
 //!
-//! rustls negotiates neither of the two extensions for it, so nothing is promised to the client; but records may be
-//! as short as one likes, and a client that asks gets short ones.
+//! rustls negotiates neither of the two extensions for this, so nothing is promised to the client. But
+//! records may have any length, so a client that asks for short ones gets them.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// So many bytes of content the client of this hello, in whole records, wants to get in one record at most.
+/// The largest content of a record that the client of this hello wants, in bytes. The hello must be in
+/// complete records.
 pub(super) fn record_bytes_wanted(records: &[u8]) -> Option<usize> {
     let message = message(records);
     let content =
@@ -16,7 +17,7 @@ pub(super) fn record_bytes_wanted(records: &[u8]) -> Option<usize> {
         Some([code @ 1..=4]) => Some(256 << code),
         _ => None,
     };
-    // RFC 8449, section 4: in TLS 1.3 the type of the content is counted too.
+    // RFC 8449, section 4: in TLS 1.3 the content type counts too.
     let limit = match content(RECORD_SIZE_LIMIT) {
         Some([high, low]) => Some(usize::from(u16::from_be_bytes([*high, *low])).saturating_sub(1)),
         _ => None,
@@ -24,7 +25,7 @@ pub(super) fn record_bytes_wanted(records: &[u8]) -> Option<usize> {
     fragment.into_iter().chain(limit).min()
 }
 
-/// The message in these records, which is nearly always in one.
+/// The message in these records. It is nearly always in one record.
 fn message(records: &[u8]) -> Cow<'_, [u8]> {
     if let [_, _, _, high, low, rest @ ..] = records {
         let first = rest.get(..usize::from(u16::from_be_bytes([*high, *low]))).unwrap_or(rest);
@@ -37,7 +38,7 @@ fn message(records: &[u8]) -> Cow<'_, [u8]> {
     content_places(records).iter().map(|place| records[*place]).collect()
 }
 
-/// Where the bytes of the handshake lie in whole records of it.
+/// The places of the handshake bytes within complete records.
 pub(super) fn content_places(records: &[u8]) -> Vec<usize> {
     let mut places = Vec::with_capacity(records.len());
     let mut at = 0;
@@ -49,7 +50,8 @@ pub(super) fn content_places(records: &[u8]) -> Vec<usize> {
     places
 }
 
-/// Where an extension is in a ClientHello (RFC 8446, section 4.1.2): its number, its length and its content.
+/// The place of an extension in a ClientHello (RFC 8446, section 4.1.2): its number, its length and its
+/// content.
 pub(super) fn extension(message: &[u8], wanted: usize) -> Option<Range<usize>> {
     let mut reader = Reader { message, at: HANDSHAKE_HEADER_BYTES + VERSION_AND_RANDOM_BYTES };
     let session = reader.number(1)?;
@@ -77,7 +79,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Of one byte or two.
+    /// Reads a number of one or two bytes.
     fn number(&mut self, bytes: usize) -> Option<usize> {
         let read = self.message.get(self.at..self.at + bytes)?;
         self.at += bytes;
@@ -105,7 +107,7 @@ pub(super) mod tests {
         u16::try_from(bytes).unwrap().to_be_bytes()
     }
 
-    /// A hello with one cipher suite, and with these extensions behind one of another kind.
+    /// A hello with one cipher suite, and with these extensions after one of another kind.
     pub(in super::super) fn hello_with(extensions: &[(u16, &[u8])]) -> Vec<u8> {
         let written = extensions
             .iter()
@@ -116,7 +118,7 @@ pub(super) mod tests {
         [&[1, 0], &length(body.len())[..], &body].concat()
     }
 
-    /// The message in records with so many bytes of it, at most 255.
+    /// The message in records with `bytes` bytes of it each, at most 255.
     pub(in super::super) fn records(message: &[u8], bytes: usize) -> Vec<u8> {
         let record = |part: &[u8]| [&[22, 3, 1, 0, u8::try_from(part.len()).unwrap()], part].concat();
         message.chunks(bytes).flat_map(record).collect()
@@ -141,7 +143,7 @@ pub(super) mod tests {
             let message = hello_with(extensions);
             for bytes in [1, 7, 255] {
                 assert_eq!(record_bytes_wanted(&records(&message, bytes)), wanted, "{extensions:?}");
-                // Whatever is missing at the end, it is read without a panic.
+                // A hello that is cut at any place is read without a panic.
                 for end in 0..message.len() {
                     record_bytes_wanted(&records(&message[..end], bytes));
                 }

@@ -1,13 +1,13 @@
-//! A crypto provider for connections that are idle most of their life.
+//! A crypto provider for connections that are idle most of the time.
 //!
-//! It is ring's provider with other record keys: the encrypter and the decrypter of a connection keep the raw
-//! key and IV, and expand the key on the stack for each record, where ring's own keep the expanded key (AES
-//! round keys and the table of GCM) for as long as the connection lives. That is 64 bytes instead of 560 in
-//! each direction, for the time of one key expansion a record.
+//! It is ring's provider with other record keys. The encrypter and the decrypter of a connection keep the raw
+//! key and IV, and expand the key on the stack for each record. ring's own keep the expanded key (AES round
+//! keys and the table of GCM) as long as the connection lives. The raw form takes 64 bytes instead of 560 in
+//! each direction, and costs one key expansion for each record.
 //!
-//! rustls keeps everything that must not go wrong twice: sequence numbers, key updates, limits on the use of a
-//! key, alerts. Here a nonce is a function of the IV and of the sequence number that rustls passes in, as
-//! RFC 8446, section 5.3, RFC 5288, section 3, and RFC 7905, section 2, have it.
+//! rustls still handles everything that is critical for security: sequence numbers, key updates, limits on
+//! the use of a key, alerts. A nonce depends only on the IV and the sequence number that rustls passes in, as
+//! defined in RFC 8446, section 5.3, RFC 5288, section 3, and RFC 7905, section 2.
 
 use std::sync::LazyLock;
 
@@ -27,9 +27,9 @@ use zeroize::Zeroizing;
 
 use super::signatures::ALGORITHMS;
 
-/// ring's provider with the same suites in the same order, their record keys kept small.
+/// ring's provider with the same suites in the same order and smaller record keys.
 ///
-/// A suite that this file does not know stays as ring has it: it works, and takes more memory.
+/// A suite that this file does not know stays as it is in ring. It works, and takes more memory.
 pub(super) fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: SUITES.clone(),
@@ -38,7 +38,7 @@ pub(super) fn provider() -> CryptoProvider {
     }
 }
 
-/// Made once for the process: rustls wants suites that live forever.
+/// The suites, made once for the process, because rustls needs suites with a static lifetime.
 static SUITES: LazyLock<Vec<SupportedCipherSuite>> =
     LazyLock::new(|| default_provider().cipher_suites.into_iter().map(compact).collect());
 
@@ -92,7 +92,7 @@ fn common(of: &CipherSuiteCommon) -> CipherSuiteCommon {
     }
 }
 
-/// One direction's key and IV as the handshake derived them, wiped when dropped.
+/// The key and IV of one direction, as the handshake derived them. They are wiped when dropped.
 struct RawKey {
     algorithm: &'static aead::Algorithm,
     key: Zeroizing<[u8; KEY_BYTES_MAX]>,
@@ -102,14 +102,14 @@ struct RawKey {
 const _: () = assert!(size_of::<RawKey>() <= 56, "this is what a connection keeps twice");
 
 impl RawKey {
-    /// `key` has the length that the algorithm told rustls.
+    /// `key` must have the length that the algorithm has reported to rustls.
     fn new(algorithm: &'static aead::Algorithm, key: &[u8], iv: Iv) -> RawKey {
         let mut kept = Zeroizing::new([0; KEY_BYTES_MAX]);
         kept[..algorithm.key_len()].copy_from_slice(key);
         RawKey { algorithm, key: kept, iv }
     }
 
-    /// The key as the AEAD works with it, for one record.
+    /// The expanded key for one record.
     fn expand(&self) -> Result<LessSafeKey, Error> {
         UnboundKey::new(self.algorithm, &self.key[..self.algorithm.key_len()])
             .map(LessSafeKey::new)
@@ -120,7 +120,7 @@ impl RawKey {
         Nonce::new(&self.iv, sequence).0
     }
 
-    /// Seals what `payload` has from `from` on and appends the tag.
+    /// Encrypts `payload` from `from` on and appends the tag.
     fn seal(
         &self,
         nonce: [u8; NONCE_LEN],
@@ -137,7 +137,7 @@ impl RawKey {
         Ok(())
     }
 
-    /// Opens what `payload` has from `from` on, moves it to the front, and says how many bytes it is.
+    /// Decrypts `payload` from `from` on, moves the plaintext to the front, and returns its length.
     fn open(
         &self,
         nonce: [u8; NONCE_LEN],
@@ -169,13 +169,13 @@ impl Tls13AeadAlgorithm for Tls13Aead {
         self.0.key_len()
     }
 
-    /// Secrets stay where they are: nothing of ours asks for them.
+    /// Does not give out secrets. midge never asks for them.
     fn extract_keys(&self, _: AeadKey, _: Iv) -> Result<ConnectionTrafficSecrets, UnsupportedOperationError> {
         Err(UnsupportedOperationError)
     }
 }
 
-/// RFC 8446, section 5.2.
+/// A record of TLS 1.3 (RFC 8446, section 5.2).
 struct Tls13Record(RawKey);
 
 impl MessageEncrypter for Tls13Record {
@@ -189,7 +189,7 @@ impl MessageEncrypter for Tls13Record {
         payload.extend_from_chunks(&plain.payload);
         payload.extend_from_slice(&plain.typ.to_array());
         self.0.seal(self.0.nonce(sequence), &make_tls13_aad(bytes), &mut payload, 0)?;
-        // The version on the wire of every encrypted record of TLS 1.3 is that of 1.2.
+        // An encrypted record of TLS 1.3 has the version number of 1.2.
         Ok(OutboundOpaqueMessage::new(ContentType::ApplicationData, ProtocolVersion::TLSv1_2, payload))
     }
 
@@ -215,12 +215,12 @@ impl MessageDecrypter for Tls13Record {
     }
 }
 
-/// AES-GCM in TLS 1.2, whose nonce is partly on the wire (RFC 5288).
+/// AES-GCM in TLS 1.2. A part of its nonce is in the record (RFC 5288).
 struct Tls12Gcm(&'static aead::Algorithm);
 
 impl Tls12AeadAlgorithm for Tls12Gcm {
-    /// The explicit part counts on from a start that the handshake derived: the whole nonce is then IV xor
-    /// sequence number, as in TLS 1.3, and can't repeat before the sequence number does.
+    /// The explicit part of the nonce counts from a start value that the handshake derived. The whole nonce
+    /// is the IV xor the sequence number, as in TLS 1.3, so it can't repeat before the sequence number does.
     fn encrypter(&self, key: AeadKey, iv: &[u8], extra: &[u8]) -> Box<dyn MessageEncrypter> {
         Box::new(Tls12GcmRecord(RawKey::new(self.0, key.as_ref(), gcm_iv(iv, extra))))
     }
@@ -358,8 +358,8 @@ impl MessageDecrypter for Tls12ChaChaRecord {
     }
 }
 
-/// RFC 5246, section 6.2.1: a record has no more than 2^14 bytes. (In 1.3 rustls checks it while it takes the
-/// padding away.)
+/// RFC 5246, section 6.2.1: a record has no more than 2^14 bytes. (In 1.3 rustls checks this when it removes
+/// the padding.)
 fn finish_tls12(
     mut opened: InboundOpaqueMessage<'_>,
     plain: usize,
@@ -371,7 +371,7 @@ fn finish_tls12(
     Ok(opened.into_plain_message())
 }
 
-/// The longest key of the suites: AES-256 and ChaCha20.
+/// The longest key of the suites, in bytes: AES-256 and ChaCha20.
 const KEY_BYTES_MAX: usize = 32;
 const TAG_BYTES: usize = 16;
 const CONTENT_TYPE_BYTES: usize = 1;

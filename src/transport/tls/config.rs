@@ -1,7 +1,7 @@
-//! The TLS of a listener: from the operator's files to what every handshake reads.
+//! The TLS configuration of a listener: from the operator's files to the data that every handshake uses.
 //!
-//! A [`TlsConfig`] never changes. A reload makes a new one from the same settings and gives it to the listeners;
-//! connections that live keep what they were made with.
+//! A [`TlsConfig`] never changes. A reload makes a new one from the same settings and gives it to the
+//! listeners. Open connections keep the one they started with.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,39 +24,41 @@ use super::revocation::Revocations;
 use super::validity::{Role, Validity};
 use super::verifier::{Anchor, Verifier};
 
-/// What an operator sets for a TLS listener.
+/// The settings of a TLS listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsSettings {
-    /// Our certificates. A client that names none of them gets the first; at least one is needed.
+    /// The certificates of midge. At least one is needed. A client that asks for no matching name gets the
+    /// first one.
     pub certificates: Vec<CertificateAndKey>,
-    /// Certificates of CAs, a PEM file of one or several: what leads from a certificate of ours that stands alone
-    /// in its file to its CA is sent with it.
+    /// A PEM file with one or more CA certificates. If a certificate stands alone in its file, midge also
+    /// sends the certificates of this file that lead from it to its CA.
     pub chain: Option<PathBuf>,
-    /// The CAs that issue our clients' certificates, a PEM file of one or several.
+    /// A PEM file with one or more CAs that issue client certificates.
     pub client_ca: Option<PathBuf>,
-    /// A directory of further ones, for `chain` and for `client_ca`. See the module `directory`.
+    /// A directory of more CA certificates, for `chain` and for `client_ca`. See the module `directory`.
     pub ca_directory: Option<PathBuf>,
     /// Whether clients are asked for a certificate.
     pub client_certificate: ClientCertificate,
-    /// Whether what leads from a client's certificate to its CA, and the revocation lists, must be valid at the time.
+    /// Whether the revocation lists, and the certificates that lead from a client's certificate to its CA,
+    /// must be valid at the current time.
     pub client_certificate_dates: bool,
-    /// Which certificates of clients count at all.
+    /// The rules for client certificates.
     pub client_certificate_rules: CertificateRules,
-    /// Revocation lists, a PEM file of one or several. What is looked up must have a list of its issuer in the file,
-    /// and the list must not have expired.
+    /// A PEM file with one or more revocation lists. For each certificate that is looked up, the file must
+    /// have a list of its issuer that has not expired.
     pub crl: Option<PathBuf>,
-    /// What is looked up there.
+    /// Which certificates are looked up in the lists.
     pub crl_scope: RevocationScope,
-    /// Bytes of content in a record that we send, at most [`super::RECORD_BYTES_MAX`].
+    /// The largest content of a record that midge sends, in bytes, at most [`super::RECORD_BYTES_MAX`].
     pub record_bytes: usize,
-    /// The oldest version that is spoken.
+    /// The oldest version that midge accepts.
     pub version_min: TlsVersion,
 }
 
-/// A certificate of ours: two PEM files.
+/// A certificate of midge: two PEM files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateAndKey {
-    /// The certificate, followed by those that lead to the CA.
+    /// The certificate, followed by those that lead to its CA.
     pub chain: PathBuf,
     /// Its private key, without a password: PKCS #8, PKCS #1 or SEC 1.
     pub key: PathBuf,
@@ -65,34 +67,35 @@ pub struct CertificateAndKey {
 /// Whether clients are asked for a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientCertificate {
-    /// They are not.
+    /// Clients are not asked.
     None,
-    /// They are; one that has none gets in, one whose certificate is not good does not.
+    /// Clients are asked. A client without a certificate may connect; a client with an invalid one may not.
     Optional,
-    /// None gets in without a good one.
+    /// Every client must have a valid certificate.
     Required,
 }
 
-/// By which rules a client's certificate has to lead to one of `client_ca`.
+/// The rules by which a client's certificate must lead to a certificate of `client_ca`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CertificateRules {
-    /// RFC 5280: it is of version 3 and no CA's. All of `client_ca` are CAs.
+    /// RFC 5280: a client's certificate must have version 3 and must not be a CA's. All certificates of
+    /// `client_ca` must be CAs'.
     Standard,
-    /// OpenSSL's: it may also be of version 1, a CA's, or stand in `client_ca` itself. A path ends at one of
-    /// `client_ca` that is self-signed.
+    /// OpenSSL's rules: a client's certificate may also have version 1, be a CA's, or be in `client_ca`
+    /// itself. A path ends at a self-signed certificate of `client_ca`.
     OpenSsl,
 }
 
 /// Which certificates are looked up in the revocation lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RevocationScope {
-    /// The client's, and those between it and the CA in `client_ca`.
+    /// The client's certificate, and those between it and the CA in `client_ca`.
     Chain,
-    /// The client's.
+    /// The client's certificate only.
     Client,
 }
 
-/// A version of TLS. Older ones are not spoken.
+/// A version of TLS. midge does not support older ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TlsVersion {
     /// TLS 1.2 (RFC 5246).
@@ -102,7 +105,7 @@ pub enum TlsVersion {
 }
 
 impl TlsVersion {
-    /// The version as people write it.
+    /// The usual name of the version.
     pub fn name(self) -> &'static str {
         match self {
             TlsVersion::V12 => "TLS 1.2",
@@ -111,33 +114,34 @@ impl TlsVersion {
     }
 }
 
-/// The TLS of a listener, ready for handshakes. It is shared by all shards, and cheap to clone.
+/// The TLS of a listener, ready for handshakes. All shards share it, and it is cheap to clone.
 #[derive(Clone)]
 pub struct TlsConfig(Arc<Shared>);
 
 struct Shared {
-    /// With records as long as the listener sends them, and for each of [`RECORD_BYTES`].
+    /// The first has records of the listener's length, the others have those of [`RECORD_BYTES`].
     servers: [Servers; 1 + RECORD_BYTES.len()],
     verifier: Arc<dyn ClientCertVerifier>,
     validity: Vec<Validity>,
-    /// What else to know of the files.
+    /// More notes about the files.
     remarks: Vec<String>,
 }
 
 #[derive(Clone)]
 struct Servers {
-    /// Bytes of content in a record that we send.
+    /// The content of a record that midge sends, in bytes.
     record_bytes: usize,
     /// For clients that offer no application protocol, or one of ours.
     negotiating: Arc<ServerConfig>,
-    /// For clients that offer others only. rustls refuses those if it has a list of its own, as RFC 7301,
-    /// section 3.2, wants it; but clients of MQTT put there what their library does by default.
+    /// For clients that offer only other protocols. If rustls has a list of its own, it refuses those
+    /// clients, as RFC 7301, section 3.2, demands. But many MQTT clients offer whatever their library offers
+    /// by default.
     silent: Arc<ServerConfig>,
 }
 
 impl Servers {
     fn new(record_bytes: usize, mut silent: ServerConfig) -> Servers {
-        // It counts the header of a record too.
+        // This value includes the header of a record.
         silent.max_fragment_size =
             (record_bytes < RECORD_BYTES_MAX).then_some(record_bytes + RECORD_HEADER_BYTES);
         let mut negotiating = silent.clone();
@@ -150,8 +154,8 @@ impl TlsConfig {
     /// Reads the files of `settings`.
     ///
     /// # Errors
-    /// The first file that can't be used, and what is wrong with it. A certificate of ours that has expired is no
-    /// error (clients may not look): see [`TlsConfig::notices`].
+    /// The first file that can't be used, and the reason. An expired certificate of midge is not an error,
+    /// because clients may ignore the date. See [`TlsConfig::notices`].
     pub fn load(settings: &TlsSettings) -> Result<TlsConfig, TlsError> {
         let provider = Arc::new(compact::provider());
         TlsConfig::load_with(settings, &provider, Arc::new(DefaultTimeProvider))
@@ -182,10 +186,11 @@ impl TlsConfig {
             .map_err(|error| TlsError::in_library(&error))?
             .with_client_cert_verifier(verifier.clone())
             .with_cert_resolver(Arc::new(certificates));
-        // Tickets are the only memory of a session, and clients keep them: nothing here grows with their number,
-        // and any shard takes up any session. The keys rotate every six hours, and are those of this config
-        // alone: it must not outlive the list of CAs and of the revoked that it was given under. The certificate that
-        // it was given for is looked at again, as it or its CA may have expired since ([`Connection::read`]).
+        // Tickets are the only memory of a session, and clients keep them. So nothing here grows with the
+        // number of sessions, and any shard can resume any session. The keys rotate every six hours and
+        // belong to this config only: a ticket must not outlive the lists of CAs and revoked certificates
+        // under which it was given. A resumption checks the client's certificate again, because it or its CA
+        // may have expired ([`Connection::read`]).
         silent.ticketer = Ticketer::new().map_err(|error| TlsError::in_library(&error))?;
         silent.session_storage = Arc::new(NoServerSessionStorage {});
         silent.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
@@ -198,30 +203,31 @@ impl TlsConfig {
         Ok(TlsConfig(Arc::new(Shared { servers, verifier, validity, remarks: directory.passed_over })))
     }
 
-    /// What an operator should know about the files at `now` (seconds since 1970): what has expired, is not valid
-    /// yet, or ends within [`super::EXPIRY_NOTICE_DAYS`], and what was passed over. One line each.
+    /// Notices for the operator about the files at `now` (seconds since 1970), one per line: those that have
+    /// expired, are not valid yet, or expire within [`super::EXPIRY_NOTICE_DAYS`], and those that were
+    /// skipped.
     pub fn notices(&self, now: i64) -> Vec<String> {
         let outdated = self.0.validity.iter().filter_map(|validity| validity.notice(now));
         outdated.chain(self.0.remarks.iter().cloned()).collect()
     }
 
-    /// Our certificates: file, subject, serial number and end. One line each.
+    /// The certificates of midge with file, subject, serial number and expiry date, one per line.
     pub fn loaded(&self) -> Vec<String> {
         self.0.validity.iter().filter_map(Validity::loaded).collect()
     }
 
-    /// Has a client that offers these application protocols one of ours, or does it offer none?
+    /// Whether a client with these application protocols offers one of ours, or offers none.
     pub(super) fn takes<'a>(offered: Option<impl Iterator<Item = &'a [u8]>>) -> bool {
         offered.is_none_or(|mut names| names.any(|name| PROTOCOLS.contains(&name)))
     }
 
-    /// What looks at certificates of clients.
+    /// The verifier of client certificates.
     pub(super) fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
         Arc::clone(&self.0.verifier)
     }
 
-    /// What the connection of a client is made of, and the bytes of content in a record that it gets: no more than
-    /// it has wanted, as far as [`RECORD_BYTES`] goes.
+    /// The configuration for a client's connection, and the content of a record that it gets, in bytes. The
+    /// content is no larger than the client wants, down to the smallest of [`RECORD_BYTES`].
     pub(super) fn for_client(&self, is_ours: bool, wanted: Option<usize>) -> (Arc<ServerConfig>, usize) {
         let class = match wanted {
             Some(wanted) if wanted < RECORD_BYTES_MAX => {
@@ -255,7 +261,8 @@ fn client_verifier(
     let (anchors, of_file) = client_anchors(settings.client_ca.as_deref(), directory)?;
     validity.extend(anchors.iter().map(|(validity, _)| validity.clone()));
     let mut verifier = Verifier::new(ca, anchors)?;
-    // Those of a directory may be many, and a device may have a small buffer for their names; mosquitto tells none.
+    // The names of a directory's CAs may be many, and a device may have a small buffer for them. mosquitto
+    // sends none of them.
     verifier.announce(of_file);
     verifier.rules = settings.client_certificate_rules;
     verifier.counts_dates = settings.client_certificate_dates;
@@ -270,7 +277,7 @@ fn client_verifier(
     Ok(Arc::new(verifier))
 }
 
-/// Those of the file, how many they are, and those of the directory that are not in the file too.
+/// The CAs of the file, their number, and the CAs of the directory that are not in the file.
 fn client_anchors(ca: Option<&Path>, directory: &Directory) -> Result<(Vec<Anchor>, usize), TlsError> {
     let mut certificates = Vec::new();
     if let Some(ca) = ca {
@@ -301,7 +308,7 @@ fn revocation_lists(
     Ok(lists)
 }
 
-/// All items of one kind in a PEM file, at least one; `kind` is for the error.
+/// All items of one kind in a PEM file, at least one. `kind` is for the error.
 pub(super) fn read_pem<T: PemObject>(file: &Path, kind: &'static str) -> Result<Vec<T>, TlsError> {
     let bytes = read_file(file)?;
     let items = T::pem_slice_iter(&bytes)
@@ -323,13 +330,14 @@ pub(super) fn read_file(file: &Path) -> Result<Vec<u8>, TlsError> {
 }
 
 const RECORD_HEADER_BYTES: usize = 5;
-/// What clients can ask for by max_fragment_length (RFC 6066, section 4).
+/// The record sizes that clients can ask for with max_fragment_length (RFC 6066, section 4).
 const RECORD_BYTES: [usize; 4] = [512, 1024, 2048, 4096];
 
-/// Largest file of TLS, in bytes: a revocation list of a large CA has tens of megabytes.
+/// The largest TLS file, in bytes. The revocation list of a large CA has tens of megabytes.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
-/// The application protocols of ours (RFC 7301): MQTT, and what a browser offers before it asks for a WebSocket.
+/// The application protocols that midge accepts (RFC 7301): MQTT, and the one that browsers offer for
+/// WebSocket.
 const PROTOCOLS: [&[u8]; 2] = [b"mqtt", b"http/1.1"];
-/// A ticket of TLS 1.3 is good for one connection, and a client of MQTT has one at a time.
+/// A TLS 1.3 ticket is valid for one connection, and an MQTT client has one connection at a time.
 const TICKETS_PER_HANDSHAKE: usize = 1;

@@ -1,8 +1,8 @@
-//! A connection's TLS from the client's first message on: rustls between two buffers of the caller.
+//! The TLS of a connection after the client's first message: rustls between two buffers of the caller.
 //!
-//! rustls has no buffer of its own here. What it is given stays where it is until it says how much of it is done
-//! with; what remains is part of a record, or part of a handshake message whose records are decrypted already,
-//! so [`TlsConnection::pending`] must be what it sees first at every call.
+//! rustls has no buffer of its own here. It works on the bytes in place and reports how many it has finished
+//! with. The rest is part of a record, or part of a handshake message whose records are already decrypted. So
+//! every call must pass [`TlsConnection::pending`] to rustls first.
 
 use std::sync::Arc;
 
@@ -20,20 +20,20 @@ use super::{HANDSHAKE_BYTES_MAX, PENDING_BYTES_MAX, TlsProgress, TlsScratch};
 
 pub(super) struct TlsConnection {
     pub(super) rustls: UnbufferedServerConnection,
-    /// What has come and is not whole. It has no capacity while it is empty.
+    /// Received bytes that are not complete yet. It has no capacity while it is empty.
     pending: Vec<u8>,
-    /// Bytes that have come while the handshake was not done.
+    /// The number of bytes that came before the handshake was done.
     handshake_bytes: u32,
-    /// Bytes of content in a record that we send.
+    /// The content of a record that midge sends, in bytes.
     record_bytes: u16,
     pub(super) established: bool,
     peer_closed: bool,
     pub(super) server_name: Option<Box<str>>,
-    /// Until the handshake is done.
+    /// Only set until the handshake is done.
     checks: Option<Box<Checks>>,
 }
 
-/// What a certificate is looked at with that comes with a ticket.
+/// The data for checking a certificate that comes from a ticket.
 struct Checks {
     verifier: Arc<dyn ClientCertVerifier>,
     time: Arc<dyn TimeProvider>,
@@ -88,7 +88,8 @@ impl TlsConnection {
         })
     }
 
-    /// The certificate of a ticket was good when the ticket was given; it, or one of its CAs, may have expired since.
+    /// Checks the certificate of a resumed session again. It was valid when the ticket was given, but it or
+    /// one of its CAs may have expired since.
     fn check_resumed(&mut self) -> Result<(), TlsFailure> {
         let Some(checks) = self.checks.take() else { return Ok(()) };
         if self.rustls.handshake_kind() != Some(HandshakeKind::Resumed) {
@@ -106,7 +107,7 @@ impl TlsConnection {
         self.pending.capacity()
     }
 
-    /// Works on what is pending and on `cipher`, and keeps what is not whole.
+    /// Processes the pending bytes and `cipher`, and keeps what is incomplete.
     fn take(
         &mut self,
         cipher: &[u8],
@@ -131,7 +132,7 @@ impl TlsConnection {
         Ok(())
     }
 
-    /// Lets rustls work on `bytes` until it wants more, and says how many of them it is done with.
+    /// Lets rustls process `bytes` until it needs more. Returns how many bytes it has finished with.
     fn process(
         &mut self,
         bytes: &mut [u8],
@@ -155,10 +156,10 @@ impl TlsConnection {
                 Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => wants_more = true,
                 Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
                     self.peer_closed = true;
-                    // Whatever comes after it is not part of the session (RFC 8446, section 6.1).
+                    // Bytes after the close are not part of the session (RFC 8446, section 6.1).
                     return Ok(bytes.len());
                 }
-                // Early data is not accepted: it could be played again.
+                // Early data is not accepted, because it could be replayed.
                 Ok(_) => return Err(TlsFailure::Ended),
                 Err(error) => {
                     self.flush(&mut bytes[done + discard..], out);
@@ -172,8 +173,7 @@ impl TlsConnection {
         }
     }
 
-    /// Appends what rustls wants to say at the end: the alert. It must not be asked for more than that after a
-    /// failure.
+    /// Appends the last message of rustls, the alert. After a failure it must not be asked for anything else.
     fn flush(&mut self, bytes: &mut [u8], out: &mut Vec<u8>) {
         while self.rustls.wants_write() {
             let went_on = match self.rustls.process_tls_records(bytes).state {
@@ -210,8 +210,8 @@ impl TlsConnection {
         })?
     }
 
-    /// Calls `act` once rustls takes our bytes, which it does when the handshake is done. What is pending is shown
-    /// to it here too: it remembers where in there a message has begun, and looks.
+    /// Calls `act` if rustls can encrypt our bytes, which is the case after the handshake. The pending bytes
+    /// are passed to rustls here too, because it remembers where a message has begun in them, and reads them.
     fn with_traffic<R>(
         &mut self,
         out: &mut Vec<u8>,
@@ -241,7 +241,7 @@ fn encode(data: &mut EncodeTlsData<'_, ServerConnectionData>, out: &mut Vec<u8>)
     })
 }
 
-/// How many bytes rustls wants; none if more bytes don't help.
+/// How many bytes rustls needs. `None` if more bytes do not help.
 fn needed(error: EncryptError) -> Option<usize> {
     match error {
         EncryptError::InsufficientSize(size) => Some(size.required_size),
@@ -249,8 +249,8 @@ fn needed(error: EncryptError) -> Option<usize> {
     }
 }
 
-/// Appends what `write` puts into the space it is given: `guess` bytes, and as many as it asks for at the second
-/// try.
+/// Appends the bytes that `write` puts into the space it is given: `guess` bytes first, and at the second try
+/// as many as it asks for.
 fn append(
     out: &mut Vec<u8>,
     guess: usize,
@@ -273,6 +273,6 @@ fn append(
     Err(TlsFailure::KeysExhausted)
 }
 
-/// Header, explicit nonce (AES-GCM in TLS 1.2), type of content (TLS 1.3), tag: more than any suite needs.
+/// Header, explicit nonce (AES-GCM in TLS 1.2), content type (TLS 1.3), tag. No suite needs more.
 const RECORD_OVERHEAD_BYTES_MAX: usize = 5 + 8 + 1 + 16;
 const ALERT_BYTES_MAX: usize = 2 + RECORD_OVERHEAD_BYTES_MAX;

@@ -1,8 +1,9 @@
-//! A directory of CA certificates, as OpenSSL's `capath`.
+//! A directory of CA certificates, like OpenSSL's `capath`.
 //!
-//! OpenSSL looks there for names that are a hash (`openssl rehash` makes such links); here every file counts that has
-//! certificates in PEM form, by whatever name, and the same certificate counts once. What can't be used is passed over,
-//! as OpenSSL does: a directory of the system's has files of all kinds. It is named among the notices.
+//! OpenSSL only reads files there that are named by a hash (`openssl rehash` makes such links). midge reads
+//! every file that has certificates in PEM form, whatever its name, and counts the same certificate once.
+//! Files that can't be used are skipped, as in OpenSSL, because a system directory has files of all kinds.
+//! The notices name them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,12 +16,12 @@ use super::error::{LoadFailure, TlsError};
 use super::identity;
 use super::refusal::Refusal;
 
-/// What is in a directory.
+/// The content of a directory.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
-    /// Each once, in the order of the files' names.
+    /// The certificates, each once, in the order of the file names.
     pub(super) certificates: Vec<(PathBuf, CertificateDer<'static>)>,
-    /// What is passed over, and why: a line each.
+    /// The skipped files with the reasons, one per line.
     pub(super) passed_over: Vec<String>,
 }
 
@@ -28,7 +29,7 @@ impl Directory {
     /// Reads a directory.
     ///
     /// # Errors
-    /// If it can't be read, or no certificate is in it.
+    /// The directory can't be read, or has no certificate.
     pub(super) fn read(path: &Path) -> Result<Directory, TlsError> {
         let unreadable =
             |error: std::io::Error| TlsError::in_file(path, LoadFailure::Unreadable(error.to_string()));
@@ -64,5 +65,5 @@ impl Directory {
     }
 }
 
-/// More files are no directory of authorities.
+/// A directory with more files is not one of CA certificates.
 const FILES_MAX: usize = 10_000;

@@ -1,4 +1,4 @@
-//! What can be wrong with TLS: with our files when a listener is set up, or with a peer's bytes.
+//! The errors of TLS: those of midge's files when a listener is set up, and those of a peer's bytes.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,28 +7,28 @@ use rustls::{AlertDescription, InvalidMessage, PeerIncompatible, PeerMisbehaved}
 
 use super::refusal::Refusal;
 
-/// Why the TLS of a listener can't be set up. It names the file and what is wrong with it.
+/// Why the TLS of a listener can't be set up. It names the file and the problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsError {
-    /// The file that is to be mended; none when the settings contradict each other.
+    /// The file that must be corrected. `None` if the settings contradict each other.
     pub file: Option<PathBuf>,
-    /// What is wrong with it.
+    /// The problem.
     pub cause: LoadFailure,
 }
 
-/// What is wrong with one of the files of a TLS listener, or with its settings.
+/// The problem with a file of a TLS listener, or with its settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LoadFailure {
-    /// The system doesn't give the file to us, in its words.
+    /// The file can't be read. The words are the system's.
     #[error("can't be read: {0}")]
     Unreadable(String),
-    /// It has a PEM section that is damaged.
+    /// The file has a damaged PEM section.
     #[error("is damaged PEM: {0}")]
     DamagedPem(String),
-    /// It has no PEM section of the kind that is named here.
+    /// The file has no PEM section of this kind.
     #[error("has no {0} in PEM form")]
     NothingInIt(&'static str),
-    /// The private key needs a password.
+    /// The private key is encrypted with a password.
     #[error(
         "is protected by a password; midge takes keys without one (`openssl pkey -in … -out …` removes it)"
     )]
@@ -36,7 +36,7 @@ pub enum LoadFailure {
     /// The private key is of a kind that can't be used.
     #[error("has a private key of a kind that can't be used: {0}")]
     UnusableKey(String),
-    /// The private key belongs to another certificate than the first one of this file.
+    /// The private key does not belong to the first certificate of this file.
     #[error("does not fit the first certificate of {}", .0.display())]
     KeyOfAnotherCertificate(PathBuf),
     /// A certificate can't be read.
@@ -48,7 +48,7 @@ pub enum LoadFailure {
     /// Two settings contradict each other.
     #[error("{0}")]
     Settings(&'static str),
-    /// The TLS library refuses the whole.
+    /// The TLS library refuses the configuration as a whole.
     #[error("TLS can't be set up: {0}")]
     Library(String),
 }
@@ -78,32 +78,32 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
-/// Why a connection's TLS has ended other than by agreement. The connection is to be closed once what was
-/// appended to `out` has been sent.
+/// Why a connection's TLS has ended without a regular close. The connection must be closed after the bytes in
+/// `out` have been sent.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TlsFailure {
-    /// The first bytes are not of TLS. Nothing is answered: the peer would not understand it.
+    /// The first bytes are not TLS. There is no answer, because the peer would not understand it.
     NotTls(Spoken),
-    /// The handshake has taken more than [`super::HANDSHAKE_BYTES_MAX`] and is still not done.
+    /// The handshake has taken more than [`super::HANDSHAKE_BYTES_MAX`] and is not done.
     HandshakeTooLong,
-    /// More than [`super::PENDING_BYTES_MAX`] have come that are not a whole record or handshake message.
+    /// More than [`super::PENDING_BYTES_MAX`] have come without a complete record or handshake message.
     PendingTooLong,
-    /// The library refuses what the peer sent, or tells what the peer refuses.
+    /// The library refuses the peer's bytes, or reports that the peer has refused ours.
     Library(rustls::Error),
-    /// The keys of TLS 1.2 have encrypted as many records as is safe, and that version can't change them.
+    /// The TLS 1.2 keys have encrypted as many records as is safe. TLS 1.2 can't change keys.
     KeysExhausted,
     /// Nothing can be sent before the handshake is done.
     NotEstablished,
-    /// The connection has failed before, or has said that it sends no more.
+    /// The connection has failed before, or has announced that it sends no more.
     Ended,
 }
 
-/// What a peer speaks that doesn't speak TLS, as far as the first byte tells.
+/// The protocol of a peer that does not use TLS, as far as the first byte shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spoken {
-    /// A CONNECT packet: a client that is set up without TLS.
+    /// A CONNECT packet: the client is not configured for TLS.
     Mqtt,
-    /// A method's name.
+    /// The name of an HTTP method.
     Http,
     /// Anything else.
     Unknown,
@@ -137,7 +137,7 @@ impl From<rustls::Error> for TlsFailure {
     }
 }
 
-/// The library's words, but for what an operator meets often: those say what to look at.
+/// The words of the library, except for frequent errors: for these the words say what to check.
 fn explain(error: &rustls::Error, to: &mut fmt::Formatter<'_>) -> fmt::Result {
     use rustls::Error;
     let known = match error {
@@ -203,8 +203,8 @@ fn explain_alert(alert: AlertDescription, to: &mut fmt::Formatter<'_>) -> fmt::R
     write!(to, "the client refused us: {known}")
 }
 
-/// The library's name for something in words: `NoCipherSuitesInCommon` is "no cipher suites in common". What
-/// belongs to it is left out.
+/// Turns a name of the library into words: `NoCipherSuitesInCommon` becomes "no cipher suites in common". The
+/// fields of the value are left out.
 fn words(name: &impl fmt::Debug) -> String {
     let name = format!("{name:?}");
     let name = name.split(|at: char| !at.is_ascii_alphanumeric()).next().unwrap_or_default();

@@ -1,8 +1,8 @@
-//! The start of a connection, until the client's first message is whole.
+//! The start of a connection, until the client's first message is complete.
 //!
-//! Which of our configurations a client gets depends on what it offers there, so the message is read once by
-//! rustls' acceptor, for that alone, and then given to the connection as it came. A peer that connects and says
-//! nothing has no TLS state but this.
+//! That message decides which of the configurations a client gets. So rustls' acceptor reads the message
+//! once, only for this decision, and then the connection gets the same bytes. A peer that connects and sends
+//! nothing has no other TLS state.
 
 use std::sync::Arc;
 
@@ -17,14 +17,14 @@ use super::error::{Spoken, TlsFailure};
 pub(super) struct Hello {
     config: TlsConfig,
     acceptor: Acceptor,
-    /// What has come so far.
+    /// The bytes that have come so far.
     pub(super) bytes: Vec<u8>,
 }
 
-/// What the client's first message asks for.
+/// The result of the client's first message.
 pub(super) struct ChosenConfig {
     pub(super) config: Arc<ServerConfig>,
-    /// Bytes of content in a record that we send.
+    /// The content of a record that midge sends, in bytes.
     pub(super) record_bytes: usize,
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
     pub(super) server_name: Option<Box<str>>,
@@ -40,7 +40,8 @@ impl Hello {
         2 * self.bytes.capacity()
     }
 
-    /// Takes bytes; says what is asked for once the message is whole. All bytes are then in `self.bytes`.
+    /// Takes bytes. Returns the client's configuration when the message is complete. All bytes are then in
+    /// `self.bytes`.
     pub(super) fn read(
         &mut self,
         cipher: &[u8],
@@ -49,12 +50,12 @@ impl Hello {
         if let (true, Some(&first)) = (self.bytes.is_empty(), cipher.first()) {
             check_first_byte(first)?;
         }
-        // A second piece is rare, and no reason to keep room for more.
+        // A second part is rare, so no room is reserved for it.
         self.bytes.reserve_exact(cipher.len());
         self.bytes.extend_from_slice(cipher);
         let mut rest = cipher;
         while !rest.is_empty() {
-            // It takes no more than its limit on a message, and none is so long here.
+            // The acceptor stops at its own limit on a message. No valid message is that long.
             if self.acceptor.read_tls(&mut rest).map_err(|_| TlsFailure::HandshakeTooLong)? == 0 {
                 return Err(TlsFailure::HandshakeTooLong);
             }
@@ -85,7 +86,8 @@ impl Hello {
     }
 }
 
-/// A record of the handshake starts with its type. Whatever else comes is known at once, and said in words.
+/// A record of the handshake starts with its type. Any other first byte is refused at once, with a
+/// description.
 fn check_first_byte(first: u8) -> Result<(), TlsFailure> {
     match first {
         RECORD_OF_HANDSHAKE => Ok(()),
@@ -95,8 +97,8 @@ fn check_first_byte(first: u8) -> Result<(), TlsFailure> {
     }
 }
 
-/// Above this the first message is refused: anybody may send one. A client's chain of certificates comes later, or
-/// within a ticket of ours, which has room here.
+/// The longest first message, in bytes. Anyone may send one, so a longer one is refused. A client's
+/// certificate chain comes later, or is within a ticket of ours, for which there is room.
 const HELLO_BYTES_MAX: usize = 16 * 1024;
 
 const RECORD_OF_HANDSHAKE: u8 = 0x16;

@@ -1,8 +1,8 @@
-//! What a certificate says: whose it is, for which names, and how long.
+//! The content of a certificate: its subject, its names, and its validity.
 //!
-//! The subject is written as RFC 2253 wants it and as OpenSSL prints it with that option, since operators have
-//! access lists with such names from other brokers: the most specific part first, no space after a comma, bytes
-//! beyond ASCII as `\XX`.
+//! The subject is written in the form of RFC 2253, as OpenSSL prints it with that option, because operators
+//! have access lists with such names from other brokers: the most specific part first, no space after a
+//! comma, bytes beyond ASCII as `\XX`.
 
 use std::fmt::Write;
 
@@ -14,23 +14,23 @@ use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
-/// Who a client is by its certificate, which rustls has verified up to one of our CAs.
+/// The identity in a client's certificate, which rustls has verified up to one of our CAs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ClientIdentity {
-    /// The first common name of the subject; none if there is none, or if it has control characters in it.
+    /// The first common name of the subject. `None` if there is none, or if it has control characters.
     pub common_name: Option<String>,
     /// The subject in the form of RFC 2253, such as `CN=device-7,OU=Sensors,O=Example,C=DE`.
     pub subject: String,
-    /// Alternative names that are DNS names.
+    /// The DNS names among the alternative names.
     pub dns_names: Vec<String>,
-    /// Alternative names that are URIs.
+    /// The URIs among the alternative names.
     pub uris: Vec<String>,
-    /// Alternative names that are mail addresses.
+    /// The mail addresses among the alternative names.
     pub emails: Vec<String>,
 }
 
 impl ClientIdentity {
-    /// Reads a certificate; none if it can't be read, which rustls would not have let pass.
+    /// Reads a certificate. `None` if it can't be read; rustls would not have accepted it.
     pub(super) fn read(certificate: &CertificateDer<'_>) -> Option<ClientIdentity> {
         let certificate = parse(certificate).ok()?;
         let mut identity = ClientIdentity {
@@ -50,7 +50,7 @@ impl ClientIdentity {
     }
 }
 
-/// The DNS names that a certificate is for, in lower case.
+/// The DNS names of a certificate, in lower case.
 pub(super) fn dns_names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, String> {
     let certificate = parse(certificate)?;
     let names = alternative_names(&certificate).filter_map(|name| match name {
@@ -60,14 +60,14 @@ pub(super) fn dns_names(certificate: &CertificateDer<'_>) -> Result<Vec<String>,
     Ok(names.collect())
 }
 
-/// Whose a certificate is, and by whom: both as DER.
+/// The subject and the issuer of a certificate, both as DER.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CertificateNames {
     pub(super) subject: Vec<u8>,
     pub(super) issuer: Vec<u8>,
 }
 
-/// The names in a certificate.
+/// The subject and the issuer of a certificate.
 pub(super) fn names(certificate: &CertificateDer<'_>) -> Result<CertificateNames, String> {
     let certificate = parse(certificate)?;
     Ok(CertificateNames {
@@ -76,19 +76,20 @@ pub(super) fn names(certificate: &CertificateDer<'_>) -> Result<CertificateNames
     })
 }
 
-/// The public key of a certificate, as DER with its kind.
+/// The public key of a certificate with its algorithm, as DER.
 pub(super) fn public_key(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, String> {
     parse(certificate).map(|certificate| certificate.public_key().raw.to_vec())
 }
 
-/// From when until when a certificate is valid, in seconds since 1970.
+/// The start and the end of a certificate's validity, in seconds since 1970.
 pub(super) fn validity(certificate: &CertificateDer<'_>) -> Result<(i64, i64), String> {
     let certificate = parse(certificate)?;
     let validity = certificate.validity();
     Ok((validity.not_before.timestamp(), validity.not_after.timestamp()))
 }
 
-/// The same of a revocation list. One that doesn't say when the next comes is good for ever.
+/// The start and the end of a revocation list's validity. A list without a date for the next one does not
+/// expire.
 pub(super) fn crl_validity(list: &CertificateRevocationListDer<'_>) -> Result<(i64, i64), String> {
     let (_, list) = CertificateRevocationList::from_der(list).map_err(|_| NO_LIST.to_owned())?;
     let not_after = list.next_update().map_or(i64::MAX, |time| time.timestamp());
@@ -101,14 +102,15 @@ pub(super) fn subject_and_serial(certificate: &CertificateDer<'_>) -> Result<(St
     Ok((rfc2253(certificate.subject()), certificate.raw_serial_as_string()))
 }
 
-/// Who issues a revocation list.
+/// The issuer of a revocation list.
 pub(super) fn crl_issuer(list: &CertificateRevocationListDer<'_>) -> Result<String, String> {
     let (_, list) = CertificateRevocationList::from_der(list).map_err(|_| NO_LIST.to_owned())?;
     Ok(rfc2253(list.issuer()))
 }
 
-/// A name in a form in which two that differ only in case, blanks and type of string are the same (RFC 5280, section
-/// 7.1): a CA's name is not always written alike in its own certificate and in those that it issues.
+/// A normalized name: names that differ only in case, white space or string type become equal (RFC 5280,
+/// section 7.1). A CA's name is not always written the same way in its own certificate and in those that it
+/// issues.
 pub(super) fn canonical(name: &X509Name<'_>) -> Vec<u8> {
     let mut canonical = Vec::new();
     let mut put = |bytes: &[u8]| {
@@ -146,8 +148,8 @@ fn common_name(subject: &X509Name<'_>) -> Option<String> {
     text(subject.iter_common_name().next()?.attr_value()).filter(|name| is_user_name(name))
 }
 
-/// Can a common name be a user name? A name with a NUL in it reads as its beginning to programs that stop there, and
-/// no control character belongs into a user name.
+/// Whether a common name can be a user name. Programs that stop at a NUL would read only the beginning of the
+/// name, and a user name must not have control characters.
 pub(crate) fn is_user_name(name: &str) -> bool {
     !name.is_empty() && !name.chars().any(char::is_control)
 }
@@ -181,7 +183,7 @@ fn write_attribute(attribute: &AttributeTypeAndValue<'_>, to: &mut String) {
     }
 }
 
-/// RFC 2253, section 2.4.
+/// Escapes a value as in RFC 2253, section 2.4.
 fn write_escaped(value: &str, to: &mut String) {
     let last = value.len().saturating_sub(1);
     for (position, byte) in value.bytes().enumerate() {
@@ -200,7 +202,7 @@ fn escape(byte: u8, to: &mut String) {
     to.push(char::from(byte));
 }
 
-/// A value that is no text: `#` and its DER in hexadecimal.
+/// Writes a value that is not text: `#` and its DER in hexadecimal.
 fn write_der(value: &Any<'_>, to: &mut String) {
     to.push('#');
     let tag = u8::try_from(value.tag().0).unwrap_or(u8::MAX);
@@ -221,13 +223,13 @@ fn push(to: &mut String, what: std::fmt::Arguments<'_>) {
     to.write_fmt(what).expect("writing to a string does not fail");
 }
 
-/// A string of any of the types that a name may have (RFC 5280, section 4.1.2.4).
+/// The text of a string of any type that a name may have (RFC 5280, section 4.1.2.4).
 fn text(value: &Any<'_>) -> Option<String> {
     match value.tag() {
         Tag::Utf8String | Tag::PrintableString | Tag::Ia5String | Tag::NumericString | Tag::VisibleString => {
             std::str::from_utf8(value.data).ok().map(str::to_owned)
         }
-        // Everyone takes it for ISO 8859-1.
+        // All implementations read it as ISO 8859-1.
         Tag::T61String => Some(value.data.iter().map(|&byte| char::from(byte)).collect()),
         Tag::BmpString => {
             let (units, []) = value.data.as_chunks::<2>() else { return None };
@@ -245,7 +247,7 @@ fn text(value: &Any<'_>) -> Option<String> {
 
 pub(super) const NO_LIST: &str = "what is in it is no revocation list";
 
-/// The names that OpenSSL has for the parts of a subject.
+/// OpenSSL's names for the parts of a subject.
 const SHORT_NAMES: [(&str, &str); 22] = [
     ("2.5.4.3", "CN"),
     ("2.5.4.4", "SN"),

@@ -1,9 +1,10 @@
-//! From a client's certificate to a self-signed one in the operator's file, by the rules that OpenSSL has for it (and
-//! mosquitto by it), which take more than RFC 5280 does: a client's certificate may be of X.509 version 1, and it may
-//! be a CA's, or stand in the file itself.
+//! Finds the path from a client's certificate to a self-signed one in the operator's file, by the rules of
+//! OpenSSL, which mosquitto uses. They accept more than RFC 5280: a client's certificate may have X.509
+//! version 1, may be a CA's, or may be in the file itself.
 //!
-//! The rest is as there: signatures, dates, who may issue, for how long a path and for which purpose, and no critical
-//! extension that is not known. What names a CA may issue for (name constraints) is left to the caller.
+//! The other rules are the same: signatures, dates, who may issue certificates, how long a path may be, the
+//! purpose, and no unknown critical extension. The caller checks for which names a CA may issue certificates
+//! (name constraints).
 
 use std::cell::OnceCell;
 
@@ -15,7 +16,8 @@ use super::identity::{self, canonical};
 use super::refusal::Refusal;
 use super::signatures::{BadSignature, Signed};
 
-/// A certificate of the operator's file. It is read when its turn comes: the file may have many, and a path has few.
+/// A certificate of the operator's file. It is parsed when it is needed: the file may have many, and a path
+/// has few.
 pub(super) struct Trusted<'d> {
     /// See [`canonical`].
     subject: &'d [u8],
@@ -28,7 +30,7 @@ impl<'d> Trusted<'d> {
         Trusted { subject, certificate, read: OnceCell::new() }
     }
 
-    /// None can't be read of those that were loaded.
+    /// Parses the certificate. This does not fail for certificates that were loaded.
     fn read(&self) -> Option<&X509Certificate<'d>> {
         let read = || identity::parse(self.certificate).ok().map(Box::new);
         self.read.get_or_init(read).as_deref()
@@ -40,15 +42,15 @@ impl<'d> Trusted<'d> {
     }
 }
 
-/// Where a path may lead.
+/// A search for a path.
 pub(super) struct Search<'a, 'd> {
-    /// The operator's file.
+    /// The certificates of the operator's file.
     trusted: &'a [Trusted<'d>],
-    /// What the client has sent with its own.
+    /// The certificates that the client has sent with its own.
     shown: &'a [X509Certificate<'d>],
-    /// Seconds since 1970; none if dates don't count.
+    /// The time in seconds since 1970. `None` if dates are not checked.
     now: Option<i64>,
-    /// What else a whole path has to pass.
+    /// An additional check that a complete path must pass.
     accept: &'a dyn Fn(&[&X509Certificate<'_>]) -> Result<(), Refusal>,
     signatures_left: usize,
 }
@@ -64,12 +66,12 @@ impl<'a, 'd> Search<'a, 'd> {
     }
 
     /// # Errors
-    /// What is wrong with the path that came furthest.
+    /// The problem of the path that came furthest.
     pub(super) fn lead_up(mut self, own: &'a X509Certificate<'d>) -> Result<(), Refusal> {
         self.extend(&mut vec![own])
     }
 
-    /// Tries each issuer of the last certificate of `path`, those of the file first.
+    /// Tries each issuer of the last certificate in `path`, those of the file first.
     fn extend(&mut self, path: &mut Vec<&'a X509Certificate<'d>>) -> Result<(), Refusal> {
         let last = *path.last().expect("a path begins with the client's certificate");
         if is_self_issued(last)
@@ -112,9 +114,10 @@ impl<'a, 'd> Search<'a, 'd> {
         Err(found)
     }
 
-    /// Checks each certificate of a whole path for itself and for its place.
+    /// Checks each certificate of a complete path, by itself and for its place in the path.
     fn check(&self, path: &[&X509Certificate<'_>]) -> Result<(), Refusal> {
-        // Those between a certificate and the client's, but for a CA's that it has issued to itself.
+        // Counts the certificates between this one and the client's, without those that a CA has issued to
+        // itself.
         let mut between = 0;
         for (position, certificate) in path.iter().enumerate() {
             check_extensions(certificate)?;
@@ -142,7 +145,7 @@ fn is_self_issued(certificate: &X509Certificate<'_>) -> bool {
 }
 
 fn signed(certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>) -> Result<(), BadSignature> {
-    // It is told twice how it is signed, and only one of the two is signed itself.
+    // The signature algorithm is stated twice, and only one of the statements is signed.
     if certificate.signature_algorithm != certificate.tbs_certificate.signature {
         return Err(BadSignature::Wrong);
     }
@@ -160,7 +163,7 @@ fn check_dates(certificate: &X509Certificate<'_>, now: i64) -> Result<(), Refusa
     Ok(())
 }
 
-/// Nothing that must be heeded is passed over, and nothing is there that can't be read.
+/// Refuses unknown critical extensions, and extensions that can't be read.
 fn check_extensions(certificate: &X509Certificate<'_>) -> Result<(), Refusal> {
     for extension in certificate.iter_extensions() {
         let heeded = match extension.parsed_extension() {
@@ -171,9 +174,9 @@ fn check_extensions(certificate: &X509Certificate<'_>) -> Result<(), Refusal> {
             | ParsedExtension::NameConstraints(_)
             | ParsedExtension::ExtendedKeyUsage(_)
             | ParsedExtension::NSCertType(_)
-            // Where lists are needed, it is they that tell.
+            // If lists are needed, they decide.
             | ParsedExtension::CRLDistributionPoints(_)
-            // No policy is asked for, so any will do.
+            // No policy is required, so any policy is accepted.
             | ParsedExtension::CertificatePolicies(_)
             | ParsedExtension::PolicyMappings(_)
             | ParsedExtension::PolicyConstraints(_)
@@ -187,7 +190,8 @@ fn check_extensions(certificate: &X509Certificate<'_>) -> Result<(), Refusal> {
     certificate.extensions_map().map_or(Err(Refusal::Unreadable), |_| Ok(()))
 }
 
-/// One that names purposes must name this one, a CA's too.
+/// If a certificate names purposes, client authentication must be one of them. This also holds for a CA's
+/// certificate.
 fn check_purpose(certificate: &X509Certificate<'_>) -> Result<(), Refusal> {
     match certificate.extended_key_usage() {
         Ok(Some(usage)) if !usage.value.client_auth => Err(Refusal::WrongPurpose),
@@ -218,7 +222,7 @@ fn check_authority(certificate: &X509Certificate<'_>, between: usize) -> Result<
                 return Err(Refusal::PathTooLong);
             }
         }
-        // Those from before there was such a constraint.
+        // This accepts certificates from before that constraint existed.
         None if is_version_1 && is_self_issued(certificate) => {}
         None if usage == Some(true) => {}
         None if netscape_types(certificate).is_some_and(|types| types.ssl_ca) => {}
@@ -232,7 +236,8 @@ struct NetscapeTypes {
     ssl_ca: bool,
 }
 
-/// What a certificate is for, as it was said before RFC 5280: `openssl.cnf` long had a line for it.
+/// The purpose of a certificate in the form from before RFC 5280. `openssl.cnf` had a line for it for a long
+/// time.
 fn netscape_types(certificate: &X509Certificate<'_>) -> Option<NetscapeTypes> {
     certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
         ParsedExtension::NSCertType(types) => {
@@ -242,7 +247,8 @@ fn netscape_types(certificate: &X509Certificate<'_>) -> Option<NetscapeTypes> {
     })
 }
 
-/// Certificates in a path at most.
+/// The largest number of certificates in a path.
 const PATH_MAX: usize = 10;
-/// Signatures that one client may have verified: certificates with one name that issue each other are many paths.
+/// The largest number of signatures that are verified for one client. Certificates with the same name that
+/// issue each other form many paths.
 const SIGNATURES_MAX: usize = 100;

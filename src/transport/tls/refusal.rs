@@ -1,4 +1,4 @@
-//! Why a client's certificate does not count, in the words of the log, and which alert its client gets.
+//! Why a client's certificate is refused, in the words of the log, and the alert that its client gets.
 
 use std::sync::Arc;
 
@@ -6,22 +6,22 @@ use rustls::{CertificateError, Error, OtherError};
 
 use super::signatures::SignatureKind;
 
-/// What is wrong with a client's certificate or with what leads from it to its CA.
+/// The problem with a client's certificate or with the certificates that lead from it to its CA.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
-    /// Nothing leads from it to a certificate of client_ca.
+    /// No path leads from the certificate to one of client_ca.
     #[error("is not issued by a CA of client_ca")]
     UnknownIssuer,
-    /// Its CA is there by its name, and has not signed it.
+    /// client_ca has a certificate with the name of its CA, but that CA has not signed it.
     #[error("names a CA of client_ca that has not signed it")]
     BadSignature,
-    /// It, or one on the way to the CA, is signed in a way that can't be verified.
+    /// It, or one between it and the CA, has a signature that can't be verified.
     #[error("can't be verified, or one on the way to its CA: it is signed by {0}")]
     Unsupported(SignatureKind),
-    /// It has expired, or one on the way to the CA has.
+    /// It, or one between it and the CA, has expired.
     #[error("has expired")]
     Expired,
-    /// It is not valid yet, or one on the way to the CA is not.
+    /// It, or one between it and the CA, is not valid yet.
     #[error("is not valid yet")]
     NotValidYet,
     /// Its CA has expired or is not valid yet.
@@ -30,7 +30,7 @@ pub(super) enum Refusal {
     /// It is on a revocation list.
     #[error("is revoked")]
     Revoked,
-    /// There is no revocation list of an issuer that needs one.
+    /// An issuer that needs a revocation list has none.
     #[error("has an issuer for which there is no revocation list")]
     NoRevocationList,
     /// The revocation list has expired.
@@ -42,28 +42,28 @@ pub(super) enum Refusal {
     /// Its issuer may not sign revocation lists.
     #[error("can't be checked: its CA may not sign revocation lists")]
     MayNotSignLists,
-    /// It, or one on the way to the CA, says that it is for something else.
+    /// It, or one between it and the CA, is for another purpose.
     #[error("is not for the authentication of clients")]
     WrongPurpose,
-    /// What has issued it is no CA.
+    /// Its issuer is not a CA.
     #[error("is issued by a certificate that is no CA's")]
     IssuerIsNoCa,
     /// There are more certificates between it and the CA than one of them allows.
     #[error("has more CAs above it than one of them allows")]
     PathTooLong,
-    /// It has an extension that must be heeded and is not known.
+    /// It has an unknown critical extension.
     #[error("or one on the way to its CA has the critical extension {0}, which is not known")]
     UnknownExtension(String),
-    /// What it has signed in the handshake is not signed with its key.
+    /// The handshake is not signed with its key.
     #[error("is not the sender's: the handshake is signed with another key")]
     BadHandshake,
-    /// Its key, in words, does not fit the scheme by which it has signed.
+    /// Its key does not fit the signature scheme of the handshake. The words describe the key.
     #[error("has a key of the kind {0}, with which clients can't sign here")]
     KeyOfOtherScheme(String),
-    /// It is of X.509 version 1, and the rules in force are the standard's.
+    /// It has X.509 version 1, and the standard's rules apply.
     #[error("is of X.509 version 1; version 3 is needed, or tls_client_certificate_rules = \"openssl\"")]
     Version1,
-    /// It is a CA's certificate, and the rules in force are the standard's.
+    /// It is a CA's certificate, and the standard's rules apply.
     #[error(
         "is a CA's (CA:TRUE), as self-signed ones of devices often are; \
          tls_client_certificate_rules = \"openssl\" takes them"
@@ -72,13 +72,13 @@ pub(super) enum Refusal {
     /// It can't be read.
     #[error("can't be read")]
     Unreadable,
-    /// What the library says, in its words.
+    /// Another error of the library, in its words.
     #[error("is refused: {0}")]
     Library(String),
 }
 
 impl From<Refusal> for Error {
-    /// What rustls has an alert for goes by its name for it.
+    /// Uses rustls' own variants for the cases that rustls has an alert for.
     fn from(refusal: Refusal) -> Error {
         Error::InvalidCertificate(match refusal {
             Refusal::UnknownIssuer => CertificateError::UnknownIssuer,
@@ -95,7 +95,7 @@ impl From<Refusal> for Error {
     }
 }
 
-/// The way back, for the log.
+/// The reverse conversion, for the log.
 impl From<&CertificateError> for Refusal {
     fn from(error: &CertificateError) -> Refusal {
         match error {
@@ -122,7 +122,7 @@ impl From<&CertificateError> for Refusal {
     }
 }
 
-/// What the library says of a path.
+/// Converts the library's errors about a path.
 impl From<webpki::Error> for Refusal {
     fn from(error: webpki::Error) -> Refusal {
         use webpki::Error;

@@ -1,8 +1,8 @@
-//! Lists of revoked certificates (RFC 5280, section 5), of version 1 and 2 alike: OpenSSL makes version 1 unless its
-//! configuration says otherwise, and mosquitto takes it.
+//! Lists of revoked certificates (RFC 5280, section 5), of versions 1 and 2. OpenSSL makes version 1 unless
+//! its configuration says otherwise, and mosquitto accepts it.
 //!
-//! A list counts for a certificate if it has the issuer's name, the issuer has signed it, and it is about
-//! certificates of that kind. Of several the current one counts, and of those the newest.
+//! A list applies to a certificate if it has the issuer's name, is signed by the issuer, and covers
+//! certificates of that kind. If there are several, a current one is used, and the newest of those.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -23,27 +23,28 @@ use super::signatures::Signed;
 pub(super) struct Revocations {
     lists: Vec<List>,
     scope: RevocationScope,
-    /// Whether a list that has expired counts no more.
+    /// Whether an expired list is refused.
     counts_dates: bool,
 }
 
 struct List {
     der: CertificateRevocationListDer<'static>,
-    /// See [`canonical`].
+    /// The issuer's name. See [`canonical`].
     issuer: Vec<u8>,
     /// Seconds since 1970.
     this_update: i64,
-    /// Seconds since 1970; for ever if it does not say.
+    /// Seconds since 1970. It is the far future if the list does not say.
     next_update: i64,
     revoked: Serials,
     about: About,
-    /// The places that it is from, as names in DER; if it tells, only certificates that name one of them count.
+    /// The distribution points of the list, as names in DER. If there are any, the list only covers
+    /// certificates that name one of them.
     points: Option<Vec<String>>,
-    /// A key that was found to have signed it: a long list is hashed once.
+    /// A key whose signature on the list was verified. It avoids hashing a long list again.
     signed_by: OnceLock<Vec<u8>>,
 }
 
-/// Which certificates a list is about.
+/// The kind of certificates that a list covers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum About {
     All,
@@ -51,11 +52,11 @@ enum About {
     Authorities,
 }
 
-/// Serial numbers in order, without a memory allocation for each.
+/// Sorted serial numbers, without an allocation for each.
 #[derive(Default)]
 struct Serials {
     bytes: Vec<u8>,
-    /// Start and length.
+    /// The start and the length of each serial number.
     places: Vec<(u32, u8)>,
 }
 
@@ -75,11 +76,12 @@ impl Revocations {
     pub(super) fn check(&self, path: &[&X509Certificate<'_>], now: i64) -> Result<(), Refusal> {
         let looked_up = match self.scope {
             RevocationScope::Client => 1,
-            // The CA at the end is trusted by its place in client_ca; if it is the client's own, it is looked up.
+            // The last CA is trusted because it is in client_ca. Only if it is the client's own certificate,
+            // it is looked up.
             RevocationScope::Chain => path.len().saturating_sub(1).max(1),
         };
         for (position, certificate) in path.iter().enumerate().take(looked_up) {
-            // One that stands alone has issued itself.
+            // A certificate that stands alone has issued itself.
             let issuer = path.get(position + 1).unwrap_or(certificate);
             self.look_up(certificate, issuer, now)?;
         }
@@ -120,7 +122,8 @@ impl List {
         let (_, parsed) = CertificateRevocationList::from_der(&der).map_err(|_| NO_LIST.to_owned())?;
         let mut revoked = Serials::default();
         for entry in parsed.iter_revoked_certificates() {
-            // Such as the issuer's name in a list that others' certificates are in: then a serial number says nothing.
+            // Such an extension can name another issuer, in a list for several issuers. A serial number alone
+            // then means nothing.
             if let Some(extension) = entry.iter_extensions().find(|extension| extension.critical) {
                 return Err(format!("an entry has the critical extension {}", extension.oid.to_id_string()));
             }
@@ -197,14 +200,14 @@ impl List {
         }
         let signed = Signed::read(&self.der).is_some_and(|signed| signed.verify(key).is_ok());
         if signed {
-            // Another thread's is as good.
+            // If another thread has set it first, that key is just as good.
             let _ = self.signed_by.set(key.to_vec());
         }
         signed
     }
 }
 
-/// The names of a place where a list is to be had, in a form that can be compared.
+/// The names of a distribution point, in a form that can be compared.
 fn names(point: &DistributionPointName<'_>) -> Vec<String> {
     match point {
         DistributionPointName::FullName(names) => names.iter().map(|name| format!("{name:?}")).collect(),

@@ -1,7 +1,7 @@
-//! Signatures of certificates, of revocation lists and of clients in the handshake: ring's algorithms, and what ring
-//! lacks of ECDSA, which is the curve P-521, and SHA-512 with P-256 and P-384.
+//! Verifies the signatures of certificates, of revocation lists and of clients in the handshake. It uses
+//! ring's algorithms, and adds the ECDSA that ring lacks: the curve P-521, and SHA-512 with P-256 and P-384.
 //!
-//! Only public values are worked on here: nothing in this file signs.
+//! This file only works with public values and signs nothing.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -16,11 +16,12 @@ use rustls::pki_types::{
 };
 use x509_parser::asn1_rs::{Any, Class, FromDer, Oid, Tag};
 
-/// All that can be verified, and what clients are told of it: P-521 last.
+/// All supported algorithms, in the order in which clients are told of them. P-521 is last.
 pub(super) static ALGORITHMS: LazyLock<WebPkiSupportedAlgorithms> = LazyLock::new(|| {
     let ring = default_provider().signature_verification_algorithms;
     let all = [ring.all, OURS].concat();
-    // TLS 1.3 ties a scheme to its curve, which comes first; TLS 1.2 takes any curve with the scheme's hash.
+    // TLS 1.3 ties a scheme to its curve, so the matching curve comes first. TLS 1.2 allows any curve with
+    // the scheme's hash.
     let with_ours = |(scheme, algorithms): &(SignatureScheme, &'static [&'static dyn Algorithm])| {
         let further: &[&dyn Algorithm] = match scheme {
             SignatureScheme::ECDSA_NISTP256_SHA256 => &[&P521_SHA256],
@@ -98,8 +99,9 @@ impl Algorithm for Ecdsa {
                 p384::ecdsa::VerifyingKey::from_sec1_bytes(key)?.verify_prehash(hash.as_ref(), &signature)
             }),
             Curve::P521 => p521::ecdsa::DerSignature::try_from(signature).and_then(|signature| {
-                // The number that a hash stands for stays the same with zeros before it (FIPS 186-5, section 6.4);
-                // the library takes no hash that is less than half as long as the field.
+                // Leading zeros do not change the number that a hash stands for (FIPS 186-5, section 6.4).
+                // They are needed because the library refuses hashes that are less than half as long as the
+                // field.
                 let mut padded = [0; P521_FIELD_BYTES];
                 let hash = hash.as_ref();
                 padded[P521_FIELD_BYTES - hash.len()..].copy_from_slice(hash);
@@ -112,16 +114,16 @@ impl Algorithm for Ecdsa {
 
 const P521_FIELD_BYTES: usize = 66;
 
-/// Why a signature does not count.
+/// Why a signature is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum BadSignature {
-    /// It is not of that key, or can't be read.
+    /// It is not from that key, or can't be read.
     Wrong,
-    /// What can't be verified.
+    /// Its kind can't be verified.
     Unsupported(SignatureKind),
 }
 
-/// How something was signed, and with which kind of key, in words.
+/// The signature algorithm and the kind of key, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SignatureKind {
     pub(super) signature: String,
@@ -134,7 +136,7 @@ impl fmt::Display for SignatureKind {
     }
 }
 
-/// A certificate or a revocation list as its issuer has signed it.
+/// A signed certificate or revocation list.
 pub(super) struct Signed<'a> {
     message: &'a [u8],
     algorithm: &'a [u8],
@@ -142,7 +144,7 @@ pub(super) struct Signed<'a> {
 }
 
 impl<'a> Signed<'a> {
-    /// Takes the DER apart: what is signed, how, and the signature.
+    /// Splits the DER into the signed part, the algorithm and the signature.
     pub(super) fn read(der: &'a [u8]) -> Option<Signed<'a>> {
         let (&[], whole) = element(der, Tag::Sequence)? else { return None };
         let (rest, _) = element(whole, Tag::Sequence)?;
@@ -151,7 +153,7 @@ impl<'a> Signed<'a> {
         Some(Signed { message, algorithm, signature })
     }
 
-    /// Is it signed with this key, a SubjectPublicKeyInfo?
+    /// Verifies the signature with this key, a SubjectPublicKeyInfo.
     pub(super) fn verify(&self, key: &[u8]) -> Result<(), BadSignature> {
         let (algorithm, bits) = public_key(key).ok_or(BadSignature::Wrong)?;
         let fits = |known: &&&dyn Algorithm| {
@@ -170,19 +172,19 @@ impl<'a> Signed<'a> {
     }
 }
 
-/// Of a SubjectPublicKeyInfo the content of its algorithm, and the key.
+/// The content of the algorithm and the key of a SubjectPublicKeyInfo.
 pub(super) fn public_key(key: &[u8]) -> Option<(&[u8], &[u8])> {
     let (_, whole) = element(key, Tag::Sequence)?;
     algorithm_and_bits(whole)
 }
 
-/// What comes after an element of this kind, and its content.
+/// The bytes after an element of this kind, and its content.
 fn element(der: &[u8], tag: Tag) -> Option<(&[u8], &[u8])> {
     let (rest, any) = Any::from_der(der).ok()?;
     (any.class() == Class::Universal && any.tag() == tag).then_some((rest, any.data))
 }
 
-/// An AlgorithmIdentifier, without its header, and the BIT STRING behind it.
+/// An AlgorithmIdentifier without its header, and the BIT STRING after it.
 fn algorithm_and_bits(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (rest, algorithm) = element(der, Tag::Sequence)?;
     let (&[], bits) = element(rest, Tag::BitString)? else { return None };
@@ -198,7 +200,7 @@ fn describe_signature(algorithm: &[u8]) -> String {
     name_of(&SIGNATURES, &oid)
 }
 
-/// A SubjectPublicKeyInfo in words, with the curve where it has one.
+/// A SubjectPublicKeyInfo in words, with its curve if it has one.
 pub(super) fn describe_key(key: &[u8]) -> String {
     let Some((algorithm, bits)) = public_key(key) else { return "that can't be read".to_owned() };
     let Ok((parameters, oid)) = Oid::from_der(algorithm) else { return "that can't be read".to_owned() };

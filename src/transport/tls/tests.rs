@@ -1,4 +1,4 @@
-//! TLS against a client of rustls in memory, with certificates made in the test.
+//! TLS with a rustls client in memory. The tests make their own certificates.
 
 #![allow(clippy::disallowed_methods, reason = "certificates are read from files")]
 

@@ -1,5 +1,5 @@
-//! From when until when the certificates and revocation lists of a listener are good, and what an operator is told of
-//! it. Pure: the time is an argument.
+//! The validity of a listener's certificates and revocation lists, and the notices for the operator. The time
+//! is an argument.
 
 use std::path::{Path, PathBuf};
 
@@ -9,31 +9,31 @@ use x509_parser::time::ASN1Time;
 use super::error::{LoadFailure, TlsError};
 use super::identity;
 
-/// So many days before it ends, a certificate or a revocation list is told of.
+/// How many days before its end an operator is told of a certificate or a revocation list.
 pub const EXPIRY_NOTICE_DAYS: i64 = 14;
 const SECONDS_PER_DAY: i64 = 86_400;
 
-/// What a certificate or a revocation list is there for.
+/// The purpose of a certificate or a revocation list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// It is ours, and the first of its file.
+    /// A certificate of midge, the first of its file.
     Own,
-    /// It leads from ours to its CA.
+    /// A certificate between ours and its CA.
     Chain,
-    /// It issues the certificates of clients.
+    /// A CA that issues client certificates.
     ClientCa,
-    /// It says which certificates of clients are revoked.
+    /// A list of revoked client certificates.
     RevocationList,
 }
 
-/// A certificate or a revocation list, and until when it is good.
+/// A certificate or a revocation list, and its validity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Validity {
     file: PathBuf,
     role: Role,
-    /// In the form of RFC 2253; of a list its issuer.
+    /// The subject in the form of RFC 2253. For a list it is the issuer.
     subject: String,
-    /// In hexadecimal; of a list none.
+    /// The serial number in hexadecimal. Empty for a list.
     serial: String,
     /// Seconds since 1970.
     pub(super) not_before: i64,
@@ -64,12 +64,12 @@ impl Validity {
         Ok(Validity { file, role: Role::RevocationList, subject, serial, not_before, not_after })
     }
 
-    /// Is it good at `now` (seconds since 1970)?
+    /// Whether it is valid at `now` (seconds since 1970).
     pub(super) fn holds(&self, now: i64) -> bool {
         (self.not_before..=self.not_after).contains(&now)
     }
 
-    /// What an operator should know of it at `now`; nothing while all is well.
+    /// The notice for the operator at `now`. `None` if it is valid and does not expire soon.
     pub(super) fn notice(&self, now: i64) -> Option<String> {
         let what = self.named();
         let ends = date(self.not_after);
@@ -84,7 +84,7 @@ impl Validity {
         }
     }
 
-    /// What it is and how long it is good, for the log; only of our own certificates.
+    /// A description with the expiry date, for the log. Only for certificates of midge.
     pub(super) fn loaded(&self) -> Option<String> {
         (self.role == Role::Own).then(|| {
             let Validity { file, subject, serial, not_after, .. } = self;
@@ -107,7 +107,7 @@ impl Validity {
         format!("{}: the {what} {subject} (serial {serial})", file.display())
     }
 
-    /// What follows from it while it is not valid.
+    /// The consequence while it is not valid.
     fn cost(&self) -> &'static str {
         match self.role {
             Role::Own | Role::Chain => "; clients that look at the date do not connect",
@@ -119,7 +119,7 @@ impl Validity {
     }
 }
 
-/// `2027-01-31 23:59 UTC`; a list that never ends has a date far away.
+/// The date as `2027-01-31 23:59 UTC`.
 fn date(seconds: i64) -> String {
     let Ok(time) = ASN1Time::from_timestamp(seconds) else { return "no day".to_owned() };
     let time = time.to_datetime();

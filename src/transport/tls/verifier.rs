@@ -1,7 +1,8 @@
-//! Certificates of clients: which of them count.
+//! Verifies client certificates.
 //!
-//! By the rules of RFC 5280 a path is looked for by the library that rustls brings (webpki), and its anchor's dates
-//! and the revocation lists are checked here; by those of OpenSSL the path is looked for here too ([`path`]).
+//! With the rules of RFC 5280, the library of rustls (webpki) finds the path, and this file checks the dates
+//! of its anchor and the revocation lists. With the rules of OpenSSL, this crate finds the path too
+//! ([`path`]).
 
 use std::cell::RefCell;
 use std::fmt;
@@ -25,27 +26,27 @@ use super::revocation::Revocations;
 use super::signatures::{ALGORITHMS, BadSignature, Signed, describe_key, public_key};
 use super::validity::Validity;
 
-/// A certificate of the operator's file, and when it is valid.
+/// A certificate of the operator's file, and its validity.
 pub(super) type Anchor = (Validity, CertificateDer<'static>);
 
-/// Verifies clients' certificates and what they sign with them.
+/// Verifies clients' certificates and the signatures made with them.
 pub(super) struct Verifier {
     pub(super) rules: CertificateRules,
-    /// Whether certificates must be valid at the time. If not, they are looked at as of a moment at which all of the
-    /// client's are; where there is none, as of now.
+    /// Whether certificates must be valid at the current time. If not, they are checked at the nearest time
+    /// at which all of the client's certificates are valid, or at the current time if there is none.
     pub(super) counts_dates: bool,
     pub(super) is_optional: bool,
     pub(super) revocations: Option<Revocations>,
     anchors: Vec<Anchor>,
-    /// One for each of `anchors`.
+    /// The trust anchor for each of `anchors`.
     roots: Vec<TrustAnchor<'static>>,
     subjects: Vec<DistinguishedName>,
-    /// The same in canonical form.
+    /// The same names in canonical form.
     names: Vec<Vec<u8>>,
 }
 
 impl Verifier {
-    /// `file` has the `anchors`, and is for errors.
+    /// `file` has the `anchors`. It is for errors.
     pub(super) fn new(file: &Path, anchors: Vec<Anchor>) -> Result<Verifier, TlsError> {
         let root = |(_, certificate): &Anchor| {
             webpki::anchor_from_trusted_cert(certificate).map(|anchor| anchor.to_owned()).map_err(|error| {
@@ -74,7 +75,7 @@ impl Verifier {
         })
     }
 
-    /// Clients are told the names of the first so many anchors only.
+    /// Limits the names of anchors that clients are told to the first `count`.
     pub(super) fn announce(&mut self, count: usize) {
         self.subjects.truncate(count);
     }
@@ -106,7 +107,7 @@ impl Verifier {
         let check = |path: &VerifiedPath<'_>| {
             self.check_path(path, moment).map_err(|refusal| {
                 refused.replace(Some(refusal));
-                // Any will do: the search goes on, and the refusal is told from the cell.
+                // Any error will do: the search continues, and the refusal comes from the cell.
                 webpki::Error::UnknownIssuer
             })
         };
@@ -127,10 +128,10 @@ impl Verifier {
         }
     }
 
-    /// What webpki does not look at: the dates of the CA at the end, and revocation lists.
+    /// Checks what webpki does not check: the dates of the CA at the end, and revocation lists.
     fn check_path(&self, path: &VerifiedPath<'_>, now: UnixTime) -> Result<(), Refusal> {
         let now = seconds(now);
-        // A CA that was renewed with its key is there twice.
+        // A CA that was renewed with the same key is there twice.
         let mut anchors = self.anchors.iter().zip(&self.roots).filter(|(_, root)| *root == path.anchor());
         let is_valid = |validity: &Validity| !self.counts_dates || validity.holds(now);
         let Some(((_, anchor), _)) = anchors.find(|((validity, _), _)| is_valid(validity)) else {
@@ -172,7 +173,7 @@ impl Verifier {
         Search::new(&trusted, &shown, dates, &accept).lead_up(&client)
     }
 
-    /// If the library can't verify a signature: which kind it is, as far as can be told.
+    /// If the library can't verify a signature, the kind of signature, as far as it is known.
     fn unsupported(
         &self,
         error: &webpki::Error,
@@ -214,7 +215,7 @@ fn seconds(time: UnixTime) -> i64 {
     i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// The moment nearest to `now` at which all of them are valid.
+/// The time nearest to `now` at which all certificates are valid.
 fn common_moment(
     own: &CertificateDer<'_>,
     further: &[CertificateDer<'_>],
@@ -222,7 +223,7 @@ fn common_moment(
 ) -> Option<UnixTime> {
     let (mut from, mut until) = (i64::MIN, i64::MAX);
     for certificate in std::iter::once(own).chain(further) {
-        // What can't be read is refused by the library, in its words.
+        // The library refuses certificates that can't be read, in its own words.
         let (not_before, not_after) = identity::validity(certificate).ok()?;
         (from, until) = (from.max(not_before), until.min(not_after));
     }
@@ -254,7 +255,7 @@ impl ClientCertVerifier for Verifier {
         &self.subjects
     }
 
-    /// Any curve goes with the hash of the scheme (RFC 5246, section 7.4.1.4.1).
+    /// Any curve may be used with the hash of the scheme (RFC 5246, section 7.4.1.4.1).
     fn verify_tls12_signature(
         &self,
         message: &[u8],
@@ -264,7 +265,7 @@ impl ClientCertVerifier for Verifier {
         verify_signature(message, certificate, signed, usize::MAX)
     }
 
-    /// A scheme has one curve, which the list of algorithms has first (RFC 8446, section 4.2.3).
+    /// A scheme has one curve, which is first in the list of algorithms (RFC 8446, section 4.2.3).
     fn verify_tls13_signature(
         &self,
         message: &[u8],
@@ -288,7 +289,8 @@ impl ClientCertVerifier for Verifier {
     }
 }
 
-/// rustls' own function reads certificates of version 3 only. `count_max` of the algorithms of a scheme are tried.
+/// Verifies a signature. rustls' own function only reads certificates of version 3. At most `count_max`
+/// algorithms of a scheme are tried.
 fn verify_signature(
     message: &[u8],
     certificate: &CertificateDer<'_>,

@@ -1,38 +1,39 @@
-//! One frame of RFC 6455 as a server sees it: the rules of its header, its mask, and the body of a Close.
+//! One frame of RFC 6455 as a server sees it: the rules for its header, its mask, and the body of a Close.
 //!
-//! Parsing and formatting headers is tungstenite's; what a client may send to this server is decided here.
+//! tungstenite parses and formats headers. This file decides what a client may send.
 
 use std::io::Cursor;
 
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
-/// Largest payload of a control frame in bytes.
+/// The largest payload of a control frame, in bytes.
 const CONTROL_BYTES_MAX: u64 = 125;
 
-/// Most bytes that are kept of a frame that is not whole: the longest header and a control frame's payload.
+/// The largest number of bytes of an incomplete frame that are kept: the longest header and a control frame's
+/// payload.
 pub(super) const FRAME_UNIT_BYTES_MAX: usize = 14 + CONTROL_BYTES_MAX as usize;
 
-/// A header that keeps the rules.
+/// A valid header.
 #[derive(Debug)]
 pub(super) struct CheckedHeader {
     pub(super) kind: FrameKind,
     pub(super) mask: [u8; 4],
-    /// Bytes of the payload; at most 125 of a control frame.
+    /// The payload in bytes, at most 125 for a control frame.
     pub(super) len: u64,
 }
 
-/// What a frame is for.
+/// The purpose of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FrameKind {
-    /// MQTT bytes; `last` when no continuation follows.
+    /// MQTT bytes. `last` if no continuation follows.
     Data {
         last: bool,
     },
     Control(Control),
 }
 
-/// A rule that the peer broke: the code of the Close, and the words for the log.
+/// A broken rule: the code of the Close, and the words for the log.
 #[derive(Debug)]
 pub(super) struct FrameError {
     pub(super) code: CloseCode,
@@ -45,8 +46,8 @@ impl FrameError {
     }
 }
 
-/// The header at the beginning of `bytes` and what is behind it, or None when it is not whole. `fragmented` says
-/// that a message waits for its continuation.
+/// The header at the beginning of `bytes` and the bytes after it. `None` if it is not complete. `fragmented`:
+/// a message waits for its continuation.
 pub(super) fn parse_header(
     bytes: &[u8],
     fragmented: bool,
@@ -98,13 +99,13 @@ fn check_header(header: &FrameHeader, len: u64, fragmented: bool) -> Result<Fram
     }
 }
 
-/// Appends the header of a final frame of ours.
+/// Appends the header of a final frame to send.
 pub(super) fn write_header(opcode: OpCode, len: usize, out: &mut Vec<u8>) {
     let header = FrameHeader { opcode, ..FrameHeader::default() };
     header.format(len as u64, out).expect("writing to a Vec does not fail");
 }
 
-/// Appends `bytes` without their mask, whose first byte belongs to the first of them.
+/// Appends `bytes` without their mask. The first byte of the mask belongs to the first of them.
 pub(super) fn unmask_into(bytes: &[u8], mask: [u8; 4], out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(bytes);

@@ -1,4 +1,4 @@
-//! Conversations with a client, at every place they can be cut.
+//! Conversations with a client, split at every possible place.
 
 mod client;
 mod frames;
@@ -9,7 +9,7 @@ use crate::base::Random;
 
 const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
-/// How many mutated conversations are tried; the fuzz target of the same name tries more.
+/// The number of mutated conversations. The fuzz target of the same name tries more.
 const MUTATIONS: usize = 20_000;
 
 /// The request in section 1.2 of RFC 6455, for MQTT.
@@ -42,7 +42,7 @@ fn lines(lines: &[&str]) -> Vec<u8> {
     (lines.join("\r\n") + "\r\n\r\n").into_bytes()
 }
 
-/// The request with the line that begins like `line` replaced by it.
+/// The request in which `line` replaces the line of the same name.
 fn with(line: &str) -> Vec<u8> {
     let name = line.split_once(':').expect("a header line").0;
     let replaced = LINES.map(|old| if old.starts_with(name) { line } else { old });
@@ -50,7 +50,7 @@ fn with(line: &str) -> Vec<u8> {
     lines(&replaced)
 }
 
-/// The request without the header.
+/// The request without this header.
 fn without(name: &str) -> Vec<u8> {
     let left: Vec<&str> = LINES.into_iter().filter(|line| !line.starts_with(name)).collect();
     assert_eq!(left.len(), LINES.len() - 1);
@@ -67,7 +67,7 @@ fn first(line: &str) -> Vec<u8> {
     lines(&[&[line], &LINES[1..]].concat())
 }
 
-/// A frame of a client.
+/// A frame from a client.
 fn frame(first: u8, body: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match body.len() {
@@ -86,7 +86,7 @@ fn frame(first: u8, body: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// All that came of some bytes.
+/// Everything that some bytes have caused.
 #[derive(Debug, PartialEq, Eq)]
 struct Heard {
     payload: Vec<u8>,
@@ -118,7 +118,8 @@ fn hear<'a>(settings: &WebSocketSettings, reads: impl IntoIterator<Item = &'a [u
     Heard { payload, out, end, established }
 }
 
-/// In one read, and byte by byte: which must be the same but for when it is established.
+/// Reads the bytes at once, and byte by byte. The results must be the same, except for when the connection is
+/// established.
 #[track_caller]
 fn conversation(bytes: &[u8]) -> Heard {
     let whole = hear(&settings(), [bytes]);
@@ -137,7 +138,7 @@ fn same(whole: &Heard, parts: Heard) {
     assert_eq!(whole.out, parts.out);
 }
 
-/// A conversation with everything in it.
+/// A conversation that uses every feature.
 fn everything() -> Vec<u8> {
     let sent = [
         and("Origin: https://panel.example"),
@@ -178,7 +179,7 @@ fn mutated_conversations_are_the_same_in_one_read_and_byte_by_byte() {
     for round in 0..MUTATIONS {
         let mut mutated = sent.clone();
         for _ in 0..=below(3) {
-            // Most of them in the frames: few requests survive a change.
+            // Most changes are in the frames, because few requests survive a change.
             let from = if round % 4 == 0 { 0 } else { frames_at.min(mutated.len()) };
             let at = from + below(mutated.len() - from + 1);
             match below(4) {

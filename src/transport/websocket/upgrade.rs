@@ -1,8 +1,8 @@
-//! The opening handshake: an HTTP request is checked (RFC 6455, section 4.2) and answered, with 101 or with an
-//! error and the end of the connection.
+//! The opening handshake. An HTTP request is checked (RFC 6455, section 4.2) and answered, with 101 or with
+//! an error and the end of the connection.
 //!
-//! httparse reads the request, once, when its empty line has come. The words of a refusal name what is wrong;
-//! what the peer wrote stands in them cut and escaped, and only in the log.
+//! httparse parses the request once, after its empty line has come. The words of a refusal name the problem.
+//! They quote the peer's bytes shortened and escaped, and only in the log.
 
 use std::fmt::Write as _;
 
@@ -11,14 +11,14 @@ use tungstenite::handshake::derive_accept_key;
 
 use super::{WebSocketFailure, WebSocketSettings};
 
-/// Most header lines of a request. More are answered with 431.
+/// The largest number of header lines in a request. More are answered with 431.
 const HEADERS_MAX: usize = 64;
-/// Most bytes of the peer in the words of a failure.
+/// The largest number of the peer's bytes in the words of a failure.
 const QUOTED_BYTES_MAX: usize = 64;
-/// The subprotocols, the preferred one first: the second is what clients of MQTT 3.1 offer.
+/// The subprotocols, the preferred one first. Clients of MQTT 3.1 offer the second.
 const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
 
-/// The answers that are not 101.
+/// The answers other than 101.
 #[derive(Clone, Copy, Debug)]
 enum Status {
     BadRequest = 400,
@@ -28,22 +28,23 @@ enum Status {
     HeaderTooLarge = 431,
 }
 
-/// An answer that is not 101, and why.
+/// An answer other than 101, and the reason.
 struct Refusal {
     status: Status,
-    /// What the peer reads, and the log.
+    /// The words for the peer and the log.
     words: &'static str,
-    /// What only the log gets: the peer's own bytes, escaped.
+    /// The peer's own bytes, escaped, for the log only.
     detail: String,
 }
 
-/// The parts of the answer to a request that is accepted.
+/// The parts of the answer to an accepted request.
 struct Accepted<'a> {
     key: &'a [u8],
     subprotocol: &'static str,
 }
 
-/// Refuses what can't be HTTP with its first byte, instead of waiting for an empty line that never comes.
+/// Refuses data that can't be HTTP at its first byte. Otherwise midge would wait for an empty line that never
+/// comes.
 pub(super) fn check_first_byte(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), WebSocketFailure> {
     let words = match bytes.first() {
         None | Some(b'A'..=b'Z') => return Ok(()),
@@ -60,7 +61,7 @@ pub(super) fn refuse_large(header_bytes_max: usize, out: &mut Vec<u8>) -> WebSoc
     Refusal { detail: format!("more than {header_bytes_max} bytes"), ..refusal }.send(out)
 }
 
-/// Splits behind the first empty line, which is looked for from `from` on.
+/// Splits after the first empty line, searching from `from` on.
 pub(super) fn split_request(bytes: &[u8], from: usize) -> Option<(&[u8], &[u8])> {
     let rest = bytes.get(from..)?;
     let newlines = rest.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
@@ -72,10 +73,10 @@ pub(super) fn split_request(bytes: &[u8], from: usize) -> Option<(&[u8], &[u8])>
     })
 }
 
-/// Answers a whole request.
+/// Answers a complete request.
 ///
 /// # Errors
-/// It was refused; the answer says so.
+/// The request was refused. The answer says so.
 pub(super) fn answer(
     settings: &WebSocketSettings,
     request: &[u8],
@@ -119,7 +120,7 @@ fn check<'a>(settings: &WebSocketSettings, request: &'a Request<'_, 'a>) -> Resu
     if headers.at_most_one("Host")?.is_none() {
         return Err(Refusal::new(Status::BadRequest, "the request has no header Host"));
     }
-    // What it announces would be read as frames.
+    // A body would be read as frames.
     if headers.values("Transfer-Encoding").next().is_some()
         || headers.values("Content-Length").any(|length| length != b"0")
     {
@@ -133,7 +134,7 @@ fn check<'a>(settings: &WebSocketSettings, request: &'a Request<'_, 'a>) -> Resu
 
 fn check_path(settings: &WebSocketSettings, target: &str) -> Result<(), Refusal> {
     let path = target.split_once('?').map_or(target, |(path, _)| path);
-    // A client may name the whole address instead: "http://host/path".
+    // A client may give the full address instead: "http://host/path".
     let path = match path.split_once("://") {
         Some((_, rest)) if !path.starts_with('/') => {
             rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/")
@@ -175,7 +176,7 @@ fn check_upgrade(headers: &Headers<'_, '_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The key of the client: 16 bytes in base64, whatever they are.
+/// The client's key: any 16 bytes in base64.
 fn key<'a>(headers: &Headers<'_, 'a>) -> Result<&'a [u8], Refusal> {
     let key = headers.at_most_one("Sec-WebSocket-Key")?.unwrap_or_default();
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
@@ -188,8 +189,8 @@ fn key<'a>(headers: &Headers<'_, 'a>) -> Result<&'a [u8], Refusal> {
     }
 }
 
-/// The one to answer with. A client has to offer `mqtt`, and one that offers nothing is refused, as mosquitto
-/// does: a page that knows nothing of MQTT has no business here. `[MQTT5-6.0.0-3]`
+/// The subprotocol for the answer. A client must offer `mqtt`. A client that offers none is refused, as in
+/// mosquitto, because a page that does not use MQTT must not connect here. `[MQTT5-6.0.0-3]`
 fn subprotocol(headers: &Headers<'_, '_>) -> Result<&'static str, Refusal> {
     let offers =
         |name: &&&str| headers.list("Sec-WebSocket-Protocol").any(|offered| offered == name.as_bytes());
@@ -208,12 +209,12 @@ impl<'a> Headers<'_, 'a> {
         named.map(|header| header.value.trim_ascii())
     }
 
-    /// The members of a list, which may be spread over lines.
+    /// The members of a list, which may be spread over several lines.
     fn list(&self, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
         self.values(name).flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
     }
 
-    /// A header that must not be there twice.
+    /// A header that must not occur twice.
     fn at_most_one(&self, name: &'static str) -> Result<Option<&'a [u8]>, Refusal> {
         let mut values = self.values(name);
         let first = values.next();
@@ -236,7 +237,7 @@ impl Refusal {
         Refusal { status, words, detail: format!("\"{}\"{cut}", shown.escape_ascii()) }
     }
 
-    /// Appends the answer, and gives what the log gets.
+    /// Appends the answer, and returns the failure for the log.
     fn send(self, out: &mut Vec<u8>) -> WebSocketFailure {
         let (status, words) = (self.status as u16, self.words);
         let (reason, more) = match self.status {

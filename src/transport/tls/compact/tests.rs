@@ -1,4 +1,5 @@
-//! The gates of the record keys: the standard's vectors, ring's own as the other side, changed and cut bytes.
+//! Tests of the record keys: the standards' vectors, ring's own keys as the other side, and changed or
+//! truncated bytes.
 
 use rustls::crypto::cipher::OutboundChunks;
 
@@ -14,7 +15,7 @@ fn message<'a>(plain: &'a [u8], typ: ContentType) -> OutboundPlainMessage<'a> {
     OutboundPlainMessage { typ, version: ProtocolVersion::TLSv1_2, payload: OutboundChunks::Single(plain) }
 }
 
-/// The record as it goes out, with its header.
+/// The encrypted record with its header.
 fn sealed(encrypter: &mut dyn MessageEncrypter, plain: &[u8], typ: ContentType, sequence: u64) -> Vec<u8> {
     let length = encrypter.encrypted_payload_len(plain.len());
     let record = encrypter.encrypt(message(plain, typ), sequence).unwrap().encode();
@@ -56,7 +57,7 @@ fn the_records_of_rfc_8448_come_out_and_go_in() {
     );
     let client_close = hex("17 03 03 00 13 c9 87 27 60 65 56 66 b7 4d 7f f1 15 3e fd 6d b6 d0 b0 e3");
     let server_close = hex("17 03 03 00 13 b5 8f d6 71 66 eb f5 99 d2 47 20 cf be 7e fa 7a 88 64 a9");
-    // The server has sent a ticket before, with sequence number 0.
+    // The server has sent a ticket first, with sequence number 0.
     let data = ContentType::ApplicationData;
     for (keys, sequence, typ, plain, wire) in [
         (&client as &dyn Fn() -> Tls13Record, 0, data, payload.as_slice(), client_data),
@@ -75,8 +76,8 @@ type Side = (Box<dyn MessageEncrypter>, Box<dyn MessageDecrypter>);
 struct Sides {
     suite: CipherSuite,
     ours: Side,
-    /// ring's of the same keys. Keys of 16 bytes can't be given to it from here: for suites that have them there are
-    /// the vectors above, and handshakes with clients of ring and of OpenSSL.
+    /// ring's own, with the same keys. Keys of 16 bytes can't be passed to ring from here. Suites with such
+    /// keys are tested by the vectors above, and by handshakes with clients of ring and of OpenSSL.
     theirs: Option<Side>,
 }
 
@@ -166,7 +167,7 @@ fn chunks_are_sealed_as_if_they_were_one() {
 fn no_bit_of_a_record_can_be_changed() {
     for Sides { suite, ours, .. } in &mut sides() {
         let record = sealed(&mut *ours.0, b"a message", ContentType::ApplicationData, 3);
-        // The type and the version of an encrypted record of 1.3 are constants, which rustls checks before it.
+        // The type and the version of an encrypted record of 1.3 are constants, which rustls checks earlier.
         let first = if matches!(suite.as_str(), Some(name) if name.starts_with("TLS13")) { 5 } else { 0 };
         for position in (first..record.len()).filter(|position| !(3..5).contains(position)) {
             for bit in 0..8 {
@@ -219,7 +220,7 @@ fn a_record_with_more_than_the_standard_allows_is_refused() {
     }
 }
 
-/// That ours refuses to give secrets out is also how it is told from ring's.
+/// The refusal to give out secrets is also the way to tell our suites from ring's.
 #[test]
 fn the_suites_are_those_of_the_default_provider_and_all_of_them_are_compact() {
     assert_eq!(provider().cipher_suites.len(), default_provider().cipher_suites.len());

@@ -1,4 +1,4 @@
-//! Certificates of clients: who gets in, and as whom.
+//! Client certificates: which clients may connect, and with which names.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::super::{CertificateRules, ClientCertificate, ClientIdentity};
 use super::peer::{Client, V12, V13};
 use super::pki::{Authority, Issued, Listener, client_params, dns, email, uri};
 
-/// What the listener says to a client with this certificate, in both versions.
+/// The listener's result for a client with this certificate, the same in both versions.
 fn said(
     listener: &Listener,
     issued: &Issued,
@@ -33,7 +33,7 @@ fn said(
         match pair.try_handshake() {
             Ok(()) => Ok(pair.server.identity()),
             Err(failure) => {
-                // The alert has reached the client by now, or it is told at its next read.
+                // The client has the alert now, or the server reports it at its next read.
                 assert!(pair.server_speaks().is_err() || pair.client.process_new_packets().is_err());
                 Err(failure.to_string())
             }
@@ -117,7 +117,7 @@ fn a_client_without_a_certificate_gets_in_only_where_it_is_optional() {
     }
 }
 
-/// Notes how many names of CAs it is told, and shows no certificate.
+/// Counts the names of CAs that it is told, and sends no certificate.
 #[derive(Debug, Default)]
 struct Hints(AtomicUsize);
 
@@ -158,7 +158,7 @@ fn authorities_of_a_directory_count_and_clients_are_told_the_names_of_the_files_
             client.connect(&listener.config()).handshake();
             assert_eq!(hints.0.load(Ordering::Relaxed), told);
         }
-        // Without the file the directory does.
+        // Without the file the directory is enough.
         listener.settings.client_ca = None;
     }
 }
@@ -242,11 +242,11 @@ fn a_ca_that_is_not_valid_lets_nobody_in_unless_dates_do_not_count() {
     listener.settings.client_ca = Some(listener.files.write("cas.pem", both));
     for outdated in [&expired, &early] {
         is_refused(&listener, &outdated.client("device-7"), &[], OUTDATED);
-        // Neither does what such a CA has issued further.
+        // Certificates that such a CA has issued to other CAs are not accepted either.
         let between = outdated.issue_authority("Between");
         is_refused(&listener, &between.client("device-7"), &[&between], OUTDATED);
     }
-    // The others in the file are none the worse for it, and a fault of the client's own is told as such.
+    // The other CAs of the file still work, and a fault of the client's own certificate is reported as such.
     gets_in(&listener, &listener.authority.client("device-7"), &[]);
     let stranger = Authority::new("Another CA").client("device-7");
     is_refused(&listener, &stranger, &[], "is not issued by a CA of client_ca");
@@ -254,7 +254,7 @@ fn a_ca_that_is_not_valid_lets_nobody_in_unless_dates_do_not_count() {
     for outdated in [&expired, &early] {
         gets_in(&listener, &outdated.client("device-7"), &[]);
     }
-    // A file of nothing else.
+    // A file with no other CA.
     listener.settings.client_certificate_dates = true;
     listener.settings.client_ca = Some(listener.files.write("ca.pem", expired.pem()));
     is_refused(&listener, &expired.client("device-7"), &[], OUTDATED);
@@ -275,7 +275,7 @@ fn dates_of_what_clients_show_count_only_where_they_are_asked_for() {
         gets_in(&listener, &listener.authority.issue(params), &[]);
         gets_in(&listener, &between.issue(params), &[&between]);
     }
-    // All else counts as ever.
+    // Everything else is still checked.
     let other = Authority::new("Another CA").issue(&expired);
     is_refused(&listener, &other, &[], "is not issued by a CA of client_ca");
     listener.crl(&listener.authority.revoke(&[1], 2021));
@@ -312,7 +312,7 @@ fn no_change_of_a_byte_in_a_certificate_lets_it_in() {
         for at in 0..further[0].len() {
             assert!(!counts(&client, &[changed(&further[0], at)]), "{rules:?}: byte {at} of the CA's");
         }
-        // One that stands in the file counts as it stands there.
+        // A certificate that is in the file is accepted as it is there.
         let own = CertificateDer::from(itself.der());
         for at in 0..own.len() {
             assert!(!counts(&changed(&own, at), &[]), "{rules:?}: byte {at} of its own");

@@ -54,7 +54,7 @@ fn garbage_that_begins_like_tls_fails_with_an_alert() {
 #[test]
 fn a_handshake_that_does_not_end_is_ended() {
     let listener = Listener::new();
-    // A hello that announces more than its records bring, in the smallest ones.
+    // This is a hello that announces more bytes than its records have, in the smallest records.
     let mut pair = fresh(&listener);
     assert_eq!(pair.read(b"\x16\x03\x01\x00\x04\x01\x00\xff\xf0"), Ok(TlsProgress::Handshaking));
     let record = b"\x16\x03\x01\x00\x01\x00";
@@ -68,12 +68,12 @@ fn a_handshake_that_does_not_end_is_ended() {
     };
     assert_eq!(failure, TlsFailure::HandshakeTooLong);
     assert!(sent <= HANDSHAKE_BYTES_MAX + record.len());
-    // The same, all at once.
+    // The same bytes come all at once.
     let mut pair = fresh(&listener);
     let mut bytes = b"\x16\x03\x01\x00\x04\x01\x00\xff\xf0".to_vec();
     (0..HANDSHAKE_BYTES_MAX).for_each(|_| bytes.extend(record));
     assert_eq!(pair.read(&bytes), Err(TlsFailure::HandshakeTooLong));
-    // A hello that is too long by itself.
+    // This hello is too long by itself.
     let mut pair = fresh(&listener);
     assert!(pair.read(b"\x16\x03\x01\x00\x04\x01\x0f\xff\xf0").is_err());
 }
@@ -84,7 +84,7 @@ fn a_handshake_that_stalls_after_the_hello_is_ended() {
     for version in [V12, V13] {
         let mut pair = Client::new(version, &listener.authority).connect(&listener.config());
         pair.client_speaks().unwrap();
-        // Change cipher spec, which 1.3 ignores to please middleboxes.
+        // Change cipher spec: TLS 1.3 ignores it for the sake of middleboxes.
         let mut sent = 0;
         while pair.read(b"\x14\x03\x03\x00\x01\x01").is_ok() {
             sent += 6;
@@ -154,7 +154,7 @@ fn an_unencrypted_message_after_the_handshake_ends_the_connection() {
 fn a_record_that_never_becomes_whole_has_a_bound() {
     let listener = Listener::new();
     let mut pair = Client::new(V13, &listener.authority).connect(&listener.config()).handshake();
-    // 18 KiB is the longest there is; the next is refused by its header.
+    // 18 KiB is the longest record. A longer one is refused when its header comes.
     assert_eq!(pair.read(b"\x17\x03\x03\x40\x00"), Ok(TlsProgress::Open));
     assert_eq!(pair.read(&[0; (1 << 14) - 1]), Ok(TlsProgress::Open));
     assert!(pair.read(&[0]).is_err());
@@ -174,7 +174,8 @@ fn a_client_that_does_not_trust_us_says_so() {
     }
 }
 
-/// Bytes of chance in place of each of the client's flights: whatever they are, there is an end and no panic.
+/// Replaces each of the client's flights with random bytes. Whatever they are, the handshake ends without a
+/// panic.
 #[test]
 fn no_change_of_a_byte_in_the_handshake_panics() {
     let listener = Listener::new();

@@ -1,4 +1,4 @@
-//! Settings and files that can't be used: the error names the file and what is wrong with it.
+//! Settings and files that can't be used. The error names the file and the problem.
 
 use rcgen::{CertificateParams, date_time_ymd};
 
@@ -101,7 +101,7 @@ fn a_certificate_or_list_that_can_not_be_read_is_named() {
     is_refused(&listener, "crl.pem", "has a revocation list that can't be used");
 }
 
-/// The same certificate as version 1 has it, without extensions; its signature is not good any more.
+/// The same certificate as version 1, without extensions. Its signature is no longer valid.
 fn version_1(der: &[u8]) -> Vec<u8> {
     let (certificate, []) = element(der) else { panic!("one element") };
     let (tbs, rest) = element(content(certificate));
@@ -109,7 +109,7 @@ fn version_1(der: &[u8]) -> Vec<u8> {
     let mut fields = content(tbs);
     while !fields.is_empty() {
         let (field, further) = element(fields);
-        // The number of the version, and the extensions.
+        // These are the version number and the extensions.
         if !matches!(field[0], 0xa0 | 0xa3) {
             kept.extend(field);
         }
@@ -233,7 +233,7 @@ fn a_certificate_that_stands_alone_gets_its_chain_from_another_file() {
     let middle = listener.authority.issue_authority("Middle CA");
     let lower = middle.issue_authority("Lower CA");
     let alone = listener.files.certificate("alone", &lower.server(&["localhost"]));
-    // In no order, with the root, and with one that has nothing to do with it.
+    // They are unordered, with the root and with an unrelated one.
     let pems = [listener.authority.pem(), Authority::new("Other CA").pem(), middle.pem(), lower.pem()];
     listener.settings.certificates = vec![alone.clone()];
     let sent = |listener: &Listener| {
@@ -250,7 +250,7 @@ fn a_certificate_that_stands_alone_gets_its_chain_from_another_file() {
     assert_eq!(sent(&listener), 1);
     listener.settings.chain = Some(listener.files.write("chain.pem", pems.concat()));
     assert_eq!(sent(&listener), 3);
-    // One with a chain of its own keeps it.
+    // A certificate with a chain of its own keeps it.
     let whole = std::fs::read_to_string(&alone.chain).unwrap() + &lower.pem();
     listener.files.write("alone.pem", whole);
     assert_eq!(sent(&listener), 2);

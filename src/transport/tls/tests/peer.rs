@@ -1,4 +1,4 @@
-//! A client of rustls and a [`Tls`], and the bytes between them.
+//! A rustls client, a [`Tls`], and the bytes between them.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::pki::{Authority, Issued};
 pub(super) static V12: &SupportedProtocolVersion = &rustls::version::TLS12;
 pub(super) static V13: &SupportedProtocolVersion = &rustls::version::TLS13;
 
-/// What a client does in the handshake.
+/// The behaviour of a client in the handshake.
 pub(super) struct Client {
     pub(super) config: ClientConfig,
     pub(super) name: &'static str,
@@ -86,14 +86,14 @@ pub(super) struct Pair {
     pub(super) client: ClientConnection,
     pub(super) server: Tls,
     pub(super) scratch: TlsScratch,
-    /// What the server has read.
+    /// The plaintext that the server has read.
     pub(super) received: Vec<u8>,
-    /// What the server wants to send.
+    /// The bytes that the server wants to send.
     pub(super) out: Vec<u8>,
 }
 
 impl Pair {
-    /// What the client wants to send.
+    /// The bytes that the client wants to send.
     pub(super) fn client_says(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         while self.client.wants_write() {
@@ -111,7 +111,7 @@ impl Pair {
         self.read(&bytes)
     }
 
-    /// Gives the client what the server has to say.
+    /// Gives the client the server's bytes.
     pub(super) fn server_speaks(&mut self) -> Result<(), rustls::Error> {
         let bytes = std::mem::take(&mut self.out);
         let mut rest = bytes.as_slice();
@@ -128,7 +128,7 @@ impl Pair {
     pub(super) fn try_handshake(&mut self) -> Result<(), TlsFailure> {
         for _ in 0..5 {
             let progress = self.client_speaks()?;
-            // What the client makes of a refusal shows in what it sends.
+            // The client's reaction to a refusal shows in what it sends.
             let _ = self.server_speaks();
             if progress == TlsProgress::Established {
                 return Ok(());
@@ -153,7 +153,7 @@ impl Pair {
         self.server.write([plain], &mut self.scratch, &mut self.out).unwrap();
     }
 
-    /// What the client has read, after it got all that the server has to say.
+    /// The plaintext that the client reads from all bytes of the server.
     pub(super) fn client_reads(&mut self) -> Vec<u8> {
         let bytes = std::mem::take(&mut self.out);
         let mut rest = bytes.as_slice();
@@ -163,7 +163,7 @@ impl Pair {
                 break;
             }
             self.client.process_new_packets().unwrap();
-            // An end without close_notify, or none yet, is told as an error.
+            // A missing close_notify is reported as an error.
             let _ = self.client.reader().read_to_end(&mut plain);
         }
         plain

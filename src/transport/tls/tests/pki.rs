@@ -1,4 +1,4 @@
-//! A certificate authority, what it issues, and the files that settings name.
+//! A certificate authority, the certificates that it issues, and the files that settings name.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,7 +19,7 @@ pub(super) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
-/// A certificate with its key, both in PEM and in the parts that a client wants.
+/// A certificate with its key, both in PEM and in the parts that a client needs.
 pub(super) struct Issued {
     pub(super) pem: String,
     pub(super) key_pem: String,
@@ -34,7 +34,7 @@ impl Authority {
         Authority { issuer }
     }
 
-    /// Valid from one day on and up to another, each as year, month and day.
+    /// An authority that is valid from one day to another, each as year, month and day.
     pub(super) fn valid(name: &str, from: (i32, u8, u8), until: (i32, u8, u8)) -> Authority {
         let mut params = authority_params(name);
         params.not_before = date_time_ymd(from.0, from.1, from.2);
@@ -43,7 +43,7 @@ impl Authority {
         Authority { issuer }
     }
 
-    /// Valid for so many hours from now on.
+    /// An authority that is valid for `hours` from now on.
     pub(super) fn short(name: &str, hours: u64) -> Authority {
         let mut params = authority_params(name);
         set_end(&mut params, hours);
@@ -76,13 +76,13 @@ impl Authority {
         }
     }
 
-    /// A certificate of a server with these DNS names.
+    /// A server certificate with these DNS names.
     pub(super) fn server(&self, names: &[&str]) -> Issued {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         self.issue(&CertificateParams::new(names).unwrap())
     }
 
-    /// A certificate of a client with this common name.
+    /// A client certificate with this common name.
     pub(super) fn client(&self, name: &str) -> Issued {
         self.issue(&client_params(name, 1))
     }
@@ -124,7 +124,7 @@ pub(super) fn client_params(name: &str, serial: u64) -> CertificateParams {
     params
 }
 
-/// Valid for so many hours from now on.
+/// Sets the end of the validity to `hours` from now.
 pub(super) fn set_end(params: &mut CertificateParams, hours: u64) {
     let now = UNIX_EPOCH.elapsed().expect("after 1970");
     params.not_after = date_time_ymd(1970, 1, 1) + now + Duration::from_secs(3600 * hours);
@@ -142,7 +142,7 @@ pub(super) fn dns(name: &str) -> SanType {
     SanType::DnsName(name.try_into().unwrap())
 }
 
-/// A directory that goes away with the test.
+/// A directory for one test, removed at the end.
 pub(super) struct Files {
     directory: PathBuf,
 }
@@ -181,7 +181,7 @@ impl Drop for Files {
     }
 }
 
-/// A listener with one certificate for `localhost`, and what a test makes of its settings.
+/// A listener with one certificate for `localhost`. A test may change its settings.
 pub(super) struct Listener {
     pub(super) files: Files,
     pub(super) authority: Authority,
@@ -209,7 +209,7 @@ impl Listener {
         Listener { files, authority, settings }
     }
 
-    /// The same, and clients are asked for certificates of this CA.
+    /// The same listener, which asks clients for certificates of this CA.
     pub(super) fn asking(wanted: ClientCertificate) -> Listener {
         let mut listener = Listener::new();
         listener.settings.client_ca = Some(listener.files.write("ca.pem", listener.authority.pem()));

@@ -1,4 +1,4 @@
-//! Handshakes that succeed, and what is said afterwards.
+//! Handshakes that succeed, and the sessions after them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,7 +46,7 @@ fn every_suite_and_group_of_the_default_provider_works_against_it() {
     let config = listener.config();
     for suite in ring::default_provider().cipher_suites {
         if suite.suite().as_str().is_some_and(|name| name.contains("_RSA_")) {
-            continue; // The certificate is of ECDSA; the record layer of those suites is the same.
+            continue; // The certificate is ECDSA. The record layer of those suites is the same.
         }
         for group in ring::default_provider().kx_groups {
             let mut provider = ring::default_provider();
@@ -68,7 +68,7 @@ fn every_suite_and_group_of_the_default_provider_works_against_it() {
 fn a_client_that_guesses_the_wrong_group_is_asked_again() {
     let listener = Listener::new();
     let mut provider = ring::default_provider();
-    // It sends a key share of the first, and the listener has to ask for the second.
+    // The client sends a key share of the first group, and the listener must ask for the second.
     let mut server_provider = compact::provider();
     server_provider.kx_groups = vec![ring::kx_group::SECP256R1];
     provider.kx_groups = vec![ring::kx_group::X25519, ring::kx_group::SECP256R1];
@@ -163,7 +163,7 @@ fn a_megabyte_is_split_into_records() {
     });
 }
 
-/// Bytes of the content of each record, for those that are encrypted their overhead too.
+/// The content of each record in bytes, for encrypted records with their overhead.
 fn records(mut bytes: &[u8]) -> Vec<usize> {
     let mut lengths = Vec::new();
     while let [_, _, _, high, low, rest @ ..] = bytes {
@@ -277,7 +277,7 @@ fn a_client_can_change_its_keys() {
         pair.client_writes(b"with new keys");
         let bytes = pair.client_says();
         if round == 1 {
-            // Also when the message of the change comes in pieces, and we speak in between.
+            // This also holds if the message of the change comes in pieces, and we send in between.
             for &byte in &bytes {
                 pair.read(&[byte]).unwrap();
                 pair.server_writes(b".");
@@ -310,7 +310,7 @@ fn a_hello_in_many_small_records_is_one_hello() {
     both_can_talk(&mut pair);
 }
 
-/// rustls remembers where in our buffer such a message has begun, and looks there whatever it is called for.
+/// rustls remembers where such a message has begun in our buffer, and reads it in every call.
 #[test]
 fn half_a_key_update_does_not_disturb_what_we_write() {
     let listener = Listener::new();
@@ -325,7 +325,7 @@ fn half_a_key_update_does_not_disturb_what_we_write() {
             assert_eq!(pair.client_reads(), b"we go on");
             assert_eq!(pair.read(b""), Ok(TlsProgress::Open));
         }
-        // The client has new keys, and we were not told.
+        // The client has new keys, and the server does not know it.
         pair.client_writes(b"x");
         assert!(pair.client_speaks().is_err());
 
@@ -340,7 +340,7 @@ fn half_a_key_update_does_not_disturb_what_we_write() {
 
 const KEY_UPDATE_BYTES: usize = 5;
 
-/// A client that says only the beginning of its key updates.
+/// A client that sends only the beginning of its key updates.
 mod cutting {
     use rustls::crypto::cipher::{
         AeadKey, Iv, MessageDecrypter, MessageEncrypter, OutboundOpaqueMessage, OutboundPlainMessage,
@@ -417,7 +417,7 @@ mod cutting {
     }
 }
 
-/// Each of them connects twice; says whether the second was a resumption.
+/// Lets each client connect twice. Returns whether the second connection was a resumption.
 fn resumes(listener: &Listener, version: &'static rustls::SupportedProtocolVersion, reload: bool) -> bool {
     let config = listener.config();
     let mut client = Client::new(version, &listener.authority);
@@ -459,7 +459,7 @@ fn a_client_that_resumes_keeps_its_identity() {
     });
 }
 
-/// A clock that is ahead by so many seconds.
+/// A clock that is ahead by this many seconds.
 #[derive(Debug, Default)]
 struct Ahead(AtomicU64);
 
@@ -534,12 +534,12 @@ fn the_name_that_a_client_asks_for_chooses_the_certificate() {
     }
     let config = listener.config();
     let asked: [(&'static str, usize); 7] = [
-        ("localhost", 0), // of two that fit, the first
+        ("localhost", 0), // if two fit, the first
         ("a.example.org", 1),
-        ("mqtt.example.org", 2), // exact before wildcard
+        ("mqtt.example.org", 2), // an exact name before a wildcard
         ("b.example.org", 2),
-        ("example.org", 0),     // a wildcard is one label, not none
-        ("a.b.example.org", 0), // and not two
+        ("example.org", 0),     // a wildcard stands for one label, not for none
+        ("a.b.example.org", 0), // and not for two
         ("unknown.test", 0),    // the first is the default
     ];
     for (name, expected) in asked {
