@@ -1,5 +1,6 @@
-//! What a listener asks of its clients before it lets them in, as the machine sees it: who may come without
-//! proof, what a login is made of, and what an answer to it means. How a proof is checked is not known here.
+//! The rules that a listener applies to its clients at login, as the machine sees them: who may connect
+//! without proof, what a login consists of, and what its verdict means. This file does not know how a proof
+//! is checked.
 
 use super::acl::{Acl, Permissions};
 use super::method::{Method, TEST_METHOD, TestMethod};
@@ -12,20 +13,22 @@ use zeroize::Zeroizing;
 /// The rules of one listener.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// What each client may do; none: everything that is not reserved.
+    /// What each client may do. `None`: everything that is not reserved.
     pub acl: Option<Acl>,
-    /// May clients come in without proof of who they are? None: as [`crate::settings::Terms`] have it, which are those
-    /// of the start.
+    /// Whether clients may connect without proving who they are. `None`: the [`crate::settings::Terms`] of
+    /// the start apply.
     pub allow_anonymous: Option<bool>,
-    /// Names and passwords are checked, or passwords that are tokens; otherwise any is as good as none.
+    /// Whether names and passwords, or passwords that are tokens, are checked. If not, a password has no
+    /// effect.
     pub checks_passwords: bool,
-    /// A client that can't show a password may be let in all the same, by a server that is asked.
+    /// Whether a server is asked about every client, even one without a password.
     pub asks_for_all: bool,
-    /// The client's certificate is its user name, and no password is asked for.
+    /// Whether the client's certificate gives its user name. No password is needed then.
     pub names_by_certificate: bool,
-    /// Those who can log in by password: who has done so stays only as long as its line here is the same.
+    /// The users who can log in with a password. A client that has done so stays only as long as its line is
+    /// unchanged.
     pub passwords: Option<Arc<dyn PasswordLines>>,
-    /// The method of enhanced authentication that is offered, if one is.
+    /// The method of enhanced authentication of the listener, if it has one.
     pub enhanced: Option<Arc<dyn Method>>,
 }
 
@@ -41,15 +44,15 @@ impl Access {
         self.acl.as_ref().map_or(Permissions::everything(), |acl| acl.permissions(user, client_id))
     }
 
-    /// Does the password file still have the line by which a user has come in?
+    /// Whether the password file still has the line with which a user has logged in.
     pub fn has_line(&self, user: &str, line: PasswordLine) -> bool {
         self.passwords.as_ref().and_then(|file| file.line(user)) == Some(line)
     }
 
-    /// The method of enhanced authentication of this name, if it is offered. `[MQTT5-4.12.0-1]`
+    /// The method of enhanced authentication with this name, if the listener has it. `[MQTT5-4.12.0-1]`
     ///
-    /// `test_method`: the test method is on. It proves nothing, so it opens no way in where proofs are asked for; and
-    /// where certificates name the users, no other name counts.
+    /// `test_method`: the test method is on. It proves nothing, so it is not available where proofs are
+    /// required. If certificates give the user names, no method is available.
     pub fn method(&self, name: &str, test_method: bool) -> Option<Arc<dyn Method>> {
         if self.names_by_certificate {
             return None;
@@ -61,22 +64,22 @@ impl Access {
     }
 }
 
-/// A login that has to be checked before it is answered.
+/// A login that must be checked before it is answered.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Login {
-    /// Client identifier; empty if the client leaves it to us.
+    /// The client identifier. Empty if the broker assigns one.
     pub client_id: Box<str>,
-    /// User name of CONNECT, or of the client's certificate.
+    /// The user name of CONNECT, or of the client's certificate.
     pub user: Option<Box<str>>,
-    /// The user name is a certificate's: nothing else has to prove it.
+    /// Whether the user name comes from a certificate. It needs no other proof then.
     pub is_certified: bool,
-    /// Password; none is not the same as an empty one.
+    /// The password. A missing one differs from an empty one.
     pub password: Option<Zeroizing<Box<[u8]>>>,
-    /// Where from.
+    /// The address of the client.
     pub peer: SocketAddr,
-    /// Number of the listener.
+    /// The number of the listener.
     pub listener: u16,
-    /// Version that the client speaks.
+    /// The protocol version of the client.
     pub version: ProtocolVersion,
 }
 
@@ -87,7 +90,7 @@ impl Login {
     }
 }
 
-/// Never the password.
+/// Shows everything but the password.
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Login")
@@ -99,26 +102,27 @@ impl fmt::Debug for Login {
     }
 }
 
-/// The answer to a login.
+/// The result of a login.
 #[derive(Clone, Debug)]
 pub enum Verdict {
-    /// The client is in.
+    /// The client may connect.
     Good(Grant),
-    /// It is not who it says, or may not come in, for this cause. The client is not told which it was.
+    /// The client's proof is wrong, or it may not connect, for this reason. The client does not learn the
+    /// reason.
     Bad(&'static str),
     /// Too many logins wait to be checked.
     Busy,
-    /// Who should have said it does not answer.
+    /// The server that decides does not answer.
     Unavailable,
 }
 
-/// Tells a line of a password file from what a user's line is after a change: of user and password alike, since
-/// another password has another hash. Its `Debug` shows nothing of the hash.
+/// Identifies a line of a password file. It changes when the user or the password changes, since another
+/// password has another hash. Its `Debug` shows nothing of the hash.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PasswordLine(u64);
 
 impl PasswordLine {
-    /// Of the line with this digest.
+    /// The line with this digest.
     pub fn of(digest: &[u8]) -> PasswordLine {
         PasswordLine(digest.iter().take(8).fold(0, |line, &byte| line << 8 | u64::from(byte)))
     }
@@ -130,16 +134,16 @@ impl fmt::Debug for PasswordLine {
     }
 }
 
-/// With what a client comes in.
+/// What a client is granted at login.
 #[derive(Clone, Debug, Default)]
 pub struct Grant {
-    /// Its user name; none: it is anonymous.
+    /// The user name. `None`: the client is anonymous.
     pub user: Option<Box<str>>,
-    /// The line of the password file that proved it; none: something else did.
+    /// The line of the password file that proved the user name. `None`: something else did.
     pub line: Option<PasswordLine>,
-    /// How long it counts, in seconds; none: as long as the connection lives.
+    /// How long the grant is valid, in seconds. `None`: as long as the connection is open.
     pub seconds: Option<u64>,
-    /// What the client may do at most, whatever the access list says.
+    /// The most that the client may do, whatever the access list allows.
     pub permissions: Permissions,
 }
 

@@ -1,21 +1,22 @@
 //! Access control: what a client may publish, subscribe to and receive.
 //!
-//! In come rules, from code or from a file; out goes an [`Acl`], which gives each client its [`Permissions`] at
-//! login. They answer for topic names and topic filters without allocating, on the way of every message.
+//! The input is a list of rules, from code or from a file. The output is an [`Acl`], which gives each client
+//! its [`Permissions`] at login. They decide about topic names and topic filters without allocating, for
+//! every message.
 //!
-//! A rule says for whom it is, whether it allows or denies, which [`Actions`], and on which topics: topic
-//! filters in which `%u` stands for the user name and `%c` for the client identifier. **Deny wins over allow**,
-//! in whatever order the rules stand; where no rule speaks, the default does. A filter that begins with a
-//! wildcard or a name says nothing about topics that begin with `$`, as everywhere in MQTT: who may read
-//! `$SYS/#` is told so by a rule that begins with `$SYS`, or by `default = "allow"`. `[MQTT5-4.7.2-1]`
+//! A rule names its clients, says whether it allows or denies, and names the [`Actions`] and the topics:
+//! topic filters in which `%u` stands for the user name and `%c` for the client identifier. **Deny wins over
+//! allow**, whatever the order of the rules. If no rule applies, the default does. A filter that begins with
+//! a wildcard or a name does not apply to topics that begin with `$`, as everywhere in MQTT. To let a client
+//! read `$SYS/#`, a rule must begin with `$SYS`, or `default = "allow"` must be set. `[MQTT5-4.7.2-1]`
 //!
-//! A name that a client chose must not widen a rule. One that is empty, has `+`, `#` or `/`, or would put a `$`
-//! at the beginning of the topic does not stand for itself: a rule that allows does not apply to such a client,
-//! and a rule that denies reaches from the level with the name downwards, so that nobody escapes it by his name. In
-//! mosquitto's files a name with `/` is text like any other, as in mosquitto 2.0.
+//! A name that a client has chosen must not widen a rule. This concerns names that are empty, contain `+`,
+//! `#` or `/`, or would put a `$` at the beginning of the topic. A rule that allows does not apply to such a
+//! client. A rule that denies applies to everything from the level with the name downwards, so that no client
+//! escapes it by its name. In mosquitto's files a name with `/` is ordinary text, as in mosquitto 2.0.
 //!
-//! The files, from the rim inwards: `toml` (feature `runtime`) and `mosquitto` read files, `error` is what they
-//! say; `permissions` answers; `tree` holds the topics of the rules, `pattern` reads them; `filters` compares
+//! The files: `toml` (feature `runtime`) and `mosquitto` read files, and `error` has their errors.
+//! `permissions` decides. `tree` holds the topics of the rules, and `pattern` parses them. `filters` compares
 //! two filters.
 
 mod filters;
@@ -37,28 +38,28 @@ use std::sync::Arc;
 use pattern::Placeholders;
 use tree::{Growing, NOTHING, Root, RuleEffects, Tree};
 
-/// Grants and denials that the rules of an [`Acl`] may come to: topics times users times clients.
+/// The largest number of grants and denials in an [`Acl`]: topics times users times clients.
 pub const ENTRIES_MAX: usize = 1_000_000;
 
-/// A set of things that a client does with a topic.
+/// A set of actions on a topic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Actions(u8);
 
 impl Actions {
-    /// None at all.
+    /// No action.
     pub const NONE: Actions = Actions(0);
-    /// To publish, by PUBLISH or by a will.
+    /// To publish, with PUBLISH or with a will.
     pub const PUBLISH: Actions = Actions(1);
     /// To subscribe.
     pub const SUBSCRIBE: Actions = Actions(2);
-    /// To be sent what others publish.
+    /// To receive what others publish.
     pub const RECEIVE: Actions = Actions(4);
-    /// To subscribe, and to be sent what is published.
+    /// To subscribe and to receive.
     pub const READ: Actions = Actions(2 | 4);
     /// Everything.
     pub const ALL: Actions = Actions(1 | 2 | 4);
 
-    /// Are all of those among these?
+    /// Whether the set contains all of `those`.
     pub fn contains(self, those: Actions) -> bool {
         self.0 & those.0 == those.0
     }
@@ -72,36 +73,36 @@ impl BitOr for Actions {
     }
 }
 
-/// What a rule does.
+/// The effect of a rule.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RuleEffect {
-    /// Grants, unless another rule denies.
+    /// Allows, unless another rule denies.
     Allow,
-    /// Refuses, whatever another rule grants.
+    /// Denies, whatever another rule allows.
     Deny,
 }
 
-/// How a SUBSCRIBE is judged.
+/// The way to decide about a SUBSCRIBE.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Subscribing {
-    /// Granted only if one rule that allows covers everything that the filter can match, and no rule that
+    /// It is allowed if one rule that allows covers everything that the filter can match, and no rule that
     /// denies meets any of it.
     Strict,
-    /// Granted, unless one rule denies to subscribe to everything that the filter can match. What the client
-    /// may not receive is held back message by message.
+    /// It is allowed, unless one rule denies subscribing to everything that the filter can match. Messages
+    /// that the client may not receive are withheld one by one.
     Filtered,
 }
 
-/// Whom a rule is for.
+/// The clients that a rule applies to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Who {
-    /// Every client, with a user name or without.
+    /// Every client, with or without a user name.
     Everyone,
-    /// Clients without a user name, and the users of the list.
+    /// Clients without a user name, or the listed users, or both.
     Some {
-        /// Also those without a user name?
+        /// Whether clients without a user name are included.
         anonymous: bool,
-        /// User names, exact.
+        /// User names, compared exactly.
         users: Vec<String>,
     },
 }
@@ -109,41 +110,41 @@ pub enum Who {
 /// One rule.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rule {
-    /// Whom it is for.
+    /// The clients that it applies to.
     pub who: Who,
-    /// Of those, only these client identifiers, exact; all of them when the list is empty.
+    /// Only these client identifiers, compared exactly. If the list is empty, all of them.
     pub clients: Vec<String>,
     /// Allow or deny.
     pub effect: RuleEffect,
-    /// What is allowed or denied.
+    /// The actions that it allows or denies.
     pub actions: Actions,
-    /// Topic filters, with `%u` for the user name and `%c` for the client identifier, anywhere.
+    /// Topic filters, with `%u` for the user name and `%c` for the client identifier at any place.
     pub topics: Vec<String>,
 }
 
 /// Why rules are refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RuleError {
-    /// A topic is no topic filter that a rule can have.
+    /// A topic is not a valid topic filter for a rule.
     #[error("rule {}: {}: {error}", .rule + 1, crate::settings::value::quoted(.topic))]
     Pattern {
-        /// Number of the rule, from 0.
+        /// The number of the rule, from 0.
         rule: usize,
         /// The topic as it was given.
         topic: String,
-        /// What is wrong with it.
+        /// The problem.
         error: PatternError,
     },
-    /// More than [`ENTRIES_MAX`] grants and denials.
+    /// The rules have more than [`ENTRIES_MAX`] grants and denials.
     #[error("{}", Refused::too_many_in_words())]
     TooMany,
 }
 
-/// All rules, ready to answer. A clone shares them.
+/// The compiled rules. A clone shares them.
 #[derive(Clone)]
 pub struct Acl {
     rules: Arc<Rules>,
-    /// What all those have whom no rule singles out, by user name, client identifier or pattern.
+    /// The permissions of all clients that no rule names, by user name, client identifier or pattern.
     with_user: Permissions,
     anonymous: Permissions,
 }
@@ -161,18 +162,19 @@ impl Acl {
         Ok(builder.finish())
     }
 
-    /// What a client may do that has logged in with this user name, if any, and this client identifier.
+    /// The permissions of a client that has logged in with this user name, if any, and this client
+    /// identifier.
     pub fn permissions(&self, user: Option<&str>, client_id: &str) -> Permissions {
         let common = if user.is_some() { &self.with_user } else { &self.anonymous };
         Permissions::at_login(&self.rules, common, user, client_id)
     }
 
-    /// Does any rule go by user names?
+    /// Whether any rule depends on user names.
     pub fn names_users(&self) -> bool {
         self.rules.names_users
     }
 
-    /// How a SUBSCRIBE is judged.
+    /// The way to decide about a SUBSCRIBE.
     pub fn subscribing(&self) -> Subscribing {
         self.rules.subscribing
     }
@@ -184,24 +186,24 @@ impl fmt::Debug for Acl {
     }
 }
 
-/// The compiled rules, which every [`Permissions`] of an [`Acl`] shares.
+/// The compiled rules. All [`Permissions`] of an [`Acl`] share them.
 struct Rules {
     tree: Tree,
     everyone: Group,
     anonymous: Group,
     users: BTreeMap<Box<str>, Group>,
-    /// Granted where no rule speaks.
+    /// The actions that are allowed where no rule applies.
     default: Actions,
     subscribing: Subscribing,
     has_client_groups: bool,
     names_users: bool,
-    /// Names with `/` stand for themselves, and for several levels, as in mosquitto 2.0.
+    /// Whether names with `/` stand for themselves and fill several levels, as in mosquitto 2.0.
     takes_slashes: bool,
-    /// The file that they are from; empty: from none.
+    /// The file of the rules. Empty if they are not from a file.
     file: Box<str>,
 }
 
-/// The rules of one kind of user: for all its clients, and for those that a rule names.
+/// The rules for one kind of user: for all of its clients, and for those that a rule names.
 #[derive(Default)]
 struct Group {
     any_client: Root,
@@ -214,7 +216,7 @@ impl Group {
     }
 }
 
-/// One of the users that a rule names, in the words of the index.
+/// A user that a rule names, as the index stores it.
 #[derive(Clone, Copy)]
 enum Principal<'a> {
     Everyone,
@@ -222,27 +224,27 @@ enum Principal<'a> {
     User(&'a str),
 }
 
-/// Which of two rounds a rule speaks in: the second is heard on what the first has left open.
+/// The round in which a rule applies. The second round decides only what the first has left open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Round {
-    /// All rules but the patterns of a mosquitto file.
+    /// All rules except the patterns of a mosquitto file.
     First,
-    /// The patterns of a mosquitto file. What they allow is not for clients whose user name or client
-    /// identifier has `+` or `#`.
+    /// The patterns of a mosquitto file. They allow nothing to clients whose user name or client identifier
+    /// has `+` or `#`.
     Second,
 }
 
-/// A topic of a rule with what the rule does there.
+/// A topic of a rule, with the effect of the rule.
 #[derive(Clone, Copy)]
 struct Grant<'a> {
     topic: &'a str,
     placeholders: Placeholders,
     effects: RuleEffects,
-    /// Of the file; 0: there is none.
+    /// The line in the file. 0: there is no file.
     line: u32,
 }
 
-/// Gathers rules, from whatever source.
+/// Collects rules from any source.
 struct Builder {
     growing: Growing,
     rules: Rules,
@@ -327,7 +329,7 @@ impl Builder {
         Ok(())
     }
 
-    /// What refusals call the list.
+    /// Sets the name of the list in refusals.
     fn with_file(mut self, file: &str) -> Builder {
         self.rules.file = file.into();
         self
@@ -341,7 +343,7 @@ impl Builder {
     }
 }
 
-/// Why one grant was not taken.
+/// Why a grant was refused.
 #[derive(Debug, PartialEq, Eq)]
 enum Refused {
     Pattern(PatternError),
@@ -356,12 +358,13 @@ impl Refused {
     }
 }
 
-/// Files that are a little wrong, for the tests of the readers.
+/// Slightly damaged files for the tests of the readers.
 #[cfg(test)]
 mod mutations {
     use crate::base::Random;
 
-    /// Calls back with `count` texts that differ from the seed in one to eight places, always the same ones.
+    /// Calls back with `count` texts that differ from the seed in one to eight places. They are the same in
+    /// every run.
     pub(super) fn each(seed: &str, count: usize, mut read: impl FnMut(&str)) {
         const INSERTED: [&str; 20] = [
             "\n", " ", "\t", "\r", "#", "+", "/", "%", "$", "\"", "'", "[", "]", "=", "{", ",", "\0", "é",

@@ -1,14 +1,15 @@
-//! The address gate stands before CONNECT: it says which network addresses may open connections now.
+//! The address gate stands before CONNECT: it says it decides which addresses may open connections now.
 //!
-//! In: connections that open, logins that fail or succeed, connections that end, and bans by hand; `now`
-//! is an argument, in milliseconds of a clock that never goes back. Out: whether to admit, and how long to wait before
-//! a refusal is sent. There are no timers: bans and counts lapse when the address is next looked at.
+//! The inputs are connections that open, logins that fail or succeed, connections that end, and manual bans.
+//! `now` is an argument, in milliseconds of a clock that never goes back. The outputs are whether to admit a
+//! connection, and how long to wait before a refusal is sent. There are no timers: expired bans and counts
+//! are removed when the address is next used.
 //!
-//! A source is an IPv4 address, or the /64 network of an IPv6 address, since a host that has one of its addresses has
-//! them all. An IPv4 address mapped into IPv6 counts as IPv4.
+//! A source is an IPv4 address, or the /64 network of an IPv6 address, because a host with one address of a
+//! /64 usually has all of them. An IPv4 address mapped into IPv6 counts as IPv4.
 //!
-//! Memory is bounded by [`AddressGateSettings::addresses_max`]. The rules are here, `settings` is what they are set to, and
-//! `sources` is what is remembered.
+//! [`AddressGateSettings::addresses_max`] bounds the memory. This file has the rules, `settings` their values, and
+//! `sources` the remembered sources.
 
 mod settings;
 mod sources;
@@ -22,21 +23,21 @@ use crate::base::Time;
 use crate::settings::Network;
 use sources::{SourceAddress, SourceEntry, Sources};
 
-/// What to do with a connection that opens.
+/// The decision about a connection that opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// Let it in.
+    /// Admit it.
     Admit,
-    /// The source opens connections too fast: close it.
+    /// The source opens connections too fast. Close it.
     TooFast,
-    /// The source is banned: close it.
+    /// The source is banned. Close it.
     Banned {
-        /// The end of the ban, on the clock of `now`; `u64::MAX`: none.
+        /// The end of the ban, on the clock of `now`. `u64::MAX`: no end.
         until_millis: u64,
     },
 }
 
-/// What a failed login costs.
+/// The consequence of a failed login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Penalty {
     /// Refuse at once.
@@ -46,23 +47,23 @@ pub enum Penalty {
         /// At most [`AddressGateSettings::delay_max_millis`].
         millis: u64,
     },
-    /// Refuse at once; the source is banned from now on.
+    /// Refuse at once. The source is banned from now on.
     Ban {
         /// The end of the ban, on the clock of `now`.
         until_millis: u64,
     },
 }
 
-/// What logins of a source may be checked now.
+/// How many logins of a source may be checked now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoginTurn {
-    /// As many as there are.
+    /// Any number.
     Free,
-    /// One at a time: if it is wrong, its refusal waits.
+    /// One at a time: if it is wrong, its refusal is delayed.
     One,
-    /// None until then: refusals of earlier ones wait.
+    /// None until this time, because refusals of earlier logins are delayed.
     Until(Time),
-    /// None: it is banned.
+    /// None, because the source is banned.
     Banned,
 }
 
@@ -71,16 +72,16 @@ pub fn counted_with(address: IpAddr) -> Network {
     SourceAddress::of(address).network()
 }
 
-/// A ban that has not lapsed.
+/// A ban that has not ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ban {
     /// One IPv4 address (/32) or an IPv6 network (/64).
     pub network: Network,
-    /// Its end, on the clock of `now`; `u64::MAX`: none.
+    /// The end of the ban, on the clock of `now`. `u64::MAX`: no end.
     pub until_millis: u64,
 }
 
-/// Time between two log lines for a source that is not admitted.
+/// The time between two log lines for a source that is not admitted.
 pub const TELL_SECONDS: u32 = 60;
 
 /// The address gate. It shares nothing: the caller may have one for each shard, or one for all.
@@ -96,24 +97,24 @@ impl fmt::Debug for AddressGate {
 }
 
 impl AddressGate {
-    /// A gate that knows nobody yet. The seed keys the table, so that nobody can choose addresses that
+    /// A gate that has seen no address yet. The seed keys its table, so that nobody can choose addresses that
     /// collide.
     pub fn new(settings: AddressGateSettings, seed: u64) -> AddressGate {
         AddressGate { sources: Sources::new(settings.addresses_max, seed), settings }
     }
 
-    /// Other settings from now on. An address that is banned stays so until the time that was set.
+    /// Changes the settings. A banned address stays banned until the time that was set.
     pub fn change(&mut self, settings: AddressGateSettings) {
         self.sources.change_max(settings.addresses_max);
         self.settings = settings;
     }
 
-    /// Whether every connection may come in as things are, without being asked for.
+    /// Whether every connection may be admitted without a check at the moment.
     pub fn is_open_to_all(&self) -> bool {
         self.sources.is_empty() && self.settings.connects_per_second == 0 && self.settings.banned.is_empty()
     }
 
-    /// A connection opens, before a byte of it is read.
+    /// Decides about a connection that opens, before a byte of it is read.
     pub fn open(&mut self, now_millis: u64, address: IpAddr) -> Admission {
         if self.settings.is_exempt(address) {
             return Admission::Admit;
@@ -123,7 +124,7 @@ impl AddressGate {
         }
         let per_second = u64::from(self.settings.connects_per_second);
         let source = SourceAddress::of(address);
-        // Without a rate there is nothing to remember of a source that has done nothing wrong.
+        // Without a rate, nothing must be remembered about a source without failures.
         let place = if per_second == 0 {
             self.sources.find(source)
         } else {
@@ -148,8 +149,8 @@ impl AddressGate {
         })
     }
 
-    /// A connection was not admitted. Gives the network that is counted as one if a log line is due: once for each
-    /// source and [`TELL_SECONDS`].
+    /// Records a connection that was not admitted. Returns the network that counts as one source if a log
+    /// line is due: once per source and [`TELL_SECONDS`].
     pub fn tell(&mut self, now_millis: u64, address: IpAddr) -> Option<Network> {
         let source = SourceAddress::of(address);
         let place = self.sources.find_or_insert(source);
@@ -163,14 +164,14 @@ impl AddressGate {
         })
     }
 
-    /// A login of the source has failed; says what to do with the refusal.
+    /// Counts a failed login of the source. Returns what to do with its refusal.
     pub fn failed(&mut self, now_millis: u64, address: IpAddr) -> Penalty {
         if self.settings.is_exempt(address) {
             return Penalty::None;
         }
         let place = self.sources.find_or_insert(SourceAddress::of(address));
         self.update(place, now_millis, |entry, settings| {
-            // A connection that was open before the ban: it adds nothing to it.
+            // The connection was open before the ban. It does not extend the ban.
             if entry.banned_until_millis > 0 {
                 return Penalty::None;
             }
@@ -183,7 +184,7 @@ impl AddressGate {
         })
     }
 
-    /// What logins of a source may be checked now.
+    /// Which logins of a source may be checked now.
     pub fn login_turn(&self, now_millis: u64, address: IpAddr) -> LoginTurn {
         let settings = &self.settings;
         let entry = self.sources.find(SourceAddress::of(address)).and_then(|place| self.sources.entry(place));
@@ -205,19 +206,19 @@ impl AddressGate {
         }
     }
 
-    /// A login of the source has succeeded: one failure is forgiven.
+    /// Counts a successful login of the source: it removes one failure.
     ///
-    /// Not all failures are forgiven: otherwise somebody with an account of their own could guess another's password,
-    /// and clear the count with logins in between.
+    /// It does not remove all failures. Otherwise someone with an account could guess another user's
+    /// password, and reset the count with logins of their own in between.
     pub fn succeeded(&mut self, now_millis: u64, address: IpAddr) {
         if let Some(place) = self.sources.find(SourceAddress::of(address)) {
             self.update(place, now_millis, |entry, _| entry.failures = entry.failures.saturating_sub(1));
         }
     }
 
-    /// A connection that was admitted has ended; gives the end of the ban if that makes one.
+    /// Counts the end of an admitted connection. Returns the end of the ban if this causes one.
     ///
-    /// `lived_millis` is the time since it opened.
+    /// `lived_millis` is the time since the connection opened.
     pub fn closed(&mut self, now_millis: u64, address: IpAddr, lived_millis: u64) -> Option<u64> {
         let window = seconds(self.settings.flap_seconds);
         if self.settings.flap_connects == 0 || lived_millis >= window || self.settings.is_exempt(address) {
@@ -237,21 +238,21 @@ impl AddressGate {
         })
     }
 
-    /// Bans a source by hand, in place of another ban of it; `u64::MAX`: until it is taken back. Gives false,
-    /// and does nothing, for an address that is exempt.
+    /// Bans a source manually. This replaces another ban of it. `u64::MAX`: until [`AddressGate::unban`].
+    /// Returns false and does nothing for an exempt address.
     pub fn ban(&mut self, now_millis: u64, address: IpAddr, until_millis: u64) -> bool {
         if self.settings.is_exempt(address) {
             return false;
         }
         let place = self.sources.find_or_insert(SourceAddress::of(address));
         self.update(place, now_millis, |entry, _| {
-            // A ban that has already ended does nothing.
+            // A ban whose end has already passed has no effect.
             entry.banned_until_millis = if until_millis > now_millis { until_millis } else { 0 };
         });
         true
     }
 
-    /// Takes a ban back, with the failures that led to it; gives whether there was one.
+    /// Ends a ban, and removes the failures that led to it. Returns whether there was one.
     pub fn unban(&mut self, now_millis: u64, address: IpAddr) -> bool {
         let Some(place) = self.sources.find(SourceAddress::of(address)) else { return false };
         self.update(place, now_millis, |entry, _| {
@@ -261,7 +262,7 @@ impl AddressGate {
         })
     }
 
-    /// The bans of this moment, the source seen last first.
+    /// The current bans, with the source that was seen last first.
     pub fn bans(&self, now_millis: u64) -> impl Iterator<Item = Ban> {
         let ban = |entry: &SourceEntry| Ban {
             network: entry.source.network(),
@@ -270,7 +271,7 @@ impl AddressGate {
         self.sources.banned().map(ban).filter(move |ban| ban.until_millis > now_millis)
     }
 
-    /// Sources remembered, at most [`AddressGateSettings::addresses_max`].
+    /// The number of remembered sources, at most [`AddressGateSettings::addresses_max`].
     pub fn len(&self) -> usize {
         self.sources.len()
     }
@@ -280,7 +281,7 @@ impl AddressGate {
         self.sources.is_empty()
     }
 
-    /// Changes what is remembered of a source, after what has lapsed is forgotten.
+    /// Changes the entry of a source, after removing what has expired.
     fn update<T>(
         &mut self,
         place: u32,
@@ -304,7 +305,7 @@ fn delay(failures: u32, settings: &AddressGateSettings) -> Penalty {
     else {
         return Penalty::None;
     };
-    // 2^63 milliseconds are past any maximum.
+    // 2^63 milliseconds exceed every maximum.
     let doubled = settings.delay_base_millis.saturating_mul(1 << (beyond - 1).min(63));
     match doubled.min(settings.delay_max_millis) {
         0 => Penalty::None,

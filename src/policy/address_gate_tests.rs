@@ -39,7 +39,7 @@ fn a_source_may_open_a_burst_and_then_its_rate() {
     assert_eq!(gate.open(start + 100, one), Admission::Admit);
     assert_eq!(gate.open(start + 100, one), Admission::TooFast);
     assert_eq!(gate.open(start, other), Admission::Admit, "each source has a rate of its own");
-    // After a rest the burst is there again, and no more than the burst.
+    // After a pause the whole burst is available again, and no more.
     let admitted = (0..20).filter(|_| gate.open(start + 60_000, one) == Admission::Admit).count();
     assert_eq!(admitted, 5);
     check(&gate);
@@ -101,7 +101,7 @@ fn a_banned_source_is_refused_until_its_time_is_over() {
     gate.failed(1000, v4(1));
     assert_eq!(gate.failed(1000, v4(1)), Penalty::Ban { until_millis: 11_000 });
     assert_eq!(gate.open(1001, v4(1)), Admission::Banned { until_millis: 11_000 });
-    // Connections that were open before the ban add nothing to it.
+    // Connections that were open before the ban do not extend it.
     assert_eq!(gate.failed(5000, v4(1)), Penalty::None);
     assert_eq!(gate.open(10_999, v4(1)), Admission::Banned { until_millis: 11_000 });
     assert_eq!(gate.bans(10_999).count(), 1);
@@ -118,7 +118,7 @@ fn flapping_bans() {
     assert!(gate.is_empty());
     assert_eq!(gate.closed(1000, v4(1), 5), None);
     assert_eq!(gate.closed(2000, v4(1), 9_999), None);
-    // The time is over: a new count.
+    // The time is over, so a new count begins.
     assert_eq!(gate.closed(11_000, v4(1), 5), None);
     assert_eq!(gate.closed(12_000, v4(1), 5), None);
     assert_eq!(gate.closed(13_000, v4(1), 5), Some(73_000));
@@ -152,7 +152,7 @@ fn an_ipv6_network_is_one_source_and_a_mapped_address_is_ipv4() {
     gate.ban(0, ip("192.0.2.1"), 100);
     assert_eq!(gate.open(1, ip("::ffff:192.0.2.1")), Admission::Banned { until_millis: 100 });
     assert_eq!(gate.open(1, ip("::ffff:192.0.2.2")), Admission::Admit);
-    // The same bits as upper half and as IPv4 address are two sources.
+    // The same bits in the upper half of an IPv6 address and in an IPv4 address are two sources.
     gate.ban(0, ip("0:0:0:5::"), 100);
     assert_eq!(gate.open(1, ip("0.0.0.5")), Admission::Admit);
 }
@@ -316,7 +316,8 @@ fn other_settings_forget_no_ban_and_no_failure() {
     assert_eq!(gate.failed(1, v4(2)), Penalty::Ban { until_millis: 99_001 });
     assert_eq!(gate.len(), 3);
     check(&gate);
-    // Fewer places: the clean go first, and of the banned those seen longest ago.
+    // With fewer places, the clean sources are forgotten first, then the banned ones that were seen longest
+    // ago.
     gate.open(2, v4(1));
     gate.change(AddressGateSettings { addresses_max: 1, ..off() });
     assert_eq!(gate.open(3, v4(1)), Admission::Banned { until_millis: 10_000 });
@@ -350,14 +351,14 @@ fn logins_of_a_source_are_checked_as_its_refusals_allow() {
     assert_eq!(gate.login_turn(start + 99, source), until);
     assert_eq!(gate.login_turn(start + 100, source), LoginTurn::One);
     assert_eq!(gate.login_turn(start, v4(2)), LoginTurn::Free, "another source");
-    // Each further one waits longer, and a good one makes up for one.
+    // Each further failure waits longer, and a successful login removes one.
     assert_eq!(gate.failed(start + 100, source), Penalty::Delay { millis: 200 });
     assert_eq!(gate.login_turn(start + 299, source), LoginTurn::Until(Time::from_millis(start + 300)));
     gate.succeeded(start + 300, source);
     gate.succeeded(start + 300, source);
     gate.succeeded(start + 300, source);
     assert_eq!(gate.login_turn(start + 300, source), LoginTurn::Free);
-    // What is forgotten does not count, and neither does what is exempt.
+    // Forgotten failures and exempt addresses do not count.
     gate.failed(start + 400, source);
     gate.failed(start + 400, source);
     assert_eq!(gate.login_turn(start + 60_399, source), LoginTurn::One);

@@ -1,24 +1,25 @@
 //! The methods of enhanced authentication (chapter 4.12), as the machine sees them.
 //!
-//! In: the Authentication Data of CONNECT and AUTH. Out: what the broker answers, and in the end who the client is.
-//! Every method has two steps of the client; the second consumes what the first has made. What an exchange needs of
-//! chance follows from its number and from a secret that the method was made with.
+//! The inputs are the Authentication Data of CONNECT and AUTH. The outputs are the broker's answers, and
+//! finally the identity of the client. Every method has two steps of the client, and the second consumes the
+//! result of the first. The random values of an exchange depend on its number and on a secret that the method
+//! was made with.
 
 use super::access::PasswordLine;
 use std::fmt;
 
-/// Authentication Method of the built-in test: a challenge, a fixed answer.
+/// The Authentication Method of the built-in test: a challenge and a fixed answer.
 pub const TEST_METHOD: &str = "midge-test";
 
 /// A method that a listener offers.
 pub trait Method: fmt::Debug + Send + Sync {
-    /// As CONNECT and AUTH carry it.
+    /// The name in CONNECT and AUTH.
     fn name(&self) -> &'static str;
 
-    /// Takes the client's first step; gives the exchange and the data of AUTH 0x18. `[MQTT5-4.12.0-2]`
+    /// Handles the client's first step. Returns the exchange and the data of AUTH 0x18. `[MQTT5-4.12.0-2]`
     ///
     /// # Errors
-    /// [`MethodFailure`]; never because of an unknown user.
+    /// [`MethodFailure`]. An unknown user is not an error here.
     fn begin(
         &self,
         data: Option<&[u8]>,
@@ -28,44 +29,44 @@ pub trait Method: fmt::Debug + Send + Sync {
 
 /// An exchange that waits for the client's second step.
 pub trait Exchange: fmt::Debug {
-    /// Whether the client may be this user, as far as it has said.
+    /// Whether the client may be this user, according to what it has sent so far.
     fn is_by(&self, user: &str) -> bool;
 
-    /// Takes the client's second step.
+    /// Handles the client's second step.
     ///
     /// # Errors
     /// [`MethodFailure`]. `[MQTT5-4.12.0-4]`
     fn finish(self: Box<Self>, data: Option<&[u8]>) -> Result<Proved, MethodFailure>;
 }
 
-/// Tells an exchange from every other one of this run of the broker.
+/// Identifies an exchange within this run of the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExchangeId {
-    /// The shard whose client it is.
+    /// The shard of the client.
     pub shard: u16,
-    /// Never the same twice on a shard.
+    /// A number that is unique on the shard.
     pub number: u64,
 }
 
-/// A client that has passed.
+/// The result of a successful exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proved {
-    /// The user that it has proved to be; none where the method proves nobody.
+    /// The user that the client has proved to be. `None` if the method proves nothing.
     pub user: Option<Box<str>>,
-    /// The line of the password file behind that.
+    /// The line of the password file for that user.
     pub line: Option<PasswordLine>,
-    /// Authentication Data of CONNACK, or of the last AUTH of a re-authentication.
+    /// The Authentication Data of CONNACK, or of the last AUTH of a re-authentication.
     pub data: Option<Vec<u8>>,
 }
 
-/// Why an exchange ends without a user.
+/// Why an exchange has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MethodFailure {
-    /// The data are not what the method has at this place.
+    /// The data does not fit this step of the method.
     Malformed(&'static str),
-    /// A wrong password, or a user whom nobody knows: which of them is not told.
+    /// The password is wrong or the user is unknown. It does not say which.
     Proof,
-    /// The client asks for what is not granted.
+    /// The client asks for something that is not allowed.
     Refused(&'static str),
 }
 

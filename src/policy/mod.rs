@@ -1,5 +1,5 @@
-//! Who may come in and what they may do, as the machine asks for it: the rules of a listener, access lists, methods of
-//! enhanced authentication, which addresses may connect.
+//! Who may connect, and what clients may do: the rules of a listener, access lists, methods of enhanced
+//! authentication, and the gate for addresses.
 
 pub mod access;
 pub mod acl;

@@ -1,10 +1,10 @@
-//! Two topic filters beside each other: does one cover the other, do they meet? Both answers are exact.
+//! Compares two topic filters: whether one covers the other, and whether they meet. Both answers are exact.
 //!
-//! In come filters that have been checked, without `$share/{name}/`. A filter stands for the set of topic names
-//! that it matches (5.0 section 4.7): `#` for its parent too, and a wildcard in the first level for no topic
-//! that begins with `$`. `[MQTT5-4.7.2-1]`
+//! The filters must have been checked, and have no `$share/{name}/`. A filter stands for the set of topic
+//! names that it matches (5.0 section 4.7). `#` also matches its parent, and a wildcard in the first level
+//! matches no topic that begins with `$`. `[MQTT5-4.7.2-1]`
 
-/// Does `wide` match every topic name that `narrow` matches?
+/// Whether `wide` matches every topic name that `narrow` matches.
 pub fn covers(wide: &str, narrow: &str) -> bool {
     if begins_with_wildcard(wide) && narrow.starts_with('$') {
         return false;
@@ -23,7 +23,7 @@ pub fn covers(wide: &str, narrow: &str) -> bool {
     narrow.next().is_none()
 }
 
-/// Is there a topic name that both filters match?
+/// Whether a topic name exists that both filters match.
 pub fn intersects(one: &str, other: &str) -> bool {
     let parts = |wild: &str, plain: &str| begins_with_wildcard(wild) && plain.starts_with('$');
     if parts(one, other) || parts(other, one) {
@@ -33,7 +33,7 @@ pub fn intersects(one: &str, other: &str) -> bool {
     for level in spelt_out(one).split('/') {
         let other = others.next();
         match (level, other) {
-            // Whatever follows in the other filter matches something, if only the parent.
+            // `#` also matches its parent, so the rest of the other filter does not matter.
             ("#", _) | (_, Some("#")) => return true,
             (_, None) => return false,
             (level, Some(other)) if level == other || level == "+" || other == "+" => {}
@@ -43,8 +43,8 @@ pub fn intersects(one: &str, other: &str) -> bool {
     matches!(others.next(), None | Some("#"))
 }
 
-/// The same filter in words that hide no empty topic: a topic name has at least one character, so that `#` and
-/// `/#` match no parent. `[MQTT5-4.7.3-1]`
+/// The same filter in a form that excludes the empty topic: a topic name has at least one character, so `#`
+/// and `/#` match no parent. `[MQTT5-4.7.3-1]`
 pub(super) fn spelt_out(filter: &str) -> &str {
     match filter {
         "#" => "+/#",
@@ -62,7 +62,7 @@ pub(super) mod tests {
     use super::*;
     use crate::mqtt::{TopicFilter, filter_matches};
 
-    /// Everything of one to `levels_max` of these levels, but the empty text.
+    /// Every text of one to `levels_max` of these levels, except the empty one.
     pub(in crate::policy::acl) fn texts(levels: &[&str], levels_max: usize) -> Vec<String> {
         let mut longest: Vec<String> = levels.iter().map(ToString::to_string).collect();
         let mut all = longest.clone();
@@ -87,7 +87,7 @@ pub(super) mod tests {
     fn covering_and_meeting_are_what_the_matched_topics_say() {
         // [MQTT5-4.7.1-2] [MQTT5-4.7.1-3] [MQTT5-4.7.2-1]
         let filters = filters(&["a", "b", "+", "#", "$x", ""], 4);
-        // `z` stands for all the names that no filter has.
+        // `z` stands for all names that no filter has.
         let topics = texts(&["a", "b", "z", "$x", ""], 5);
         let matched: Vec<Vec<u64>> = filters
             .iter()

@@ -1,20 +1,21 @@
-//! Reads mosquitto's ACL file, with the meaning that mosquitto 2 gives it.
+//! Reads mosquitto's ACL file, with the meaning that it has in mosquitto 2.
 //!
-//! In comes the text of a file; out goes an [`Acl`], or up to [`ERRORS_MAX`](crate::base::ERRORS_MAX) errors. The
-//! lines:
+//! The input is the text of a file. The output is an [`Acl`], or up to
+//! [`ERRORS_MAX`](crate::base::ERRORS_MAX) errors. The lines:
 //!
-//! - `topic [read|write|readwrite|deny] FILTER` is for the user of the last `user` line; before the first one,
-//!   for clients without a user name, and for them only. A filter with spaces needs the word before it.
+//! - `topic [read|write|readwrite|deny] FILTER` is for the user of the last `user` line. Before the first
+//!   one, it is for clients without a user name only. If the filter has spaces, the access word is needed.
 //! - `user NAME` begins the rules of a user. The name goes to the end of the line and may have spaces.
-//! - `pattern [read|write|readwrite|deny] FILTER` is for all clients. `%u` and `%c` are their user name and client
-//!   identifier, wherever they stand, and as text, as in mosquitto 2.0: a name with `/` fills several levels (2.1
-//!   refuses such a client). Patterns are heard after the topics of the client: what those grant, no pattern denies.
-//!   A client whose user name or client identifier has `+` or `#` is allowed nothing by any pattern.
-//! - Lines that begin with `#`, and empty ones, say nothing.
+//! - `pattern [read|write|readwrite|deny] FILTER` is for all clients. `%u` and `%c` are replaced by their
+//!   user name and client identifier, at any place and as text, as in mosquitto 2.0: a name with `/` fills
+//!   several levels (2.1 refuses such a client). Patterns apply after the topics of the client: a pattern
+//!   can't deny what those allow. Patterns allow nothing to a client whose user name or client identifier has
+//!   `+` or `#`.
+//! - Empty lines and lines that begin with `#` are ignored.
 //!
-//! Among the topics of a client, and among the patterns, deny wins. What nothing allows is refused, so that an
-//! empty file refuses everything. A SUBSCRIBE is always granted: messages are checked when they are delivered
-//! ([`Subscribing::Filtered`]).
+//! Among the topics of a client, and among the patterns, deny wins. Everything that is not allowed is denied,
+//! so an empty file denies everything. A SUBSCRIBE is always allowed: messages are checked when they are
+//! delivered ([`Subscribing::Filtered`]).
 
 use super::pattern::Placeholders;
 use super::tree::RuleEffects;
@@ -23,7 +24,7 @@ use crate::base::{Diagnostic, Diagnostics};
 use crate::mqtt::has_forbidden_character;
 use crate::settings::value::quoted;
 
-/// Checks the text of a file; `file` is its name in errors.
+/// Checks the text of a file. `file` is its name in errors.
 ///
 /// # Errors
 /// Everything that is wrong with it.
@@ -34,7 +35,7 @@ pub fn parse(file: &str, text: &str) -> Result<Acl, Diagnostics> {
         Reader { builder, line: 0, user: None, errors: Diagnostics { errors: Vec::new(), more: 0 } };
     for (number, line) in text.split('\n').enumerate() {
         let line = line.trim_end_matches(is_space);
-        // A comment's `#` is the first character: mosquitto takes no other.
+        // The `#` of a comment must be the first character, as in mosquitto.
         if line.starts_with('#') {
             continue;
         }
@@ -53,7 +54,7 @@ pub fn parse(file: &str, text: &str) -> Result<Acl, Diagnostics> {
 
 struct Reader<'a> {
     builder: Builder,
-    /// The number of the line.
+    /// The number of the current line.
     line: u32,
     user: Option<&'a str>,
     errors: Diagnostics,
@@ -106,7 +107,7 @@ impl<'a> Reader<'a> {
     fn read_grant(&mut self, who: Principal<'_>, form: Form, rest: &str) -> Result<(), Wrong> {
         let wrong = |message: String| Wrong { key: form.key, message };
         let (first, behind) = first_word(rest);
-        // Without anything behind it the one word is the filter, even if it is `read`.
+        // If the line has only one word, it is the filter, even if it is `read`.
         let (access, topic) = match behind.trim_matches(is_space) {
             "" => ("readwrite", first),
             topic => (first, topic),
@@ -121,7 +122,7 @@ impl<'a> Reader<'a> {
             "read" => (RuleEffect::Allow, Actions::READ),
             "write" => (RuleEffect::Allow, Actions::PUBLISH),
             "readwrite" => (RuleEffect::Allow, Actions::ALL),
-            // The SUBSCRIBE is granted all the same.
+            // The SUBSCRIBE is allowed anyway.
             "deny" => (RuleEffect::Deny, Actions::PUBLISH | Actions::RECEIVE),
             other => {
                 let got = quoted(other);
@@ -139,7 +140,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What the two kinds of grant differ in.
+/// The differences between the two kinds of grant.
 #[derive(Clone, Copy)]
 struct Form {
     key: &'static str,
@@ -147,13 +148,13 @@ struct Form {
     round: Round,
 }
 
-/// The first word, and what is behind the space that ends it.
+/// The first word, and the text after the space that ends it.
 fn first_word(text: &str) -> (&str, &str) {
     let text = text.trim_start_matches(' ');
     text.split_once(' ').unwrap_or((text, ""))
 }
 
-/// White space as C's `isspace` has it.
+/// Whether a character is white space for C's `isspace`.
 fn is_space(character: char) -> bool {
     matches!(character, ' ' | '\t'..='\r')
 }

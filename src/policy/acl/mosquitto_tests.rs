@@ -97,7 +97,7 @@ fn names_are_text_also_with_slashes_and_inside_a_level() {
         assert!(!may_all(&arch, topic), "{topic}");
     }
     assert!(!may_all(&arch, "all/alice/phone/no") && may_all(&arch, "all/alice/no"));
-    // Whether a filter meets the denial is known too.
+    // The comparison also knows whether a filter meets the denial.
     for (filter, receives_all) in [
         ("all/+/+/no", false),
         ("all/alice/#", false),

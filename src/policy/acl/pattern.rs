@@ -1,27 +1,28 @@
 //! The topics of rules: topic filters in which `%u` stands for the user name and `%c` for the client
 //! identifier.
 //!
-//! In comes a topic as a rule has it; out go its levels, or the reason why it is refused. Where the names may
-//! stand is the format's choice ([`Placeholders`]).
+//! The input is a topic of a rule. The output is its levels, or the reason why it is refused. The format
+//! decides where the names may stand ([`Placeholders`]).
 
 use std::fmt;
 
 use super::filters::spelt_out;
 use crate::mqtt::{FilterError, TopicFilter};
 
-/// Levels of a topic of a rule. The walks through the rules are as deep as that, and no deeper.
+/// The largest number of levels in a topic of a rule. It also bounds the depth of the walks through the
+/// rules.
 pub const LEVELS_MAX: usize = 256;
 
 /// Why a topic of a rule is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PatternError {
-    /// It is no topic filter.
+    /// It is not a topic filter.
     Filter(FilterError),
-    /// It begins with `$share/{name}/`: a rule speaks of the filter behind that.
+    /// It begins with `$share/{name}/`. A rule must name the filter after that.
     Shared,
     /// It has more than [`LEVELS_MAX`] levels.
     TooManyLevels,
-    /// Its first level has `$` and a name: the client's name would choose between `$SYS` and others.
+    /// Its first level has `$` and a name: a client could choose `$SYS` or another topic by its name.
     NameBehindDollar,
 }
 
@@ -57,12 +58,12 @@ pub fn check_pattern(topic: &str) -> Result<(), PatternError> {
 /// Where `%u` and `%c` stand for names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Placeholders {
-    /// They are two characters like others.
+    /// Nowhere: they are ordinary characters.
     Nowhere,
     Anywhere,
 }
 
-/// A level of a topic of a rule.
+/// A level of a rule's topic.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Level<'a> {
     /// `+`
@@ -70,11 +71,11 @@ pub(super) enum Level<'a> {
     /// `#`
     Rest,
     Text(&'a str),
-    /// With at least one name.
+    /// A level with at least one name.
     Named(Vec<Part<'a>>),
 }
 
-/// A piece of a level that has names.
+/// A part of a level that has names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Part<'a> {
     Text(&'a str),
@@ -123,7 +124,7 @@ fn parse_level(level: &str, placeholders: Placeholders) -> Level<'_> {
     Level::Named(parts)
 }
 
-/// The first `%u` or `%c`, and where it stands.
+/// The first `%u` or `%c` and its place.
 fn first_name(text: &str) -> Option<(usize, Part<'static>)> {
     let user = text.find("%u").map(|at| (at, Part::User));
     let client = text.find("%c").map(|at| (at, Part::ClientId));

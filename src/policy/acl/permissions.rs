@@ -1,8 +1,9 @@
-//! What one client may do, fixed at its login.
+//! The permissions of one client, fixed at its login.
 //!
-//! In comes a topic name or topic filter; out goes yes or no, without an allocation. A [`Permissions`] is a
-//! pointer: to nothing when everything is allowed, and otherwise to the names of the client and the shared rules
-//! of its [`Acl`](super::Acl), which compare the names in place. Clients that no rule singles out share one.
+//! The input is a topic name or topic filter. The answer is yes or no, without an allocation. A
+//! [`Permissions`] is a pointer. It is null if everything is allowed. Otherwise it points to the names of the
+//! client and the shared rules of its [`Acl`](super::Acl), which compare the names in place. Clients that no
+//! rule names share one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::tree::{ClientNames, DenialScope, NOTHING, Name, Root, RuleEffects};
 use super::{Actions, Builder, Grant, Principal, Refused, Round, RuleEffect, RuleError, Rules, Subscribing};
 use crate::mqtt::TopicFilter;
 
-/// What a client may publish, subscribe to and receive. A clone is a pointer to the same.
+/// What a client may publish, subscribe to and receive. A clone points to the same data.
 #[derive(Clone)]
 pub struct Permissions(Option<Arc<Inner>>);
 
@@ -26,28 +27,28 @@ enum Inner {
 /// A client as the rules see it.
 struct Login {
     rules: Arc<Rules>,
-    /// Rules for its user name or for anonymous clients; for its client identifier; for both together. Those for
-    /// everyone are the same for all.
+    /// The rules for its user name or for anonymous clients, for its client identifier, and for both
+    /// together. The rules for everyone are the same for all clients.
     roots: [Root; 3],
-    /// Bytes of the user name at the beginning of `names`.
+    /// The length of the user name at the beginning of `names`, in bytes.
     user_len: u16,
     user: NameKind,
     client_id: NameKind,
-    /// User name and client identifier, if the rules have use for them.
+    /// The user name and the client identifier, if the rules need them.
     names: SmallVec<[u8; NAMES_INLINE_BYTES]>,
 }
 
-/// Names up to that many bytes together need no allocation of their own.
+/// The total length of names that need no allocation, in bytes.
 const NAMES_INLINE_BYTES: usize = 24;
 
-/// How a name of a client stands in patterns. Of names that the rules have no use for, only `Wild` is told.
+/// How patterns treat a name of a client. If the rules do not need the name, only `Wild` is recorded.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum NameKind {
     Missing,
     Plain,
     /// It can't stand for itself.
     Unusable,
-    /// It can't either, for its `+` or `#`, and shuts the client out of the second round.
+    /// It can't stand for itself because of `+` or `#`, and excludes the client from the second round.
     Wild,
 }
 
@@ -61,17 +62,17 @@ impl Default for Permissions {
 }
 
 impl Permissions {
-    /// No access control: all is allowed.
+    /// No access control: everything is allowed.
     pub const fn everything() -> Permissions {
         Permissions(None)
     }
 
-    /// Lists of topic filters that came with a token or from a webhook: what they don't cover is refused, and
-    /// `None` is no limit. `%u` and `%c` have no meaning here. Subscribing is judged as
+    /// The permissions from lists of topic filters of a token or a webhook. Everything outside of the lists
+    /// is denied, and `None` means no limit. `%u` and `%c` have no meaning here. A SUBSCRIBE is decided as
     /// [`Strict`](Subscribing::Strict).
     ///
     /// # Errors
-    /// [`RuleError`]: its rule 0 is `publish`, its rule 1 `subscribe`.
+    /// [`RuleError`]. Its rule 0 is `publish`, its rule 1 is `subscribe`.
     pub fn of_lists(
         publish: Option<&[String]>,
         subscribe: Option<&[String]>,
@@ -98,7 +99,7 @@ impl Permissions {
         Ok(builder.finish().permissions(None, ""))
     }
 
-    /// What both allow.
+    /// The permissions that both allow.
     pub fn and(&self, other: &Permissions) -> Permissions {
         match (&self.0, &other.0) {
             (None, _) => other.clone(),
@@ -108,28 +109,28 @@ impl Permissions {
         }
     }
 
-    /// Is nothing forbidden, so that nobody has to ask?
+    /// Whether everything is allowed, so that no check is needed.
     #[inline]
     pub fn is_everything(&self) -> bool {
         self.0.is_none()
     }
 
-    /// May the client publish to a topic name, by PUBLISH or by its will?
+    /// Whether the client may publish to a topic name, with PUBLISH or with its will.
     #[inline]
     pub fn may_publish(&self, topic: &str) -> bool {
         self.0.as_ref().is_none_or(|inner| inner.may(topic, Actions::PUBLISH))
     }
 
-    /// May the client be sent a message with this topic name?
+    /// Whether the client may receive a message with this topic name.
     #[inline]
     pub fn may_receive(&self, topic: &str) -> bool {
         self.0.as_ref().is_none_or(|inner| inner.may(topic, Actions::RECEIVE))
     }
 
-    /// Is a SUBSCRIBE with this topic filter granted? Of a shared one the filter behind the share name is
-    /// judged; what is no topic filter is refused. See [`Subscribing`].
+    /// Whether the client may subscribe to this topic filter. For a shared subscription, the filter after the
+    /// share name decides. An invalid topic filter is refused. See [`Subscribing`].
     ///
-    /// In [`Strict`](Subscribing::Strict) the client may receive all that the filter can match.
+    /// With [`Strict`](Subscribing::Strict) the client may also receive everything that the filter can match.
     pub fn may_subscribe(&self, filter: &str) -> bool {
         let Some(inner) = &self.0 else { return true };
         TopicFilter::parse(filter).is_ok_and(|filter| inner.may_subscribe(filter.matching_part()))
@@ -156,14 +157,15 @@ impl Permissions {
         })
     }
 
-    /// May the client receive all that this topic filter can match, so that no message has to be checked?
-    /// `false` may be too careful: two rules that cover the filter together do not count.
+    /// Whether the client may receive everything that this topic filter can match, so that no message needs a
+    /// check. It may be `false` although it could be true: two rules that cover the filter only together do
+    /// not count.
     pub fn receives_all_of(&self, filter: &str) -> bool {
         let Some(inner) = &self.0 else { return true };
         TopicFilter::parse(filter).is_ok_and(|filter| inner.receives_all_of(filter.matching_part()))
     }
 
-    /// Those of a client without a root of its own.
+    /// The permissions of clients that no rule names.
     pub(super) fn common(rules: &Arc<Rules>, user_root: Root) -> Permissions {
         Permissions(Some(Arc::new(Inner::Login(Login {
             rules: Arc::clone(rules),
@@ -175,7 +177,7 @@ impl Permissions {
         }))))
     }
 
-    /// Those of a client that logs in; `common` when it is like all others.
+    /// The permissions of a client that logs in. They are `common` if no rule names it.
     pub(super) fn at_login(
         rules: &Arc<Rules>,
         common: &Permissions,
@@ -205,7 +207,7 @@ impl Permissions {
         let mut names = SmallVec::with_capacity(user_name.len() + client_id.len());
         names.extend_from_slice(user_name.as_bytes());
         names.extend_from_slice(client_id.as_bytes());
-        // `kind_of` has seen to it that a plain name is short enough.
+        // `kind_of` has checked that a plain name is short enough.
         let user_len = user_name.len() as u16;
         let rules = Arc::clone(rules);
         let login = Login { rules, roots, user_len, user: user_kind, client_id: client_kind, names };
@@ -232,15 +234,15 @@ fn kind_of(name: &str, is_used: bool, takes_slashes: bool) -> NameKind {
     }
 }
 
-/// Longest name that a packet can carry, in bytes.
+/// The longest name that a packet can carry, in bytes.
 const NAME_BYTES_MAX: usize = u16::MAX as usize;
 
-/// What has refused something, for the log.
+/// The rule or the list that has denied something, for the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuleHit {
-    /// The access list; empty: what came with the login, such as the lists of a token.
+    /// The access list. Empty: the lists that came with the login, such as those of a token.
     file: Box<str>,
-    /// The line of the rule that denies; 0: no rule allows it.
+    /// The line of the rule that denies. 0: no rule allows it.
     line: u32,
 }
 
@@ -255,7 +257,7 @@ impl fmt::Display for RuleHit {
 }
 
 impl Inner {
-    /// The first of the lists that does not allow something, and where.
+    /// Finds the first list that does not allow something, and the line.
     fn why(&self, may: &dyn Fn(&Inner) -> bool, line: &dyn Fn(&Login) -> u32) -> RuleHit {
         match self {
             Inner::Login(login) => RuleHit { file: login.rules.file.clone(), line: line(login) },
@@ -310,7 +312,7 @@ impl Login {
         }
     }
 
-    /// Do grants that each cover the filter allow the actions, and no denial meets it?
+    /// Whether grants that each cover the filter allow the actions, and no denial meets it.
     fn grants_all_of(&self, filter: &str, actions: Actions) -> bool {
         let names = self.names();
         let covering = self.gather(|root| self.rules.tree.covering(root, filter, names));

@@ -111,7 +111,7 @@ fn names_stand_for_the_client_itself() {
         anonymous.may_publish("d/dev 1/a") && !anonymous.may_publish("u/") && !anonymous.may_publish("/own")
     );
     assert!(!anonymous.may_publish("x--dev 1/y"));
-    // The names need more room than is beside the rules.
+    // The names are too long to be stored in place.
     let long = "n".repeat(60_000);
     assert!(acl.permissions(Some(&long), &long).may_publish(&format!("d/{long}/x")));
     assert!(!acl.permissions(Some(&long), &long).may_publish(&format!("d/{long}n/x")));
@@ -156,7 +156,7 @@ fn nobody_escapes_a_denial_by_his_name() {
         );
         assert!(odd.may_publish("d") && odd.may_publish("b/c") && odd.may_subscribe("b/#"), "{name:?}");
     }
-    // Without a user name a rule about one's own user name is not about anything.
+    // For a client without a user name, a rule about its own user name never applies.
     assert!(acl.permissions(None, "dev").may_subscribe("a/#"));
     let own = strict(&[allow(Actions::ALL, &["#", "$x/#"]), deny(Actions::ALL, &["%u/x"])]);
     for name in ["$x", "a/b"] {
@@ -181,7 +181,7 @@ fn sys_is_read_by_rules_that_begin_with_it() {
             && told.may_subscribe("$SYS/+")
     );
     assert!(!told.may_publish("$SYS/x") && !told.may_subscribe("#") && !told.may_subscribe("+/#"));
-    // A denial of all else leaves it alone, and one of `$SYS` leaves all else alone.
+    // Denying everything else does not affect `$SYS`, and denying `$SYS` does not affect anything else.
     let both = [allow(Actions::READ, &["$SYS/#", "#"]), deny(Actions::READ, &["$SYS/secret"])];
     let both = strict(&both).permissions(None, "c");
     assert!(both.may_subscribe("#") && both.may_subscribe("+/#") && !both.may_subscribe("$SYS/#"));

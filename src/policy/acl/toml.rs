@@ -1,7 +1,8 @@
-//! Reads an access list in TOML: the format of `config/acl.toml`, which is its manual.
+//! Reads an access list in TOML. `config/acl.toml` is the manual of its format.
 //!
-//! In comes the text of a file; out goes an [`Acl`], or up to [`ERRORS_MAX`](crate::base::ERRORS_MAX) errors, each with
-//! file, line, key and what is allowed. A file that is not TOML gives the first place that can't be read.
+//! The input is the text of a file. The output is an [`Acl`], or up to
+//! [`ERRORS_MAX`](crate::base::ERRORS_MAX) errors, each with the file, the line, the key and what is allowed.
+//! A file that is not TOML gives one error, for the first place that can't be read.
 
 use toml_edit::{Array, Document, Item, Key, TableLike, Value};
 
@@ -10,7 +11,8 @@ use crate::base::{Diagnostic, Diagnostics};
 use crate::mqtt::has_forbidden_character;
 use crate::settings::value::quoted;
 
-/// Checks the text of a file; `file` is its name in errors. Without any rule, the default is for everybody.
+/// Checks the text of a file. `file` is its name in errors. Without any rule, the default applies to all
+/// clients.
 ///
 /// # Errors
 /// Everything that is wrong with it.
@@ -30,10 +32,10 @@ pub fn parse(file: &str, text: &str) -> Result<Acl, Diagnostics> {
     reader.finish(file, text)
 }
 
-/// Where in the text something stands, in bytes from its start.
+/// A place in the text, in bytes from its start.
 type Offset = usize;
 
-/// One thing that is wrong.
+/// One error.
 struct Wrong {
     offset: Offset,
     key: String,
@@ -54,7 +56,7 @@ const RULE_KEYS: [&str; 7] = ["users", "anonymous", "everyone", "clients", "allo
 const DEFAULTS: [(&str, RuleEffect); 2] = [("deny", RuleEffect::Deny), ("allow", RuleEffect::Allow)];
 const SUBSCRIBINGS: [(&str, Subscribing); 2] =
     [("strict", Subscribing::Strict), ("filtered", Subscribing::Filtered)];
-/// A subscriber is sent what is published: the two words for reading mean the same.
+/// Every subscriber receives what is published, so the two words for reading mean the same.
 const ACTIONS: [(&str, Actions); 6] = [
     ("publish", Actions::PUBLISH),
     ("write", Actions::PUBLISH),
@@ -68,7 +70,7 @@ impl Reader {
     fn finish(mut self, file: &str, text: &str) -> Result<Acl, Diagnostics> {
         let mut builder = Builder::new(self.default, self.subscribing).with_file(file);
         let mut lines = Lines { text, counted: 0, line: 1 };
-        // The first rule that the limit stops is to blame: another error is found before this.
+        // The limit is reported for the first rule that exceeds it, and only if there is no other error.
         if self.wrongs.is_empty() {
             for (number, (offset, rule)) in self.rules.iter().enumerate() {
                 if let Err(error) = builder.add_rule(number, rule, lines.at(*offset)) {
@@ -156,7 +158,7 @@ impl Reader {
         }
     }
 
-    /// The rule, if it is whole; all that is wrong with it has been said.
+    /// The rule, if it is complete. All of its errors have been recorded.
     fn read_rule(&mut self, prefix: &str, offset: Offset, table: &dyn TableLike) -> Option<Rule> {
         for (name, item) in table.iter() {
             if !RULE_KEYS.contains(&name) {
@@ -251,7 +253,7 @@ impl Reader {
         words.iter().filter_map(|word| find(word)).fold(Actions::NONE, |all, (_, actions)| all | *actions)
     }
 
-    /// The strings of an array, without those that `wrong` has something to say about.
+    /// The strings of an array, without those for which `wrong` reports an error.
     fn strings(
         &mut self,
         key: String,
@@ -285,7 +287,7 @@ impl Reader {
     }
 }
 
-/// What a rule says about whom it is for.
+/// The parts of a rule that name its clients.
 struct Subjects {
     users: Option<Vec<String>>,
     has_clients: bool,
@@ -297,7 +299,7 @@ fn rule_key(number: usize) -> String {
     format!("{RULES}[{}]", number + 1)
 }
 
-/// Where a key of a table stands; where its value stands when the key isn't known to.
+/// The place of a key in a table, or of its value if the place of the key is unknown.
 fn offset_of(table: &dyn TableLike, key: &str, item: &Item) -> Offset {
     let of_key = table.get_key_value(key).and_then(|(key, _)| Key::span(key));
     of_key.map_or_else(|| start_of(item), |span| span.start)
@@ -307,7 +309,7 @@ fn start_of(item: &Item) -> Offset {
     item.span().map_or(0, |span| span.start)
 }
 
-/// Counts lines; cheap while the offsets rise.
+/// Counts lines. It is cheap while the offsets increase.
 struct Lines<'a> {
     text: &'a str,
     counted: Offset,
@@ -332,7 +334,8 @@ fn newlines(bytes: &[u8]) -> usize {
 }
 
 fn line_of(text: &str, offset: Offset) -> usize {
-    // TOML's parser points at the end of a file that ends too early: there the last line is to blame.
+    // For a file that ends too early, TOML's parser points to the end. The error names the last line with
+    // text instead.
     let before = if offset >= text.len() { text.trim_end().as_bytes() } else { &text.as_bytes()[..offset] };
     1 + newlines(before)
 }
@@ -359,20 +362,20 @@ fn kind_of(value: &Value) -> String {
     }
 }
 
-/// A key as it can stand in an error: bare where TOML lets it, quoted and cut otherwise.
+/// A key as an error shows it: bare if TOML allows it, otherwise quoted and shortened.
 fn shown_key(key: &str) -> String {
     let is_bare = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
     if is_bare && (1..=KEY_CHARS_MAX).contains(&key.len()) { key.to_string() } else { quoted(key) }
 }
 
-/// Longest key that is compared with the known ones: the comparison is quadratic.
+/// The longest key, in bytes, that is compared with the known keys. The comparison takes quadratic time.
 const KEY_CHARS_MAX: usize = 60;
 
 fn unknown_key(key: &str, known: &[&str]) -> String {
     let distance = |known: &str| strsim::damerau_levenshtein(&key.to_lowercase(), known);
     let near = known.iter().filter(|_| key.len() <= KEY_CHARS_MAX).min_by_key(|known| distance(known));
     let hint = match near {
-        // One slip in three characters.
+        // One wrong character in three is near.
         Some(near) if distance(near) <= (near.len() / 3).max(1) => format!("; did you mean {near}?"),
         _ => ".".to_string(),
     };

@@ -5,9 +5,9 @@
 //! compares it with their names in place. A walk visits a node at most once and allocates nothing. A topic that no
 //! wildcard and no pattern matches takes one binary search a level.
 //!
-//! Topics that begin with `$` are met only by rules that begin with `$`. `[MQTT5-4.7.2-1]`
+//! Topics that begin with `$` are matched only by rules that begin with `$`. `[MQTT5-4.7.2-1]`
 //!
-//! The files: `walk` looks topics up, `growing` makes the tree, `effects` is what it says.
+//! The files: `walk` looks topics up, `growing` builds the tree, `effects` has its results.
 
 mod effects;
 mod growing;
@@ -21,21 +21,21 @@ use super::pattern::LEVELS_MAX;
 use super::{Actions, ENTRIES_MAX};
 use walk::Walk;
 
-/// Number of the node where the rules of some clients begin; [`NOTHING`] has no rules.
+/// The number of the node where the rules for some clients begin. [`NOTHING`] has no rules.
 pub(super) type Root = u32;
 
 /// The root without rules.
 pub(super) const NOTHING: Root = 0;
 
-// Node numbers are 32 bits wide, and each grant adds a root and a node a level at most.
+// Node numbers are 32 bits wide. Each grant adds a root, and one node per level, at most.
 const _: () = assert!(ENTRIES_MAX * (LEVELS_MAX + 1) < u32::MAX as usize);
 
-/// A name that may stand in a pattern.
+/// A name that a pattern may contain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Name<'a> {
-    /// The client has none: rules with it are not for this client.
+    /// The client has no such name. Rules with this name do not apply to it.
     Missing,
-    /// It can't stand for itself: such rules deny more, and allow nothing.
+    /// The name can't stand for itself. Rules with this name deny more and allow nothing.
     Unusable,
     Plain(&'a [u8]),
 }
@@ -47,7 +47,7 @@ pub(super) struct ClientNames<'a> {
     pub(super) client_id: Name<'a>,
 }
 
-/// What a denial is looked for in.
+/// What a denial is searched for.
 #[derive(Clone, Copy)]
 pub(super) enum DenialScope<'a> {
     /// A topic name.
@@ -62,17 +62,18 @@ pub(super) enum DenialScope<'a> {
 #[derive(Default)]
 pub(super) struct Tree {
     nodes: Box<[Node]>,
-    /// The children by text of all nodes. Those of one node stand together, in the order of their bytes.
+    /// The named children of all nodes. Those of one node are adjacent, sorted by their bytes.
     children: Box<[Child]>,
     named: Box<[Named]>,
     pieces: Box<[Piece]>,
     texts: Box<[u8]>,
     uses: Uses,
-    /// By node: the lines of the first rules that deny here, and with `#` here. Only explanations need them.
+    /// By node: the lines of the first rules that deny here, and with `#` here. They are only needed to
+    /// explain a refusal.
     denial_lines: Box<[[u32; 2]]>,
 }
 
-/// Which names the patterns have.
+/// The names that the patterns use.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Uses {
     pub(super) user: bool,
@@ -83,11 +84,11 @@ pub(super) struct Uses {
 struct Node {
     children: Span,
     named: Span,
-    /// Node behind `+`; 0 when there is none.
+    /// The node after `+`. 0 if there is none.
     any: u32,
-    /// Of rules that end here.
+    /// The effects of rules that end here.
     here: RuleEffects,
-    /// Of rules that end with `#` here.
+    /// The effects of rules that end with `#` here.
     rest: RuleEffects,
 }
 
@@ -97,12 +98,12 @@ struct Child {
     node: u32,
 }
 
-/// A level with names.
+/// A level that contains names.
 #[derive(Clone, Copy)]
 struct Named {
     pieces: Span,
     node: u32,
-    /// All that is denied by rules from here on.
+    /// Everything that rules deny from here on.
     denied_below: RuleEffects,
 }
 
@@ -126,7 +127,7 @@ impl Span {
 }
 
 impl Tree {
-    /// What the rules say that match a topic name.
+    /// The effects of the rules that match a topic name.
     #[inline]
     pub(super) fn matching(&self, root: Root, topic: &str, names: ClientNames<'_>) -> RuleEffects {
         let mut walk = Walk::<false>::new(self, names, topic);
@@ -134,22 +135,22 @@ impl Tree {
         walk.found
     }
 
-    /// What the rules say that match every topic name that a filter matches.
+    /// The effects of the rules that match every topic name that a filter matches.
     pub(super) fn covering(&self, root: Root, filter: &str, names: ClientNames<'_>) -> RuleEffects {
         let mut walk = Walk::<false>::new(self, names, filter);
         walk.covering(root, Some(spelt_out(filter).as_bytes()), true);
         walk.found
     }
 
-    /// What the rules say that match at least one of the topic names that a filter matches.
+    /// The effects of the rules that match at least one of the topic names that a filter matches.
     pub(super) fn meeting(&self, root: Root, filter: &str, names: ClientNames<'_>) -> RuleEffects {
         let mut walk = Walk::<false>::new(self, names, filter);
         walk.meeting(root, Some(spelt_out(filter).as_bytes()), true);
         walk.found
     }
 
-    /// The line of a rule that denies one of these actions, among the rules that match a topic name, or that cover or
-    /// meet a filter. 0: there is none, or it has no line.
+    /// The line of a rule that denies one of these actions, among the rules that match a topic name, or that
+    /// cover or meet a filter. 0: there is no such rule, or it has no line.
     pub(super) fn denial_line(
         &self,
         root: Root,

@@ -1,4 +1,4 @@
-//! The tree against the same rules taken one by one, as strings.
+//! Compares the tree with the same rules, applied one by one as strings.
 
 use super::*;
 use crate::base::Random;
@@ -7,16 +7,16 @@ use crate::policy::acl::filters::tests::{filters, texts};
 use crate::policy::acl::pattern::{Placeholders, parse};
 use crate::policy::acl::{Round, RuleEffect, covers, intersects};
 
-/// A pattern of some rule, as it is for one client.
+/// A pattern of a rule, for one client.
 enum Plain {
-    /// Not for this client.
+    /// The pattern does not apply to this client.
     Never,
     Filter(String),
-    /// Everything, `$` topics too: a name that can't stand for itself in the first level of a denial.
+    /// Everything, including `$` topics: the first level of a denial has a name that can't stand for itself.
     Everything,
 }
 
-/// `slashes`: names with `/` stand for themselves.
+/// With `slashes`, names with `/` stand for themselves.
 fn plain(pattern: &str, is_denial: bool, user: &str, client_id: &str, slashes: bool) -> Plain {
     let mut expanded: Vec<String> = Vec::new();
     for level in pattern.split('/') {
@@ -36,7 +36,7 @@ fn plain(pattern: &str, is_denial: bool, user: &str, client_id: &str, slashes: b
                 (true, false) => Plain::Filter(format!("{}/+/#", expanded.join("/"))),
             };
         }
-        // Names with `%` are not among the tests' names.
+        // No test uses a name with `%`.
         expanded.push(level.replace("%u", user).replace("%c", client_id));
     }
     Plain::Filter(expanded.join("/"))

@@ -1,45 +1,45 @@
-//! What the address gate allows, as its section of the configuration says.
+//! The settings of the address gate, from their section of the configuration.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::settings::{Config, Network};
 
-/// What the address gate allows.
+/// The settings of the address gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressGateSettings {
-    /// Connections a second that one source may open in the long run; 0: any number.
+    /// The connections per second that one source may open in the long run; 0: no limit.
     pub connects_per_second: u32,
-    /// Connections that a source may open at once after a rest; 0 counts as 1.
+    /// The connections that a source may open at once after a pause; 0 counts as 1.
     pub connects_burst: u32,
-    /// Failed logins of a source whose refusals are not delayed.
+    /// The failed logins of a source whose refusals are not delayed.
     pub failures_before_delay: u32,
-    /// Delay of the first refusal after those, doubled with each further one; 0: no delays.
+    /// The delay of the first refusal after those. It doubles with each further one. 0: no delays.
     pub delay_base_millis: u64,
-    /// Longest delay.
+    /// The longest delay.
     pub delay_max_millis: u64,
-    /// Failed logins that ban a source; 0: none do.
+    /// The failed logins after which a source is banned; 0: failed logins ban no source.
     pub ban_after_failures: u32,
-    /// How long failures and flapping ban a source.
+    /// How long failed logins and short connections ban a source.
     pub ban_seconds: u64,
-    /// Without a failed login for this long, the earlier ones are forgotten; 0: never.
+    /// After this long without a failed login, the earlier ones are forgotten; 0: never.
     pub failures_forget_seconds: u64,
-    /// Connections that end within [`AddressGateSettings::flap_seconds`] of their start, counted over as
-    /// long a time, that ban a source; 0: none do.
+    /// The connections after which a source is banned, if they end within [`AddressGateSettings::flap_seconds`] of
+    /// their start, counted over the same time; 0: they ban no source.
     pub flap_connects: u32,
     /// See [`AddressGateSettings::flap_connects`].
     pub flap_seconds: u64,
-    /// Sources that are remembered at once, about 80 bytes each; 0 counts as 1. Beyond that, the least bad source
-    /// that was seen longest ago is forgotten.
+    /// The number of sources that are remembered, about 80 bytes each; 0 counts as 1. Beyond that, a source
+    /// of the least bad class is forgotten, the one that was seen longest ago.
     pub addresses_max: usize,
-    /// Networks that are always admitted and never counted, even if they are among the banned.
+    /// Networks that are always admitted and never counted, even if they are banned too.
     pub exempt: Arc<[Network]>,
     /// Networks that are never admitted.
     pub banned: Arc<[Network]>,
 }
 
 impl Default for AddressGateSettings {
-    /// Delays only: a fleet behind one address must not be locked out by one wrong device.
+    /// The default has delays only: one faulty device must not lock out a fleet behind the same address.
     fn default() -> AddressGateSettings {
         AddressGateSettings {
             connects_per_second: 0,
@@ -86,7 +86,7 @@ impl AddressGateSettings {
         self.banned.iter().any(|network| network.contains(address)) && !self.is_exempt(address)
     }
 
-    /// Whether none of the rules applies to the address.
+    /// Whether the address is exempt from all rules.
     pub fn is_exempt(&self, address: IpAddr) -> bool {
         self.exempt.iter().any(|network| network.contains(address))
     }

@@ -1,7 +1,8 @@
 //! The sources that the address gate remembers, in a table of bounded size.
 //!
-//! When the table is full, the source seen longest ago makes room: one without failures and bans if there is any, then
-//! one with failures, then one with a ban. So a flood of new addresses frees no source that is banned.
+//! When the table is full, it forgets the source that was seen longest ago: first one without failures and
+//! bans, otherwise one with failures, otherwise one with a ban. So a flood of new addresses does not end a
+//! ban while other entries can be forgotten.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,7 +11,7 @@ use crate::settings::Network;
 use ahash::RandomState;
 use hashbrown::HashTable;
 
-/// Who is counted together.
+/// Addresses that count as one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum SourceAddress {
     V4(u32),
@@ -37,7 +38,7 @@ impl SourceAddress {
     }
 }
 
-/// How bad a source is. Each class has a list; the first one makes room first.
+/// How bad a source is. Each class has a list. Entries of the first class are forgotten first.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
     Clean,
@@ -46,19 +47,19 @@ enum Class {
 }
 
 const CLASSES: [Class; 3] = [Class::Clean, Class::Failing, Class::Banned];
-/// No entry.
+/// The place that means "no entry".
 const NONE: u32 = u32::MAX;
 
-/// What is remembered of a source.
+/// What the gate remembers about a source.
 pub(super) struct SourceEntry {
     pub(super) source: SourceAddress,
-    /// When the next connection would be due at the long-run rate, in microseconds.
+    /// The time at which the next connection would be due at the long-run rate, in microseconds.
     pub(super) connect_due_micros: u64,
-    /// 0: no ban.
+    /// The end of the ban; 0: no ban.
     pub(super) banned_until_millis: u64,
     pub(super) failed_at_millis: u64,
     pub(super) flaps_since_millis: u64,
-    /// When a connection that is closed next gets a log line.
+    /// The time from which a closed connection gets a log line again.
     pub(super) tell_at_seconds: u32,
     pub(super) failures: u32,
     pub(super) flaps: u32,
@@ -96,7 +97,7 @@ impl SourceEntry {
         }
     }
 
-    /// Forgets a ban that has ended, and failures that are old.
+    /// Removes a ban that has ended, and old failures.
     pub(super) fn lapse(&mut self, now_millis: u64, settings: &AddressGateSettings) {
         if self.banned_until_millis <= now_millis {
             self.banned_until_millis = 0;
@@ -107,7 +108,7 @@ impl SourceEntry {
         }
     }
 
-    /// Bans the source, and gives the end of the ban.
+    /// Bans the source. Returns the end of the ban.
     pub(super) fn ban(&mut self, now_millis: u64, settings: &AddressGateSettings) -> u64 {
         let until = now_millis.saturating_add(seconds(settings.ban_seconds));
         self.banned_until_millis = self.banned_until_millis.max(until);
@@ -117,7 +118,7 @@ impl SourceEntry {
     }
 }
 
-/// Ends of a list from newest to oldest.
+/// The ends of a list, which is sorted from newest to oldest.
 #[derive(Clone, Copy)]
 struct Ends {
     newest: u32,
@@ -126,10 +127,10 @@ struct Ends {
 
 /// The table.
 pub(super) struct Sources {
-    /// Most entries.
+    /// The largest number of entries.
     entries_max: usize,
     hasher: RandomState,
-    /// Places in `entries`.
+    /// The place of each source in `entries`.
     by_source: HashTable<u32>,
     entries: Vec<SourceEntry>,
     lists: [Ends; CLASSES.len()],
@@ -139,7 +140,7 @@ impl Sources {
     /// An empty table. The seed keys it, so that nobody can choose addresses that collide.
     pub(super) fn new(entries_max: usize, seed: u64) -> Sources {
         Sources {
-            // A place is a u32, and one value of it says "none".
+            // A place is a u32, and one of its values means "none".
             entries_max: entries_max.clamp(1, NONE as usize - 1),
             hasher: RandomState::with_seeds(seed, 0x6761, 0x7465, 0x73),
             by_source: HashTable::new(),
@@ -148,7 +149,7 @@ impl Sources {
         }
     }
 
-    /// Another bound from now on. Sources that are too many make room.
+    /// Changes the bound. If there are too many sources, the excess is forgotten.
     pub(super) fn change_max(&mut self, entries_max: usize) {
         let empty = Sources { hasher: self.hasher.clone(), ..Sources::new(entries_max, 0) };
         if self.entries.len() <= empty.entries_max {
@@ -156,7 +157,8 @@ impl Sources {
             return;
         }
         let old = std::mem::replace(self, empty);
-        // They are put in from the least bad and longest unseen on, and make room for each other.
+        // The entries are inserted starting with the least bad and longest unseen, so that later ones evict
+        // the less important ones.
         for ends in old.lists {
             let mut place = ends.oldest;
             while let Some(entry) = old.entries.get(place as usize) {
@@ -170,7 +172,7 @@ impl Sources {
         }
     }
 
-    /// Sources that are remembered.
+    /// The number of remembered sources.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -183,7 +185,7 @@ impl Sources {
         self.entries.get(place as usize)
     }
 
-    /// The banned sources, the one seen last first. Bans that have ended may be among them.
+    /// The banned sources, with the one that was seen last first. Some of the bans may have ended.
     pub(super) fn banned(&self) -> impl Iterator<Item = &SourceEntry> {
         let mut place = self.lists.get(Class::Banned as usize).map_or(NONE, |ends| ends.newest);
         std::iter::from_fn(move || {
@@ -220,7 +222,7 @@ impl Sources {
         place
     }
 
-    /// Takes the least bad source that was seen longest ago out of its list and of the table.
+    /// Removes the source of the least bad class that was seen longest ago.
     fn evict(&mut self) -> u32 {
         let place = self.lists.iter().map(|ends| ends.oldest).find(|&place| place != NONE);
         let place = place.expect("a full table has an entry, and each entry is in a list");
@@ -233,7 +235,7 @@ impl Sources {
         place
     }
 
-    /// Changes an entry, and makes it the newest of the class that it now belongs to.
+    /// Changes an entry, and makes it the newest of its new class.
     pub(super) fn update<T>(&mut self, place: u32, change: impl FnOnce(&mut SourceEntry) -> T) -> T {
         let entry = &mut self.entries[place as usize];
         let outcome = change(entry);
@@ -275,7 +277,7 @@ impl Sources {
 pub(super) mod tests {
     use super::*;
 
-    /// Each entry is in the table, and in one list: the one of its class.
+    /// Checks that each entry is in the table, and in exactly the list of its class.
     pub(in crate::policy::address_gate) fn check(sources: &Sources) {
         assert!(sources.entries.len() <= sources.entries_max);
         assert_eq!(sources.by_source.len(), sources.entries.len());

@@ -1,15 +1,15 @@
-//! What rules say about a topic: which actions they allow and which they deny, in each of the two rounds.
+//! The effects of rules on a topic: the actions that they allow and deny, in each of the two rounds.
 
 use crate::policy::acl::{Actions, Round, RuleEffect};
 
-/// What rules say: a bit for each action in each of the two rounds.
+/// A bit for each action that is allowed and denied, in each of the two rounds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(in crate::policy::acl) struct RuleEffects {
     allow: u8,
     deny: u8,
 }
 
-/// Where the bits of the second round begin.
+/// The position of the second round's bits.
 const SECOND_SHIFT: u32 = 3;
 
 impl RuleEffects {
@@ -29,17 +29,17 @@ impl RuleEffects {
         self.deny |= other.deny;
     }
 
-    /// These grants with those denials.
+    /// The grants of `self` with the denials of `other`.
     pub(in crate::policy::acl) fn with_denials_of(self, other: RuleEffects) -> RuleEffects {
         RuleEffects { deny: other.deny, ..self }
     }
 
-    /// Without what the second round allows.
+    /// The same, without what the second round allows.
     pub(in crate::policy::acl) fn second_round_only_denies(self) -> RuleEffects {
         RuleEffects { allow: self.allow & Actions::ALL.0, ..self }
     }
 
-    /// What is granted in the end.
+    /// The actions that are allowed in the end.
     #[inline]
     pub(in crate::policy::acl) fn granted(self, default: Actions) -> Actions {
         let (allow, deny) = (self.allow & Actions::ALL.0, self.deny & Actions::ALL.0);
@@ -48,12 +48,12 @@ impl RuleEffects {
         Actions((allow | later) & !deny)
     }
 
-    /// Whether some rule denies one of these actions, in either round.
+    /// Whether any rule denies one of these actions, in either round.
     pub(in crate::policy::acl) fn denies(self, actions: Actions) -> bool {
         self.denied().0 & actions.0 != 0
     }
 
-    /// What some rule denies, in either round.
+    /// The actions that any rule denies, in either round.
     pub(in crate::policy::acl) fn denied(self) -> Actions {
         Actions((self.deny | self.deny >> SECOND_SHIFT) & Actions::ALL.0)
     }

@@ -1,4 +1,5 @@
-//! How the tree is made: rules are inserted one by one, and the nodes are then packed into one array of each kind.
+//! Builds the tree: rules are inserted one by one, and the nodes are then packed into one array for each
+//! kind.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,7 +9,7 @@ use super::{Child, HERE, Named, Node, Piece, REST, Root, Span, Tree, Uses};
 use crate::policy::acl::Actions;
 use crate::policy::acl::pattern::{Level, Part};
 
-/// A tree that is being made.
+/// A tree under construction.
 pub(in crate::policy::acl) struct Growing {
     nodes: Vec<GrowingNode>,
 }
@@ -125,10 +126,10 @@ impl Growing {
         }
     }
 
-    /// For each node, what is denied by the rules that go through it.
+    /// For each node, everything that is denied by the rules that pass through it.
     fn denied_below(&self) -> Vec<RuleEffects> {
         let mut denied: Vec<RuleEffects> = vec![RuleEffects::default(); self.nodes.len()];
-        // Children are younger than their parent.
+        // Children have higher numbers than their parent.
         for (number, node) in self.nodes.iter().enumerate().rev() {
             let mut all = node.here;
             all.add(node.rest);
@@ -142,7 +143,7 @@ impl Growing {
     }
 }
 
-/// The parts of nodes that vary in length, one behind the other.
+/// The parts of nodes that vary in length, in sequence.
 #[derive(Default)]
 struct Packing {
     children: Vec<Child>,
@@ -200,7 +201,7 @@ impl Packing {
 }
 
 fn span(range: Range<usize>) -> Span {
-    // Entries, levels and the size of a file are bounded far below.
+    // The bounds on entries, levels and the size of a file are far below this.
     let number = |count: usize| u32::try_from(count).expect("an access list is smaller than 4 GiB");
     Span { start: number(range.start), len: number(range.len()) }
 }

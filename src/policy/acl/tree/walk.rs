@@ -1,18 +1,18 @@
-//! The walk that looks a topic name or a filter up in the tree.
+//! The walk that looks up a topic name or a filter in the tree.
 
 use super::effects::RuleEffects;
 use super::{ClientNames, HERE, Name, Named, Piece, REST, Tree};
 use crate::policy::acl::Actions;
 
-/// One walk. Each step has the node, the levels that are left (`None` behind the last one), and whether it is the
-/// first.
+/// One walk. Each step takes the node, the levels that are left (`None` after the last one), and whether it
+/// is the first step.
 pub(super) struct Walk<'a, const WHY: bool> {
     tree: &'a Tree,
     names: ClientNames<'a>,
-    /// What is looked up begins with `$`.
+    /// Whether the topic or filter begins with `$`.
     dollar: bool,
     pub(super) found: RuleEffects,
-    /// With `WHY`: the actions of which a denial is looked for, and the line of the first denial that was met.
+    /// With `WHY`: the actions whose denial is searched for, and the line of the first denial that was found.
     pub(super) denial: (Actions, u32),
 }
 
@@ -104,7 +104,7 @@ impl<'a, const WHY: bool> Walk<'a, WHY> {
         if is_rest {
             self.note(node.here, number, HERE);
         }
-        // Whatever the rules have may come behind `#`.
+        // After `#`, anything in the rules may match.
         let behind = if is_rest { Some(&b"#"[..]) } else { behind };
         let is_wild = is_rest || level == b"+";
         if node.any != 0 && wildcards_match {
@@ -148,8 +148,8 @@ impl<'a, const WHY: bool> Walk<'a, WHY> {
         expansion
     }
 
-    /// What is behind the text of a usable pattern, if these levels begin with it. The text is one level, or more if a
-    /// name has slashes.
+    /// The levels after the text of a usable pattern, if `levels` begins with that text. The text is one
+    /// level, or more if a name has slashes.
     fn behind_name<'b>(&self, named: &Named, levels: &'b [u8]) -> Option<Option<&'b [u8]>> {
         let mut left = levels;
         for piece in named.pieces.of(&self.tree.pieces) {
@@ -162,7 +162,7 @@ impl<'a, const WHY: bool> Walk<'a, WHY> {
         }
     }
 
-    /// The same for the levels of a filter, whose wildcards match the text of the pattern.
+    /// The same for the levels of a filter. Its wildcards match the text of the pattern.
     fn behind_met_name<'b>(&self, named: &Named, levels: &'b [u8]) -> Option<Option<&'b [u8]>> {
         let pieces = named.pieces.of(&self.tree.pieces);
         if pieces.iter().any(|piece| self.text(*piece).is_none()) {
@@ -172,7 +172,7 @@ impl<'a, const WHY: bool> Walk<'a, WHY> {
             pieces.iter().flat_map(|piece| self.text(*piece).unwrap_or_default()).copied().peekable();
         let mut rest = Some(levels);
         loop {
-            // The filter ends above the end of the text, unless a `#` stands there.
+            // The filter ends before the text does, unless it has `#` there.
             let (level, behind) = split(rest?);
             if level == b"#" {
                 return Some(Some(b"#"));
@@ -188,14 +188,14 @@ impl<'a, const WHY: bool> Walk<'a, WHY> {
                 return None;
             }
             rest = behind;
-            // The slash, if there is another level.
+            // This skips the slash, if there is another level.
             if bytes.next().is_none() {
                 return Some(rest);
             }
         }
     }
 
-    /// The text of a piece of a usable pattern.
+    /// The text of a part of a usable pattern.
     fn text(&self, piece: Piece) -> Option<&'a [u8]> {
         match (self.name(piece), piece) {
             (Some(Name::Plain(name)), _) => Some(name),
@@ -213,16 +213,16 @@ impl<'a, const WHY: bool> Walk<'a, WHY> {
     }
 }
 
-/// What a level with names is for a client.
+/// How a level with names applies to a client.
 enum Expansion {
-    /// The client has no such name: the rules are not for it.
+    /// The client has no such name, so the rules do not apply to it.
     Never,
-    /// A name can't stand for itself: rules deny more, and allow nothing.
+    /// A name can't stand for itself, so rules deny more and allow nothing.
     Unusable,
     Usable,
 }
 
-/// The first level, and what is behind its slash.
+/// The first level, and the text after its slash.
 fn split(levels: &[u8]) -> (&[u8], Option<&[u8]>) {
     match levels.iter().position(|&byte| byte == b'/') {
         Some(slash) => (&levels[..slash], Some(&levels[slash + 1..])),
