@@ -1,7 +1,8 @@
-//! What a search needs to know of a filter, or of several that begin alike: half a cache line.
+//! The data that a search needs about a filter, or about several with the same beginning. It takes half a
+//! cache line.
 //!
-//! An entry by itself is a leaf of the trie: one filter, its text from its parent on, its subscribers. With links to
-//! children it is the head of a node.
+//! A single entry is a leaf of the trie: one filter, with its text after that of its parent, and its
+//! subscribers. With links to children it is the head of a node.
 
 use super::slab::NONE;
 use super::subscribers::ListSlot;
@@ -14,15 +15,15 @@ pub(super) enum Entry {
     Long { parent: u32, list: ListSlot, shape: Shape, text: Box<[u8]> },
 }
 
-// Two in a cache line, none in two lines.
+// Two entries fit into a cache line, and none crosses a line.
 const _: () = assert!(size_of::<Entry>() == 32);
 
-/// What a search would otherwise have to count in a text.
+/// Facts about a text that a search would otherwise have to count.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
-    /// Levels; right for texts of up to 255 bytes, of which alone it is asked.
+    /// The number of levels. It is correct for texts of up to 255 bytes, and only used for these.
     levels: u8,
-    /// Bytes before the first wildcard, or `PLAIN` when there is none.
+    /// The bytes before the first wildcard, or `PLAIN` if there is none.
     plain: u8,
 }
 
@@ -97,7 +98,7 @@ impl Shape {
     }
 }
 
-/// The rest of a topic name, and its first bytes with zeros behind them if there are no more.
+/// The rest of a topic name, and its first bytes, padded with zeros.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Topic<'a> {
     rest: &'a [u8],
@@ -115,7 +116,7 @@ impl Topic<'_> {
     }
 }
 
-/// The lowest bytes of a number.
+/// A mask for the lowest `bytes` of a number.
 fn mask(bytes: u8) -> u128 {
     match bytes {
         0 => 0,
@@ -123,7 +124,8 @@ fn mask(bytes: u8) -> u128 {
     }
 }
 
-/// Compares a text whose bytes before the first wildcard are those of the topic name; `None` when it does not match.
+/// Compares a text whose bytes before the first wildcard equal those of the topic name. `None` if it does not
+/// match.
 fn compare_from_wildcard(shape: Shape, text: &[u8], topic: &[u8]) -> Option<Compared> {
     let levels = u32::from(shape.levels);
     if shape.plain == PLAIN {
@@ -158,7 +160,7 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// The first level of a text, and what comes after its `/`.
+/// The first level of a text, and the text after its `/`.
 pub(super) fn first_level(text: &[u8]) -> (&[u8], Option<&[u8]>) {
     match level_end(text) {
         Some(end) => (&text[..end], Some(&text[end + 1..])),
@@ -166,15 +168,15 @@ pub(super) fn first_level(text: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// Where the first `/` is.
+/// The position of the first `/`.
 fn level_end(text: &[u8]) -> Option<usize> {
     const LOW: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = LOW << 7;
-    // Levels are short: eight bytes at a time are sooner done than a search made for long texts.
+    // Levels are short. For them, eight bytes at a time are faster than a search made for long texts.
     let (words, rest) = text.as_chunks::<8>();
     for (at, word) in words.iter().enumerate() {
         let differences = u64::from_le_bytes(*word) ^ (LOW * u64::from(b'/'));
-        // The lowest bit that is set is that of the first byte that is zero.
+        // The lowest set bit belongs to the first byte that is zero.
         let zeros = differences.wrapping_sub(LOW) & !differences & HIGH;
         if zeros != 0 {
             return Some(at * 8 + zeros.trailing_zeros() as usize / 8);
@@ -183,8 +185,8 @@ fn level_end(text: &[u8]) -> Option<usize> {
     rest.iter().position(|&byte| byte == b'/').map(|at| words.len() * 8 + at)
 }
 
-/// How many bytes the levels have that two texts begin with, their last `/` not counted; `None` when already the
-/// first levels differ.
+/// The length of the levels that two texts have in common at their beginning, without the last `/`. `None` if
+/// the first levels differ.
 pub(super) fn common_levels(one: &[u8], other: &[u8]) -> Option<usize> {
     let bytes = one.iter().zip(other).take_while(|(one, other)| one == other).count();
     let ends = |text: &[u8], at: usize| text.get(at).is_none_or(|&byte| byte == b'/');
@@ -194,13 +196,13 @@ pub(super) fn common_levels(one: &[u8], other: &[u8]) -> Option<usize> {
     one[..bytes].iter().rposition(|&byte| byte == b'/')
 }
 
-/// What the text of an entry and the rest of a topic name are to each other. The number is that of the levels of the
-/// text that match, `#` not counted.
+/// The result of comparing the text of an entry with the rest of a topic name. The number is that of the
+/// levels of the text that match, without `#`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Compared {
     /// All levels match, and the topic name has no more.
     Whole(u32),
-    /// All levels match, and the topic name goes on.
+    /// All levels match, and the topic name has more.
     Beginning(u32),
     /// All levels before a `#` match.
     UpToHash(u32),
@@ -215,7 +217,7 @@ fn compare(mut text: &[u8], mut topic: &[u8]) -> Compared {
     let mut levels = 0;
     loop {
         let (wanted, name) = match text.first() {
-            // It fills its level.
+            // A wildcard fills its level.
             Some(b'+') => (1, level_end(topic).unwrap_or(topic.len())),
             _ => {
                 let end = level_end(text).unwrap_or(text.len());
@@ -236,7 +238,7 @@ fn compare(mut text: &[u8], mut topic: &[u8]) -> Compared {
     }
 }
 
-/// Bytes of text that need no heap.
+/// The length of a text that needs no heap, in bytes.
 const SHORT_MAX: usize = 16;
 const PLAIN: u8 = u8::MAX;
 

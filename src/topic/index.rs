@@ -1,13 +1,13 @@
-//! The index: filter → subscribers, and topic name → each subscriber once.
+//! The index: it maps filters to subscribers, and a topic name to its subscribers, each once.
 //!
-//! In come filters (their matching parts, already checked) with a subscriber and its options; out
-//! goes, for a topic name, whom it reaches (5.0 sections 3.3.4 and 4.7). Filters without a wildcard
-//! are in a hash table, for which a topic name is hashed once; the others are in a trie, whose worst
-//! case is written there. The index keeps the filters of one shard and knows no session.
+//! The inputs are filters (the matching part of checked filters) with a subscriber and its options. The
+//! output for a topic name is the list of subscribers that it reaches (5.0 sections 3.3.4 and 4.7). Filters
+//! without a wildcard are in a hash table, for which a topic name is hashed once. The others are in a trie;
+//! its documentation gives the worst case. The index holds the filters of one shard and knows no session.
 //!
 //! # Memory
-//! Bytes a subscription, as asked of the allocator and (in brackets) resident with glibc's malloc on
-//! x86-64, measured with a counting allocator in a process of its own:
+//! Bytes per subscription, as requested from the allocator and (in parentheses) resident with glibc's malloc
+//! on x86-64, measured with a counting allocator in a separate process:
 //!
 //! | subscriptions | 1,000,000 | 10,000,000 |
 //! |---|---|---|
@@ -18,9 +18,9 @@
 //! | `tenant/<n>/+/state`, one subscriber each | 49 (52) | 45 (46) |
 //! | all on one filter | 19 (19) | |
 //!
-//! The first and the last swing by a third with how full their tables happen to be. A [`Matches`]
-//! keeps 12 bytes for each subscriber of its largest answer, and 8 for each subscriber number once
-//! several filters have matched at a time. An emptied index keeps 16 KiB.
+//! The first and the last value vary by a third with the fill level of their tables. A [`Matches`] keeps 12
+//! bytes for each subscriber of its largest answer. After several filters have matched at once, it also keeps
+//! 8 bytes for each subscriber number. An emptied index keeps 16 KiB.
 
 use super::matches::Matches;
 use super::subscribers::{ListSlot, Lists, Subscription};
@@ -30,14 +30,14 @@ use crate::mqtt::SubscriptionOptions;
 use crate::mqtt::has_wildcard;
 use std::fmt;
 
-/// Filter → subscribers.
+/// Maps filters to subscribers.
 pub struct TopicIndex {
     keys: Keys,
     exact: SegmentedTable<Exact>,
     wildcard: Trie,
     lists: Lists,
     subscriptions: usize,
-    /// Changes, ever.
+    /// The number of changes so far.
     version: u64,
 }
 
@@ -50,8 +50,7 @@ struct Exact {
 const _: () = assert!(size_of::<Exact>() == 24);
 
 impl TopicIndex {
-    /// An empty index. `hash_seed` keys its hash tables against flooding, and nothing that can be
-    /// observed depends on it.
+    /// An empty index. `hash_seed` keys its hash tables against flooding. No observable result depends on it.
     pub fn new(hash_seed: u64) -> TopicIndex {
         TopicIndex {
             keys: Keys::new(hash_seed),
@@ -63,17 +62,17 @@ impl TopicIndex {
         }
     }
 
-    /// Counts the changes: as long as it is the same, a topic name has the same answer.
+    /// A number that every change increments. While it is the same, a topic name has the same answer.
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// Adds a subscription, or replaces the one that this subscriber has with the same filter,
-    /// compared by its bytes; `true` if it replaced one. `[MQTT5-3.8.4-3]` `[MQTT311-3.8.4-3]`
+    /// Adds a subscription, or replaces the subscriber's subscription with the same filter, compared by
+    /// bytes. Returns `true` if it replaced one. `[MQTT5-3.8.4-3]` `[MQTT311-3.8.4-3]`
     ///
-    /// `filter` is the matching part of a checked filter. `subscriber` is a dense number (a place in
-    /// a table of sessions): the memory of a [`Matches`] grows with the highest one. `id` is the
-    /// Subscription Identifier, 1 to 268,435,455, or 0 for none.
+    /// `filter` is the matching part of a checked filter. `subscriber` is a dense number (an index into a
+    /// table of sessions): the memory of a [`Matches`] grows with the highest one. `id` is the Subscription
+    /// Identifier, 1 to 268,435,455, or 0 for none.
     pub fn subscribe(
         &mut self,
         filter: &str,
@@ -102,8 +101,8 @@ impl TopicIndex {
         replaced
     }
 
-    /// Removes a subscription by its exact filter; `true` if there was one.
-    /// `[MQTT5-3.10.4-1]` `[MQTT311-3.10.4-1]`
+    /// Removes a subscription by its exact filter. Returns `true` if there was one. `[MQTT5-3.10.4-1]`
+    /// `[MQTT311-3.10.4-1]`
     pub fn unsubscribe(&mut self, filter: &str, subscriber: u32) -> bool {
         let removed = if has_wildcard(filter) {
             self.unsubscribe_wildcard(filter, subscriber)
@@ -115,11 +114,11 @@ impl TopicIndex {
         removed
     }
 
-    /// Whom a topic name reaches, into `matches`, which is cleared first. Allocates nothing once
-    /// `matches` has grown.
+    /// Finds the subscribers that a topic name reaches. It clears `matches` first and puts them there. It
+    /// allocates nothing after `matches` has grown.
     ///
-    /// `origin` is the publishing session, when it is one of this index's subscribers: its
-    /// subscriptions with No Local are passed over. `[MQTT5-3.8.3-3]`
+    /// `origin` is the publishing session, if it is one of this index's subscribers. Its subscriptions with
+    /// No Local are skipped. `[MQTT5-3.8.3-3]`
     pub fn matches(&self, topic: &str, origin: Option<u32>, matches: &mut Matches) {
         matches.clear();
         if self.subscriptions == 0 {
@@ -134,7 +133,7 @@ impl TopicIndex {
         matches.gather(&self.lists, origin);
     }
 
-    /// How many subscribers a filter has: 0 tells that the last has gone.
+    /// The number of subscribers of a filter. 0: the last one has gone.
     pub fn subscriber_count(&self, filter: &str) -> usize {
         let slot = if has_wildcard(filter) {
             self.wildcard.place(&self.keys, filter).map(|place| self.wildcard.slot(place))
@@ -155,7 +154,7 @@ impl TopicIndex {
         self.subscriptions
     }
 
-    /// Is there no subscription?
+    /// Whether there is no subscription.
     pub fn is_empty(&self) -> bool {
         self.subscriptions == 0
     }
@@ -286,7 +285,7 @@ mod tests {
         }
         assert_eq!(found(&index, "t", None).len(), 200);
         assert_eq!(found(&index, "t", Some(200)).len(), 200);
-        // Another subscription of that session without No Local gets the message, as itself alone.
+        // Another subscription of that session without No Local gets the message, alone.
         index.subscribe("#", 100, options(QoS::AtMostOnce), 2);
         let answer = found(&index, "t", Some(100));
         assert_eq!(answer.len(), 200);
@@ -319,13 +318,14 @@ mod tests {
     #[test]
     fn random_operations_agree_with_the_naive_matcher() {
         for seed in 1..=40 {
-            // Few subscribers: many overlaps of one. Many: long lists and merging by marks.
+            // With few subscribers, one subscriber has many overlapping filters. With many, lists are long
+            // and are merged by marks.
             let subscribers = [3, 12, 300][seed as usize % 3];
             Twin::new(seed, subscribers).run(if subscribers == 300 { 6_000 } else { 1_500 });
         }
     }
 
-    /// An index, another with other hash keys, and the obvious model of both.
+    /// An index, another one with other hash keys, and a simple model of both.
     struct Twin {
         random: Random,
         subscribers: u32,
@@ -349,7 +349,7 @@ mod tests {
 
         fn run(mut self, steps: usize) {
             for step in 0..steps {
-                // Phases of growing and of shrinking.
+                // Phases of growth and of shrinking alternate.
                 let grows = (step / 300) % 2 == 0;
                 match self.below(10) {
                     0..3 => self.check_a_topic(),
@@ -456,7 +456,8 @@ mod tests {
 
     #[test]
     fn an_index_larger_than_a_cache_agrees_with_the_naive_matcher() {
-        // Filters that part at every level, texts too long for one leaf, and children of one node by the hundred.
+        // The filters differ at every level, some texts are too long for one leaf, and some nodes have
+        // hundreds of children.
         let mut twin = Twin::new(7, 1_000);
         let long = "a-level-that-is-longer-than-all-the-text-that-a-leaf-of-the-trie-may-have";
         let names: Vec<String> = (0..12).map(|n| n.to_string()).chain([long.to_owned()]).collect();
@@ -530,7 +531,7 @@ mod tests {
 
     #[test]
     fn filters_full_of_plus_cost_no_more_than_the_nodes_of_the_trie() {
-        // Every filter of 12 levels of `a` and `+` that ends with a level no topic has.
+        // Every filter of 12 levels of `a` and `+` that ends with a level that no topic has.
         let mut index = TopicIndex::new(1);
         for bits in 0..1_u32 << 12 {
             let levels: String =

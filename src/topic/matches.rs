@@ -1,9 +1,9 @@
-//! The answer of the index: each subscriber once, with the highest QoS and all identifiers of its
-//! matching subscriptions.
+//! The answer of the index: each subscriber once, with the highest QoS and all identifiers of its matching
+//! subscriptions.
 //!
-//! In come lists of subscriptions, one for each matching filter; out goes a slice. One list alone
-//! has each subscriber once and is copied; several are merged through an array that has a place
-//! for every subscriber number. All memory is kept from answer to answer.
+//! The input are lists of subscriptions, one for each matching filter. The output is a slice. A single list
+//! has each subscriber once and is copied. Several lists are merged with an array that is indexed by
+//! subscriber number. All memory is reused for later answers.
 
 use super::subscribers::{ListSlot, Lists, Subscription};
 use super::trie::Frontier;
@@ -12,37 +12,37 @@ use crate::mqtt::QoS;
 /// One subscriber that a topic name reaches, whatever the number of its matching subscriptions.
 #[derive(Clone, Copy, Debug)]
 pub struct Matched {
-    /// The subscriber: the dense number that the caller of `subscribe` gave.
+    /// The subscriber: the dense number that the caller passed to `subscribe`.
     pub subscriber: u32,
-    /// The identifier (0: none), or where in `Matches::ids` the identifiers are.
+    /// The identifier (0: none), or the position of the identifiers in `Matches::ids`.
     ids: u32,
     /// The highest QoS of the matching subscriptions. `[MQTT5-3.3.4-2]`
     pub qos: QoS,
-    /// Has any matching subscription Retain As Published?
+    /// Whether any matching subscription has Retain As Published.
     pub retain_as_published: bool,
     has_several_ids: bool,
 }
 
 const _: () = assert!(size_of::<Matched>() == 12);
 
-/// The reusable answer to "whom does this topic name reach?".
+/// The reusable list of subscribers that a topic name reaches.
 ///
 /// The order is that of the index's own lists: the same operations give the same order.
 #[derive(Debug, Default)]
 pub struct Matches {
     found: Vec<Matched>,
-    /// The identifiers of those that have several: their number, then they themselves.
+    /// The identifiers of subscribers with several: their number, followed by the identifiers.
     ids: Vec<u32>,
     pub(super) lists: Vec<ListSlot>,
     pub(super) frontier: Frontier,
     links: Vec<IdLink>,
-    /// By subscriber number; grows to the highest that was ever merged.
+    /// Indexed by subscriber number. It grows to the highest one that was ever merged.
     seen: Vec<Seen>,
     /// Marks the entries of `seen` that belong to this answer.
     epoch: u32,
 }
 
-/// While lists are merged: an identifier and the one before it of the same subscriber.
+/// Used while lists are merged: an identifier, linked to the previous one of the same subscriber.
 #[derive(Clone, Copy, Debug)]
 struct IdLink {
     id: u32,
@@ -61,27 +61,28 @@ impl Matches {
         &self.found
     }
 
-    /// How many filters the topic name matched, those with No Local for its publisher included.
+    /// The number of filters that the topic name has matched, including those with No Local for its
+    /// publisher.
     pub fn filters(&self) -> usize {
         self.lists.len()
     }
 
-    /// Nodes of the trie, and subscriptions, that the search has looked at.
+    /// The number of trie nodes and subscriptions that the search has visited.
     pub fn visited(&self) -> usize {
         self.frontier.visited
     }
 
-    /// Did the topic name reach nobody?
+    /// Whether the topic name reaches nobody.
     pub fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
-    /// The identifiers of all matching subscriptions of one that was found, in no promised order;
-    /// equal ones are repeated, and subscriptions without one add nothing.
-    /// `[MQTT5-3.3.4-3]` `[MQTT5-3.3.4-4]` `[MQTT5-3.3.4-5]`
+    /// The identifiers of all matching subscriptions of a subscriber, in no particular order. Equal ones are
+    /// repeated, and subscriptions without one add nothing. `[MQTT5-3.3.4-3]` `[MQTT5-3.3.4-4]`
+    /// `[MQTT5-3.3.4-5]`
     ///
     /// # Panics
-    /// When `matched` is not from this answer, it panics or gives the identifiers of another.
+    /// If `matched` is not from this answer, it panics or returns the identifiers of another subscriber.
     pub fn subscription_ids<'a>(&'a self, matched: &'a Matched) -> &'a [u32] {
         if matched.has_several_ids {
             let first = matched.ids as usize + 1;
@@ -164,7 +165,8 @@ impl Matches {
         }
     }
 
-    /// Where a subscriber is among the found, or `None` and a mark that it will be the next.
+    /// The position of a subscriber in the answer. If it is not there, returns `None` and marks it as the
+    /// next one.
     fn mark(&mut self, subscriber: u32) -> Option<usize> {
         let place = subscriber as usize;
         if place >= self.seen.len() {
@@ -180,7 +182,7 @@ impl Matches {
 
     fn next_epoch(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
-        // Marks of four billion answers ago would look like new ones.
+        // Otherwise marks from four billion answers ago would look current.
         if self.epoch == 0 {
             self.seen.fill(Seen::default());
             self.epoch = 1;
@@ -217,7 +219,7 @@ impl From<&Subscription> for Matched {
     }
 }
 
-/// Adds a link for an identifier; one without identifier (0) adds nothing.
+/// Adds a link for an identifier. The identifier 0 (none) adds nothing.
 fn link(links: &mut Vec<IdLink>, id: u32, before: Option<u32>) -> u32 {
     if let (0, Some(before)) = (id, before) {
         return before;
@@ -226,5 +228,5 @@ fn link(links: &mut Vec<IdLink>, id: u32, before: Option<u32>) -> u32 {
     links.len() as u32 - 1
 }
 
-/// Up to so many subscriptions a walk over the found is better than a cold cache line of `seen`.
+/// Up to this many subscriptions, a scan of the answer is cheaper than a cold cache line of `seen`.
 const SCAN_MAX: usize = 16;

@@ -1,9 +1,8 @@
 //! The index that finds the subscriptions of a topic name (5.0 sections 4.7, 4.8.2 and 3.3.4).
 //!
-//! The files, from the rim inwards: `index` is what the flows ask; `matches` gathers an answer; `trie` holds the
-//! filters with wildcards, those that begin alike in a `node` and each of them in an `entry`, and `slots` is the table
-//! by which it finds them; `subscribers` holds the lists of both kinds of filter; `table` and `slab` are the memory
-//! beneath.
+//! The files: the flows use `index`. `matches` collects an answer. `trie` holds the filters with wildcards:
+//! those with the same beginning in a `node`, each of them in an `entry`, and `slots` is the table in which
+//! it finds them. `subscribers` holds the lists of both kinds of filter. `table` and `slab` manage memory.
 
 mod entry;
 mod index;

@@ -4,20 +4,20 @@ use super::entry::Entry;
 use super::subscribers::ListSlot;
 use std::num::NonZeroU32;
 
-/// Levels with which several filters begin.
+/// The levels with which several filters begin.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(super) struct Node {
     /// Its levels after those of its parent, and the subscribers of the filter that ends here.
     pub(super) head: Entry,
-    /// The subscribers of the filter that goes on with `#`.
+    /// The subscribers of the filter that continues with `#`.
     pub(super) below: ListSlot,
     /// The child that begins with `+`.
     pub(super) plus: Option<Link>,
-    /// One of the other children, and what is known of the hash of its first level.
+    /// One of the other children.
     pub(super) child: Option<Link>,
     pub(super) child_tag: u32,
-    /// How many more children the table has.
+    /// The number of further children, which are in the table.
     pub(super) children_in_table: u32,
     /// Its own number.
     pub(super) number: u32,
@@ -42,14 +42,14 @@ impl Node {
     }
 }
 
-/// The number of a node or of a leaf. Four bytes, also when there may be none.
+/// The number of a node or of a leaf. An optional link also takes four bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Link(
-    /// Twice the number, one more for a leaf, all bits inverted.
+    /// Twice the number, plus one for a leaf, with all bits inverted.
     NonZeroU32,
 );
 
-/// What a link leads to.
+/// The target of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Linked {
     Node(u32),

@@ -1,31 +1,32 @@
-//! The patterns of wildcards in the filters of a shard: what a search in the trie costs at most.
+//! The wildcard patterns in the filters of a shard. They bound the cost of a search in the trie.
 //!
-//! In come filters with wildcards as they are subscribed to and withdrawn; out goes how many patterns one more filter
-//! would bring. A pattern is a beginning of a filter in which all names are alike: `a/+/b` and `c/+/d` have the
-//! same three. Of all beginnings with one pattern a topic name reaches at most one, since its own names decide which.
-//! So a search in the trie looks at no more nodes than there are patterns, however many filters there are. A fleet has
-//! a few dozen; a client whose filters have every combination of names and `+` makes twice as many with each level.
+//! The inputs are filters with wildcards when they are subscribed and unsubscribed. The output is the number
+//! of patterns that one more filter would add. A pattern is the beginning of a filter in which all names
+//! count as equal: `a/+/b` and `c/+/d` have the same three patterns. Of all beginnings with the same pattern,
+//! a topic name reaches at most one, because its own names select it. So a search in the trie visits at most
+//! as many nodes as there are patterns, however many filters there are. A fleet has a few dozen. A client
+//! whose filters use every combination of names and `+` doubles the number with each level.
 
 use ahash::{AHashMap, RandomState};
 
-/// The patterns of a shard, and how many each subscriber has brought in.
+/// The patterns of a shard, and how many each subscriber has added.
 #[derive(Debug)]
 pub struct Patterns {
     nodes: Vec<Node>,
     free: Vec<u32>,
-    /// By subscriber: patterns that no other had when it came with them. One that has ended, and whose number another
-    /// has by now, leaves it those that others still have.
+    /// By subscriber: the patterns that nobody else had when it subscribed. If a subscriber has ended and its
+    /// number is reused, the new one inherits the patterns that others still use.
     brought: AHashMap<u32, u32, RandomState>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Node {
-    /// The next level is `+`, or a name.
+    /// The node for a next level that is `+`, and that for a name.
     plus: u32,
     named: u32,
-    /// Subscriptions whose filters begin so.
+    /// The number of subscriptions whose filters begin with this pattern.
     uses: u32,
-    /// The subscriber that has brought it in.
+    /// The subscriber that has added it.
     by: u32,
 }
 
@@ -34,28 +35,28 @@ const ROOT: u32 = 0;
 const EMPTY: Node = Node { plus: NONE, named: NONE, uses: 0, by: NONE };
 
 impl Patterns {
-    /// None yet. `seed` keys a hash table, and nothing that can be observed depends on it.
+    /// An empty set. `seed` keys a hash table. No observable result depends on it.
     pub fn new(seed: u64) -> Patterns {
         let hasher = RandomState::with_seeds(seed, 0x7061, 0x7474, 0x6572);
         Patterns { nodes: vec![EMPTY], free: Vec::new(), brought: AHashMap::with_hasher(hasher) }
     }
 
-    /// How many there are.
+    /// The number of patterns.
     pub fn len(&self) -> usize {
         self.nodes.len() - 1 - self.free.len()
     }
 
-    /// Is there none?
+    /// Whether there are no patterns.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many a subscriber has brought in.
+    /// The number of patterns that a subscriber has added.
     pub fn brought_by(&self, subscriber: u32) -> usize {
         self.brought.get(&subscriber).map_or(0, |&count| count as usize)
     }
 
-    /// How many a filter has that no other has.
+    /// The number of patterns of a filter that no other filter has.
     pub fn new_in(&self, filter: &str) -> usize {
         let mut at = Some(ROOT);
         let mut new = 0;
@@ -66,7 +67,7 @@ impl Patterns {
         new
     }
 
-    /// A subscription with this filter begins.
+    /// Adds the filter of a new subscription.
     pub fn add(&mut self, filter: &str, subscriber: u32) {
         let mut at = ROOT;
         let mut new = 0;
@@ -92,7 +93,7 @@ impl Patterns {
         }
     }
 
-    /// A subscription with this filter ends.
+    /// Removes the filter of a subscription that ends.
     pub fn remove(&mut self, filter: &str) {
         let mut at = ROOT;
         let mut gone = 0;
@@ -108,7 +109,7 @@ impl Patterns {
             }
             at = next;
         }
-        // The links of those that have gone were needed on the way.
+        // Their links were needed until here.
         for &free in &self.free[self.free.len() - gone..] {
             let by = std::mem::replace(&mut self.nodes[free as usize], EMPTY).by;
             if let Some(brought) = self.brought.get_mut(&by) {
@@ -136,7 +137,7 @@ impl Patterns {
     }
 }
 
-/// For each level but a last `#`: is it `+`?
+/// For each level except a last `#`: whether it is `+`.
 fn levels(filter: &str) -> impl Iterator<Item = bool> {
     filter.split('/').filter(|&level| level != "#").map(|level| level == "+")
 }

@@ -1,6 +1,5 @@
-//! A slab: values at small integer addresses that stay where they are, in chunks, so that it
-//! grows without moving what it holds. Addresses are reused; when the last value leaves, all
-//! memory goes back.
+//! A slab: it stores values at small integer addresses. Values are stored in chunks and never move, even when
+//! the slab grows. Addresses are reused. When the last value is removed, all memory is freed.
 
 use std::ops::{Index, IndexMut};
 
@@ -37,7 +36,7 @@ impl<T: Default> Slab<T> {
         address
     }
 
-    /// Takes the value out and leaves a default one, which must own no heap.
+    /// Removes a value and leaves a default one, which must own no heap.
     pub(super) fn remove(&mut self, address: u32) -> T {
         let value = std::mem::take(&mut self[address]);
         self.free.push(address);
@@ -66,7 +65,7 @@ impl<T> IndexMut<u32> for Slab<T> {
     }
 }
 
-/// Values a chunk.
+/// The number of values in a chunk.
 const CHUNK: usize = 4096;
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! The table of the trie's children: hash → links, eight slots to a cache line.
+//! The table of the trie's children: it maps hashes to links, with eight slots in a cache line.
 //!
-//! Half of a slot is half of a hash, so that a search which finds nothing sees no more than the slot, and growing asks
-//! for no hash again. Segments as in [`super::table`], each with linear probing. hashbrown has one byte of the hash
-//! apart from the link: a line more for each child.
+//! Half of a slot is half of a hash. So a search that finds nothing reads only the slot, and growing needs no
+//! hash to be computed again. It has segments like [`super::table`], each with linear probing. hashbrown
+//! stores one byte of the hash apart from the link, which costs one more cache line per child.
 
 use super::node::Link;
 
@@ -13,9 +13,9 @@ pub(super) struct Slots {
 
 #[derive(Debug, Default)]
 struct Segment {
-    /// None, or a power of two.
+    /// Empty, or a power of two.
     buckets: Vec<Bucket>,
-    /// Slots in use, at most two thirds.
+    /// The number of slots in use, at most two thirds of all.
     used: usize,
 }
 
@@ -37,13 +37,14 @@ impl Slots {
         Slots { segments: (0..SEGMENTS).map(|_| Segment::default()).collect() }
     }
 
-    /// Reads where a search for this hash would begin. The number means nothing; the cache line is on its way.
+    /// Reads the place where a search for this hash begins, to load its cache line. The result has no
+    /// meaning.
     pub(super) fn touch(&self, hash: u64) -> u32 {
         let segment = &self.segments[segment(hash)];
         segment.buckets.get(segment.home(tag(hash))).map_or(0, |bucket| bucket.0[0].tag)
     }
 
-    /// Gives the links that have this hash, and seldom another one.
+    /// Calls `found` with the links that have this hash, and rarely with another one.
     pub(super) fn each_with_hash(&self, hash: u64, found: impl FnMut(Link)) {
         self.segments[segment(hash)].each(tag(hash), found);
     }
@@ -58,7 +59,7 @@ impl Slots {
         segment.used += 1;
     }
 
-    /// Puts a link in the place of another with the same hash; `false` if that is not there.
+    /// Replaces a link by another with the same hash. Returns `false` if it is not there.
     pub(super) fn replace(&mut self, hash: u64, old: Link, new: Link) -> bool {
         let segment = &mut self.segments[segment(hash)];
         let place = segment.place(tag(hash), old);
@@ -68,7 +69,7 @@ impl Slots {
         place.is_some()
     }
 
-    /// Takes a link out; `false` if it is not there.
+    /// Removes a link. Returns `false` if it is not there.
     pub(super) fn remove(&mut self, hash: u64, link: Link) -> bool {
         let segment = &mut self.segments[segment(hash)];
         let Some(place) = segment.place(tag(hash), link) else { return false };
@@ -94,10 +95,10 @@ impl Segment {
         tag as usize & self.buckets.len().wrapping_sub(1)
     }
 
-    /// Gives the links of a tag.
+    /// Calls `found` with the links of a tag.
     fn each(&self, tag: u32, mut found: impl FnMut(Link)) {
         let mut number = self.home(tag);
-        // Without slots there is no bucket; with them some are free, where this ends.
+        // Without slots there is no bucket. Otherwise some slots are free, and the loop ends at one of these.
         while let Some(bucket) = self.buckets.get(number) {
             for slot in &bucket.0 {
                 let Some(link) = slot.link else { return };
@@ -109,7 +110,7 @@ impl Segment {
         }
     }
 
-    /// Where a link is: bucket, and slot in it.
+    /// The place of a link: its bucket, and its slot in the bucket.
     fn place(&self, tag: u32, link: Link) -> Option<(usize, usize)> {
         let mut place = (self.home(tag), 0);
         while let Some(found) = self.buckets.get(place.0)?.0[place.1].link {
@@ -137,7 +138,7 @@ impl Segment {
         *self.slot_mut(place) = slot;
     }
 
-    /// Empties a slot, and moves those after it that a search would no longer find.
+    /// Empties a slot, and moves later slots that a search would no longer find.
     fn close(&mut self, mut gap: (usize, usize)) {
         let mask = self.buckets.len() - 1;
         let mut next = gap;
@@ -165,18 +166,18 @@ impl Segment {
     }
 }
 
-/// What a slot keeps of a hash: also the place where it belongs.
+/// The part of a hash that a slot stores. It also determines the slot's place.
 pub(super) fn tag(hash: u64) -> u32 {
     hash as u32
 }
 
-/// Of the half that is no tag.
+/// The segment. It is taken from the half that is not in the tag.
 fn segment(hash: u64) -> usize {
     (hash >> 48) as usize % SEGMENTS
 }
 
 const SEGMENTS: usize = 256;
-/// Slots in a bucket.
+/// The number of slots in a bucket.
 const BUCKET: usize = 8;
 
 #[cfg(test)]
@@ -191,7 +192,7 @@ mod tests {
 
     #[test]
     fn random_operations_agree_with_a_map() {
-        // Few hashes in few segments: long runs of slots, which also go around the end.
+        // Few hashes in few segments cause long runs of slots, some of them around the end.
         for (seed, kinds) in [(1, 40), (2, 1_000), (3, 20_000)] {
             let (mut slots, mut model) = (Slots::new(), BTreeMap::<u32, u64>::new());
             let mut random = seed;

@@ -1,5 +1,5 @@
-//! The subscribers of one filter: none, one in place, or a list that finds each of them without a
-//! walk however long it is. The order of a list follows from the operations on it alone.
+//! The subscribers of one filter: none, one in place, or a list that finds each of them without a scan,
+//! whatever its length. The order of a list depends on its operations only.
 
 use super::slab::Slab;
 use super::table::give_back;
@@ -8,10 +8,10 @@ use crate::mqtt::SubscriptionOptions;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
-/// One subscription as a list keeps it.
+/// One subscription in a list.
 ///
-/// `packed` holds the QoS in bits 0 and 1, No Local in bit 2, Retain As Published in bit 3 and the
-/// Subscription Identifier, which has 28 bits, above.
+/// `packed` holds the QoS in bits 0 and 1, No Local in bit 2, Retain As Published in bit 3, and above these
+/// the Subscription Identifier, which has 28 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Subscription {
     pub(super) subscriber: u32,
@@ -24,7 +24,7 @@ pub(super) const SUBSCRIPTION_ID_MAX: u32 = 268_435_455;
 const _: () = assert!(SUBSCRIPTION_ID_MAX == u32::MAX >> ID_SHIFT);
 
 impl Subscription {
-    /// `id` 0: none.
+    /// `id` 0 means none.
     pub(super) fn new(subscriber: u32, options: SubscriptionOptions, id: u32) -> Subscription {
         debug_assert!(id <= SUBSCRIPTION_ID_MAX, "a variable byte integer has 28 bits");
         let flag = |set: bool, bit: u32| if set { bit } else { 0 };
@@ -51,15 +51,15 @@ impl Subscription {
         self.packed >> ID_SHIFT
     }
 
-    /// Must this subscription not see a message of that session? `[MQTT5-3.8.3-3]`
+    /// Whether this subscription must not get messages of the session `origin`. `[MQTT5-3.8.3-3]`
     pub(super) fn is_own(self, origin: Option<u32>) -> bool {
         self.packed & NO_LOCAL != 0 && Some(self.subscriber) == origin
     }
 }
 
-/// Where a filter keeps its subscribers: one in place, more in a list of [`Lists`].
+/// The subscribers of a filter: one in place, or several in a list of [`Lists`].
 ///
-/// The QoS bits tell them apart, since no subscription has QoS 3.
+/// The QoS bits distinguish the two cases, because no subscription has QoS 3.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ListSlot(Subscription);
 
@@ -83,7 +83,7 @@ impl Default for ListSlot {
     }
 }
 
-/// All lists of two or more.
+/// All lists with two or more subscribers.
 #[derive(Debug)]
 pub(super) struct Lists {
     lists: Slab<List>,
@@ -94,7 +94,7 @@ impl Lists {
         Lists { lists: Slab::new() }
     }
 
-    /// Adds a subscription, or replaces that of the same subscriber; `true` if it replaced one.
+    /// Adds a subscription, or replaces that of the same subscriber. Returns `true` if it replaced one.
     pub(super) fn put(&mut self, slot: &mut ListSlot, subscription: Subscription) -> bool {
         if let Some(list) = slot.list() {
             return self.lists[list].put(subscription);
@@ -113,7 +113,7 @@ impl Lists {
         false
     }
 
-    /// Removes a subscriber; `true` if it was there.
+    /// Removes a subscriber. Returns `true` if it was there.
     pub(super) fn remove(&mut self, slot: &mut ListSlot, subscriber: u32) -> bool {
         let Some(list) = slot.list() else {
             let found = !slot.is_empty() && slot.0.subscriber == subscriber;
@@ -139,7 +139,7 @@ impl Lists {
         }
     }
 
-    /// Where in `items` a subscriber is.
+    /// The position of a subscriber in `items`.
     pub(super) fn position(&self, slot: &ListSlot, subscriber: u32) -> Option<usize> {
         match slot.list() {
             Some(list) => self.lists[list].position(subscriber),
@@ -153,13 +153,13 @@ impl Lists {
     }
 }
 
-/// Half a cache line, never in two of them.
+/// Half a cache line. It never crosses a line.
 #[derive(Debug, Default)]
 #[repr(align(32))]
 struct List {
-    /// Two need no heap.
+    /// Two subscriptions need no heap.
     items: SmallVec<[Subscription; 2]>,
-    /// Subscriber → position, while the list is long.
+    /// Maps a subscriber to its position, while the list is long.
     positions: Option<Box<HashTable<u32>>>,
 }
 
@@ -217,8 +217,8 @@ impl List {
     }
 
     fn give_back(&mut self) {
-        // Well below the length at which it was made, so that a list at the border does not
-        // build it again and again.
+        // This bound is well below the length at which the table is made. Otherwise a list near that length
+        // would rebuild it again and again.
         if self.items.len() < SCAN_MAX / 4 {
             self.positions = None;
         }
@@ -238,13 +238,13 @@ fn note(positions: &mut HashTable<u32>, items: &[Subscription], position: usize)
     positions.insert_unique(spread(items[position].subscriber), position as u32, hasher);
 }
 
-/// Subscriber numbers are ours and dense: no peer chooses them, and an odd factor spreads them
-/// over the low bits without a collision.
+/// Subscriber numbers are dense and chosen by midge, not by a peer. An odd factor spreads them over the low
+/// bits without a collision.
 fn spread(subscriber: u32) -> u64 {
     u64::from(subscriber).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
-/// Up to this length a walk over eight cache lines is as good as a table.
+/// Up to this length a scan of eight cache lines is as fast as a table.
 const SCAN_MAX: usize = 64;
 
 const QOS: u32 = 0b0011;

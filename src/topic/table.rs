@@ -1,6 +1,6 @@
-//! A hash table that stays responsive at ten million entries: it is cut into segments by the
-//! hash, each of which grows and shrinks by itself, so that no single insertion moves more than a
-//! 256th of all. Hash and comparison are the caller's.
+//! A hash table that stays responsive with ten million entries. It is divided into segments by the hash. Each
+//! segment grows and shrinks by itself, so a single insertion moves at most a 256th of all entries. The
+//! caller provides hash and comparison.
 
 use crate::base::Random;
 use ahash::RandomState;
@@ -8,11 +8,11 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use std::hash::{BuildHasher, Hasher};
 
-/// The keyed hash functions of an index: who does not know the seed can't aim at one bucket.
+/// The keyed hash functions of an index. Without the seed, nobody can choose names that collide.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     state: RandomState,
-    /// Odd.
+    /// An odd number.
     factor: u64,
 }
 
@@ -29,8 +29,8 @@ impl Keys {
         hasher.finish()
     }
 
-    /// The hash of a child from that of its level. Every bit of the factor that no one knows reaches every bit of
-    /// the result, by both halves of the product.
+    /// The hash of a child, computed from the hash of its level. Every bit of the secret factor affects every
+    /// bit of the result, through both halves of the product.
     pub(super) fn child(&self, parent: u32, level_hash: u64) -> u64 {
         let product = u128::from(level_hash ^ u64::from(parent)) * u128::from(self.factor);
         product as u64 ^ (product >> 64) as u64
@@ -76,7 +76,7 @@ impl<T> SegmentedTable<T> {
         }
     }
 
-    /// Removes an entry. `hasher` is asked for those that stay, never for the one that goes.
+    /// Removes an entry. `hasher` is only called for entries that stay.
     pub(super) fn remove(
         &mut self,
         hash: u64,
@@ -96,8 +96,7 @@ impl<T> SegmentedTable<T> {
     }
 }
 
-/// Shrinks a table that is at most a quarter full, to twice what it holds: amortized, a removal
-/// moves one entry.
+/// Shrinks a table that is at most a quarter full to twice its content. Amortized, a removal moves one entry.
 pub(super) fn give_back<T>(table: &mut HashTable<T>, hasher: impl Fn(&T) -> u64) {
     if table.len() <= table.capacity() / 4 {
         table.shrink_to(table.len() * 2, hasher);
@@ -106,7 +105,8 @@ pub(super) fn give_back<T>(table: &mut HashTable<T>, hasher: impl Fn(&T) -> u64)
 
 const SEGMENTS: usize = 256;
 
-/// Bits that hashbrown uses neither for the place (the lowest) nor for the tag (the highest seven).
+/// The segment. Its bits are used by hashbrown neither for the place (the lowest) nor for the tag (the
+/// highest seven).
 fn segment(hash: u64) -> usize {
     (hash >> 48) as usize % SEGMENTS
 }

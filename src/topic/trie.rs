@@ -1,20 +1,21 @@
-//! The filters with wildcards: a trie over levels, laid out so that a search touches few cache lines.
+//! The filters with wildcards: a trie over levels, with a layout for which a search reads few cache lines.
 //!
-//! There are nodes only where filters part. A node stands for the levels on the way to it; it keeps the subscribers of
-//! the filter that ends at it and those of the filter that goes on with `#` only. A leaf is a filter that is alone
-//! from some level on. Nodes and leaves keep the text of their levels. A node knows its child by `+` and one other;
-//! further ones are in one table for all nodes, by the hash of parent and first level. So a filter of a fleet, such as
-//! `site/<site>/+/<device>/state`, costs a search a line of the table and half a line for the leaf. Nodes that nothing
-//! needs any longer are pruned; one that is left with one child stays.
+//! There are nodes only where filters differ. A node stands for the levels on the path to it. It has the
+//! subscribers of the filter that ends at it, and those of the filter that continues only with `#`. A leaf is
+//! a filter that is alone from some level on. Nodes and leaves hold the text of their levels. A node has
+//! links to its child by `+` and to one other child. All further children are in one table for all nodes, by
+//! the hash of the parent and the first level. So for a filter of a fleet, such as
+//! `site/<site>/+/<device>/state`, a search reads one line of the table and half a line for the leaf. Nodes
+//! that are no longer needed are pruned, but a node that is left with one child stays.
 //!
-//! A search goes level by level with the set of nodes reached so far, never by recursion. The nodes
-//! are a tree, so it looks at each at most once: at level *d* at most at 2^*d* nodes, and never at
-//! more than the trie has. Filters such as `+/+/+/…/x` can make it look at every node that was paid
-//! for with a subscription, but no filter and no topic can make it look twice. The owner bounds the
-//! patterns of wildcards ([`super::Patterns`]), of each of which a topic name reaches one level of one node or leaf.
+//! A search goes level by level with the set of nodes reached so far, never by recursion. The nodes form a
+//! tree, so it visits each of them at most once: at level *d* at most 2^*d* nodes, and never more than the
+//! trie has. Filters such as `+/+/+/…/x` can make it visit every node, each of which needed a subscription,
+//! but no filter and no topic can make it visit a node twice. The owner bounds the wildcard patterns
+//! ([`super::Patterns`]). For each pattern, a topic name reaches one level of one node or leaf.
 //!
-//! The lines that one level needs are asked for before the first of them is used: the memory works on them at the same
-//! time, where the branches of a search would have made them wait for each other.
+//! The cache lines that one level needs are requested before the first of them is used, so that the memory
+//! fetches them at the same time. Otherwise the branches of a search would make them wait for each other.
 
 use super::entry::{Compared, Entry, Topic, common_levels, first_level};
 use super::node::{Link, Linked, Node};
@@ -29,29 +30,30 @@ use std::mem;
 pub(super) struct Trie {
     nodes: Slab<Node>,
     leaves: Slab<Entry>,
-    /// Made with the first filter, pruned with the last.
+    /// Created with the first filter, pruned with the last.
     root: u32,
-    /// Children by name other than those that their parents know, by [`Keys::child`].
+    /// The children by name that are not linked in their parents, by [`Keys::child`].
     children: Slots,
 }
 
-/// Where in the trie a filter has its subscribers.
+/// The place of a filter's subscribers in the trie.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum FilterPlace {
-    /// Of the filter that ends at this node.
+    /// The filter ends at this node.
     Node(u32),
-    /// Of the filter that goes on from this node with `#`.
+    /// The filter continues from this node with `#`.
     Below(u32),
     Leaf(u32),
 }
 
-/// The working memory of a search, reused.
+/// The working memory of a search. It is reused.
 #[derive(Debug, Default)]
 pub(super) struct Frontier {
     /// Empty between searches.
     reached: Vec<Reached<'static>>,
     next: Vec<Reached<'static>>,
-    /// Nodes that the last search would have looked at, had each filter a node for each of its levels.
+    /// The number of nodes that the last search would have visited if each filter had a node for each of its
+    /// levels.
     pub(super) visited: usize,
 }
 
@@ -70,10 +72,10 @@ enum At<'a> {
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    /// Found by a hash: has it this parent, and does its text match?
+    /// It was found by a hash. Its parent and its text are not checked yet.
     Candidate { parent: u32 },
-    /// It matches, and has so many levels more. They are waited for, so that the order in which lists are found does
-    /// not depend on where filters part.
+    /// It matches, and has this many more levels. The search waits for these levels, so that the order of the
+    /// lists does not depend on where filters differ.
     Matches { levels_left: u32 },
 }
 
@@ -82,7 +84,7 @@ impl Trie {
         Trie { nodes: Slab::new(), leaves: Slab::new(), root: NONE, children: Slots::new() }
     }
 
-    /// The place of a filter, made if it is new. A new place must get a subscriber.
+    /// The place of a filter. It is created if it is new. A new place must get a subscriber.
     pub(super) fn place_or_insert(&mut self, keys: &Keys, filter: &str) -> FilterPlace {
         if self.root == NONE {
             self.root = self.add_node(NONE, b"");
@@ -152,8 +154,8 @@ impl Trie {
         }
     }
 
-    /// Removes the leaf or the node of a place whose list is empty now, and the nodes above it, as far as nothing
-    /// else needs them.
+    /// Removes the leaf or node of a place whose list is now empty, and the nodes above it that nothing else
+    /// needs.
     pub(super) fn prune(&mut self, keys: &Keys, place: FilterPlace) {
         let mut node = match place {
             FilterPlace::Node(node) | FilterPlace::Below(node) => node,
@@ -204,7 +206,7 @@ impl Trie {
             }
             self.step(keys, (level, hash), wildcards_match, &reached, &mut next, found);
             if is_large && next.len() > 1 {
-                // All lines first, as in `touch_children`.
+                // All cache lines are requested first, as in `touch_children`.
                 black_box(next.iter().fold(0, |sum, candidate| sum ^ candidate.at.entry().parent()));
             }
             verify(text, &mut next, &mut frontier.visited);
@@ -225,8 +227,8 @@ impl Trie {
         (frontier.reached, frontier.next) = (recycle(reached), recycle(next));
     }
 
-    /// From what a search has reached to what it may reach with one more level, and to the lists of `#`.
-    /// `hash` is that of the level, if it is known.
+    /// Extends what a search has reached by one level, and collects the lists of `#`. `hash` is the hash of
+    /// the level, if it is known.
     fn step<'a>(
         &'a self,
         keys: &Keys,
@@ -244,7 +246,7 @@ impl Trie {
             let node = match at {
                 At::Node(node) => node,
                 At::Leaf(leaf) => {
-                    // It ends with `#`, since the topic name goes on.
+                    // The leaf ends with `#`, because the topic name has more levels.
                     found.push(*leaf.list());
                     continue;
                 }
@@ -271,8 +273,8 @@ impl Trie {
         }
     }
 
-    /// Reads where in the table the children of all nodes are that a search has reached, so that the memory works on
-    /// all of them at a time. Gives the hash of the level if it was needed.
+    /// Reads the table at the places of all children of the reached nodes, so that the memory fetches them at
+    /// the same time. Returns the hash of the level if it was computed.
     fn touch_children(&self, keys: &Keys, level: &[u8], reached: &[Reached<'_>]) -> Option<u64> {
         let (mut sum, mut hash) = (0, None);
         for Reached { at, state } in reached {
@@ -301,7 +303,7 @@ impl Trie {
         }
     }
 
-    /// The child of a node that begins with the level with which the rest of a filter begins.
+    /// The child of a node for the first level of the rest of a filter.
     fn child(&self, keys: &Keys, parent: u32, rest: &[u8]) -> Option<Link> {
         let node = &self.nodes[parent];
         let level = first_level(rest).0;
@@ -333,7 +335,8 @@ impl Trie {
         leaf
     }
 
-    /// Adds a node for the first levels of a text that is too long for one leaf; gives it, and their length.
+    /// Adds a node for the first levels of a text that is too long for one leaf. Returns the node and the
+    /// length of these levels.
     fn insert_node(&mut self, keys: &Keys, parent: u32, rest: &[u8]) -> (u32, usize) {
         let is_end = |at: &usize| rest[*at] == b'/';
         let used = (0..=TEXT_MAX).rev().find(is_end).or_else(|| (TEXT_MAX..rest.len()).find(is_end));
@@ -343,7 +346,8 @@ impl Trie {
         (node, used)
     }
 
-    /// Makes a node for the first bytes of the text of a node or leaf, below which that has the others; gives it.
+    /// Creates a node for the first bytes of the text of a node or leaf, and puts that with the remaining
+    /// bytes below it. Returns the new node.
     fn split(&mut self, keys: &Keys, old: Link, common: usize) -> u32 {
         let (parent, list) = (self.entry(old).parent(), *self.entry(old).list());
         let text = self.entry(old).text().to_vec();
@@ -370,14 +374,14 @@ impl Trie {
         upper
     }
 
-    /// Adds a node that its parent does not know yet.
+    /// Adds a node without linking it in its parent.
     fn add_node(&mut self, parent: u32, text: &[u8]) -> u32 {
         let number = self.nodes.insert(Node::new(parent, text));
         self.nodes[number].number = number;
         number
     }
 
-    /// Makes a node or leaf known to its parent.
+    /// Links a node or leaf in its parent.
     fn attach(&mut self, keys: &Keys, link: Link) {
         let (parent, hash) = self.parent_and_hash(keys, link);
         let node = &mut self.nodes[parent];
@@ -391,7 +395,7 @@ impl Trie {
         }
     }
 
-    /// Takes a node or leaf from its parent.
+    /// Unlinks a node or leaf from its parent.
     fn detach(&mut self, keys: &Keys, link: Link) {
         let (parent, hash) = self.parent_and_hash(keys, link);
         let node = &mut self.nodes[parent];
@@ -406,7 +410,7 @@ impl Trie {
         }
     }
 
-    /// Puts a node that begins with the same level in the place of a node or leaf.
+    /// Replaces a node or leaf by a node that begins with the same level.
     fn replace(&mut self, keys: &Keys, old: Link, new: Link) {
         let (parent, hash) = self.parent_and_hash(keys, old);
         let node = &mut self.nodes[parent];
@@ -420,7 +424,7 @@ impl Trie {
         }
     }
 
-    /// The hash is that of a child by name; a child by `+` has none.
+    /// The parent and the hash of a child by name. A child by `+` has no hash.
     fn parent_and_hash(&self, keys: &Keys, link: Link) -> (u32, Option<u64>) {
         let entry = self.entry(link);
         let (parent, level) = (entry.parent(), entry.level());
@@ -452,7 +456,7 @@ impl<'a> At<'a> {
     }
 }
 
-/// Keeps the candidates that match. `topic` is the topic name from the level on that they are for.
+/// Keeps the candidates that match. `topic` is the rest of the topic name, from the level that they are for.
 fn verify(topic: &[u8], candidates: &mut Vec<Reached<'_>>, visited: &mut usize) {
     let mut with_first_bytes = None;
     let mut kept = 0;
@@ -472,7 +476,7 @@ fn verify(topic: &[u8], candidates: &mut Vec<Reached<'_>>, visited: &mut usize) 
     candidates.truncate(kept);
 }
 
-/// The state of a candidate that has this parent and matches.
+/// The state of a candidate, if it has this parent and matches.
 fn matching(at: At<'_>, parent: u32, topic: Topic<'_>, visited: &mut usize) -> Option<State> {
     let entry = at.entry();
     if entry.parent() != parent {
@@ -493,10 +497,10 @@ fn matching(at: At<'_>, parent: u32, topic: Topic<'_>, visited: &mut usize) -> O
     Some(State::Matches { levels_left: levels - 1 })
 }
 
-/// The same memory for another search, in the trie as it is then.
+/// Reuses the memory for another search.
 fn recycle<'a>(mut reached: Vec<Reached<'_>>) -> Vec<Reached<'a>> {
     reached.clear();
-    // There is nothing to convert: the allocation is all that goes from one vector to the other.
+    // The vector is empty, so nothing is converted. Only the allocation moves to the new vector.
     reached.into_iter().map(|_| unreachable!("it was cleared")).collect()
 }
 
@@ -506,9 +510,9 @@ fn push_list(found: &mut Vec<ListSlot>, list: ListSlot) {
     }
 }
 
-/// Bytes of text of a leaf, and of a node unless its one level is longer: a bound of what is compared for each.
+/// The longest text of a leaf, and of a node with more than one level, in bytes. It bounds the comparisons.
 const TEXT_MAX: usize = 64;
-/// Up to so many nodes and leaves are in a cache, and none needs to be asked for early.
+/// The number of nodes and leaves that fit into a cache. Up to it, no line needs to be requested early.
 const IN_CACHE_MAX: usize = 2048;
 
 #[cfg(test)]
