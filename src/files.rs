@@ -1,24 +1,25 @@
-//! The files that an operator names: they are read whole, and nothing that could wait is read at all.
+//! Opens the files that an operator names. Files are read completely, and nothing that could block is opened.
 //!
-//! Only regular files are taken, and `/dev/null`, by which people mean an empty one. A named pipe without a writer, a terminal or a device would hold up its reader for
-//! ever, and `/dev/zero` has no end. What can still wait is a regular file of a network file system that hangs: the
-//! files are read before the broker serves, and by a thread of its own after that.
+//! Only regular files are accepted, and `/dev/null`, which means an empty file. A named pipe without a
+//! writer, a terminal or a device would block its reader forever, and `/dev/zero` has no end. A regular file
+//! of a broken network file system can still block. For this reason the files are read before the broker
+//! serves, and later by a thread of its own.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// `/dev/null`, by whatever name: it ends at once.
+/// `/dev/null`, by any name. Reading it ends at once.
 const NULL_DEVICE: u64 = libc::makedev(1, 3);
 
-/// Opens a regular file; a symbolic link to one is one.
+/// Opens a regular file, or a symbolic link to one.
 ///
 /// # Errors
-/// The system's, or what it is instead.
+/// The system's error, or the kind of file that it is instead.
 #[allow(clippy::disallowed_methods, reason = "the one place that opens the files that an operator names")]
 pub(crate) fn open(path: &Path) -> io::Result<File> {
-    // Without O_NONBLOCK the opening of a named pipe waits for its writer. For a regular file it means nothing.
+    // Without O_NONBLOCK, opening a named pipe waits for its writer. It has no effect on a regular file.
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let metadata = file.metadata()?;
@@ -37,7 +38,8 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}; a regular file is needed")))
 }
 
-/// The bytes of a regular file, at most one more than `bytes_max`: the caller says what is too large.
+/// The bytes of a regular file, at most one more than `bytes_max`. The caller reports a file that is too
+/// large.
 pub(crate) fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let file = open(path)?;
     let mut bytes = Vec::new();
@@ -45,10 +47,10 @@ pub(crate) fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What is in a directory but directories, at most so many, in the order of their names.
+/// The files of a directory, without its directories, sorted by name, at most `count_max`.
 ///
 /// # Errors
-/// The system's, or that there are more.
+/// The system's error, or that there are more files.
 pub(crate) fn files_in(directory: &Path, count_max: usize) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory)? {
@@ -67,17 +69,17 @@ pub(crate) fn files_in(directory: &Path, count_max: usize) -> io::Result<Vec<Pat
     Ok(files)
 }
 
-/// What everybody on this machine can do with a file.
+/// What every user of this machine can do with a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OpenToAll {
     pub(crate) reading: bool,
     pub(crate) writing: bool,
-    /// The bits of its permissions, for the warning.
+    /// The permission bits of the file, for the warning.
     pub(crate) mode: u32,
 }
 
-/// Whether the permissions of a file, and of every folder on the way to it, let everybody in. A file that is not there
-/// is open to none.
+/// Whether the permissions of a file, and of every directory on its path, give access to every user. A file
+/// that does not exist is open to nobody.
 pub(crate) fn open_to_all(path: &Path) -> OpenToAll {
     let closed = OpenToAll { reading: false, writing: false, mode: 0 };
     let Ok(path) = std::fs::canonicalize(path) else { return closed };

@@ -1,19 +1,19 @@
-//! What the readers of an operator's files say about a file: everything that is wrong with it, each with file, line and
-//! key.
+//! The errors in an operator's file, as its reader reports them: everything that is wrong, each with file,
+//! line and key.
 
 use std::fmt;
 
-/// Errors of one file that are reported one by one; the others are counted.
+/// The number of errors of a file that are reported one by one. Further ones are counted.
 pub const ERRORS_MAX: usize = 20;
 
-/// One thing that is wrong with a file.
+/// One error in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// The file as it was named.
+    /// The name of the file, as it was given.
     pub file: String,
-    /// Line, from 1; `None` when the file as a whole is meant.
+    /// The line, from 1. `None` if the error concerns the whole file.
     pub line: Option<usize>,
-    /// The key (`rules[2].topics`); empty when none is to blame.
+    /// The key (`rules[2].topics`). Empty if no key is wrong.
     pub key: String,
     /// What is wrong, and what is allowed.
     pub message: String,
@@ -32,16 +32,16 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Everything that is wrong with a file, in the order of its lines; never empty.
+/// All errors in a file, in the order of its lines; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostics {
     /// The first [`ERRORS_MAX`] errors.
     pub errors: Vec<Diagnostic>,
-    /// How many errors more there are.
+    /// The number of further errors.
     pub more: usize,
 }
 
-/// One error a line.
+/// One error per line.
 impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (count, error) in self.errors.iter().enumerate() {
@@ -60,13 +60,13 @@ impl fmt::Display for Diagnostics {
 impl std::error::Error for Diagnostics {}
 
 impl Diagnostics {
-    /// One error alone.
+    /// A single error.
     pub fn one(file: &str, line: Option<usize>, key: &str, message: String) -> Diagnostics {
         let error = Diagnostic { file: file.to_string(), line, key: key.to_string(), message };
         Diagnostics { errors: vec![error], more: 0 }
     }
 
-    /// One error more, behind the others.
+    /// Adds an error after the others.
     pub fn add(&mut self, error: Diagnostic) {
         if self.errors.len() < ERRORS_MAX {
             self.errors.push(error);

@@ -1,4 +1,4 @@
-//! The numbers by which shards and sessions are named, and which shard is the home of what.
+//! The numbers that identify shards, sessions and connections, and the choice of a home shard.
 
 use ahash::RandomState;
 use std::num::{NonZeroU32, NonZeroU64};
@@ -7,31 +7,32 @@ macro_rules! slots {
     ($($(#[doc = $doc:literal])+ $name:ident;)+) => {$(
         $(#[doc = $doc])+
         ///
-        /// An index into a table whose places are used again: less than 2^32 - 1, so that an `Option` of it is no larger.
+        /// An index into a table whose places are reused. It is less than 2^32 - 1, so that an `Option` of it
+        /// is no larger.
         #[derive(Clone, Copy, PartialEq, Eq, Hash)]
         pub struct $name(NonZeroU32);
 
         impl $name {
-            /// The place of this number, less than 2^32 - 1.
+            /// Makes a slot of a number, which must be less than 2^32 - 1.
             #[inline(always)]
             pub const fn new(number: u32) -> $name {
                 $name(NonZeroU32::new(!number).expect("a table has less than 2^32 - 1 places"))
             }
 
-            /// Its number.
+            /// The number.
             #[inline(always)]
             pub const fn get(self) -> u32 {
                 !self.0.get()
             }
 
-            /// Its number, as an index.
+            /// The number as an index.
             #[inline(always)]
             pub const fn at(self) -> usize {
                 self.get() as usize
             }
         }
 
-        /// In the order of their numbers.
+        /// Ordered by their numbers.
         impl Ord for $name {
             fn cmp(&self, other: &Self) -> std::cmp::Ordering {
                 self.get().cmp(&other.get())
@@ -53,41 +54,41 @@ macro_rules! slots {
 }
 
 slots! {
-    /// A connection's place in its shard: in the machine, the outbox, the host and the driver alike.
+    /// A connection's slot in its shard. It is the same in the machine, the outbox, the host and the driver.
     ConnectionSlot;
-    /// A session's place in its home shard.
+    /// A session's slot in its home shard.
     SessionSlot;
-    /// A shared subscription's place in its home shard.
+    /// A shared subscription's slot in its home shard.
     GroupSlot;
 }
 
-/// How far a shard's log has come: everything up to a mark is durable, or is not yet.
+/// A position in a shard's log. Everything before it is durable, or is not yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LogMark(u64);
 
 impl LogMark {
-    /// Nothing was taken down before it: it is always durable.
+    /// The start of the log. It is always durable.
     pub const START: LogMark = LogMark(0);
-    /// It is never durable: the log has failed.
+    /// A mark that is never durable, because the log has failed.
     pub const NEVER: LogMark = LogMark(u64::MAX);
 
-    /// The mark behind the frame with this sequence.
+    /// The mark after the frame with this sequence number.
     pub const fn behind(sequence: u64) -> LogMark {
         LogMark(sequence)
     }
 }
 
-/// Counts the receipts of other shards that are missing for one message. Tickets of a shard count from 1.
+/// Identifies a message for which receipts of other shards are missing. The tickets of a shard count from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(NonZeroU64);
 
 impl Ticket {
-    /// The ticket of this number, which is not 0.
+    /// Makes a ticket of a number, which must not be 0.
     pub fn new(number: u64) -> Ticket {
         Ticket(NonZeroU64::new(number).expect("tickets count from 1"))
     }
 
-    /// Its number.
+    /// The number.
     pub fn get(self) -> u64 {
         self.0.get()
     }
@@ -109,29 +110,29 @@ impl RequestToken {
     }
 }
 
-/// Names a connection of a shard, and no later one in the same slot.
+/// Identifies a connection of a shard. A later connection in the same slot has another key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnectionKey {
-    /// Its slot.
+    /// The slot.
     pub slot: ConnectionSlot,
-    /// Counts the connections of the shard, and wraps around.
+    /// A counter of the shard's connections, which wraps around.
     pub serial: u32,
 }
 
-/// Number of a shard, 0 to 127.
+/// The number of a shard, 0 to 127.
 pub type ShardId = u16;
 
-/// The most shards a broker can have: shards fit a bit mask.
+/// The largest number of shards. A bit mask has one bit for each.
 pub const SHARDS_MAX: usize = 128;
 
-/// Names a session in the whole broker. The generation guards against a reused slot.
+/// Identifies a session in the whole broker. The generation distinguishes sessions that use the same slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionKey {
-    /// Home shard.
+    /// The home shard.
     pub shard: ShardId,
-    /// Its slot there.
+    /// The slot in the home shard.
     pub slot: SessionSlot,
-    /// Generation of the slot.
+    /// The generation of the slot.
     pub generation: u32,
 }
 
@@ -153,7 +154,7 @@ impl TextHash {
     }
 }
 
-/// Which shard is the home of a client identifier, a topic name or the filter of a group.
+/// Chooses the home shard of a client identifier, a topic name or the filter of a group.
 #[derive(Clone, Debug)]
 pub struct Homes {
     hasher: RandomState,
@@ -161,31 +162,31 @@ pub struct Homes {
 }
 
 impl Homes {
-    /// Of a broker with `shards` shards whose seed is `seed`.
+    /// For a broker with `shards` shards and the seed `seed`.
     pub fn new(shards: usize, seed: u64) -> Homes {
         assert!((1..=SHARDS_MAX).contains(&shards), "1 to 128 shards");
         let hasher = RandomState::with_seeds(seed, seed.rotate_left(17), seed ^ 0x6d69_6467, 1883);
         Homes { hasher, shards }
     }
 
-    /// The hash of a text that all shards agree on.
+    /// The hash of a text. It is the same on all shards.
     pub fn hash(&self, text: &str) -> TextHash {
         TextHash::new(self.hasher.hash_one(text))
     }
 
-    /// Number of shards.
+    /// The number of shards.
     pub fn shards(&self) -> usize {
         self.shards
     }
 
-    /// The home of this text.
+    /// The home shard of this text.
     pub fn home_of(&self, text: &str) -> ShardId {
         self.home(self.hash(text))
     }
 
-    /// The home of whatever has this hash.
+    /// The home shard for this hash.
     pub fn home(&self, hash: TextHash) -> ShardId {
-        // The upper bits: the lower ones choose slots in tables.
+        // It uses the upper bits, because the lower ones choose places in tables.
         ShardId::try_from((hash.get() >> 32) % self.shards as u64).expect("at most 128 shards")
     }
 }

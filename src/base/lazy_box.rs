@@ -1,26 +1,26 @@
-//! A collection that most of its owners leave empty.
+//! A collection that is usually empty.
 
 use std::collections::VecDeque;
 use std::ops::Deref;
 
-/// A collection in a box that is made when something is first put in, so that an empty one costs
-/// its owner eight bytes. Reading sees an empty collection where there is no box; writing says
-/// whether it makes one.
+/// A collection in a box that is allocated when the first element is added, so that an empty one takes eight
+/// bytes. Reading without a box sees an empty collection. A caller that writes chooses whether the box is
+/// allocated.
 #[derive(Debug)]
 pub struct LazyBox<C>(Option<Box<C>>);
 
 impl<C: Empty> LazyBox<C> {
-    /// The collection to put something in; makes the box.
+    /// The collection, for adding an element. Allocates the box if there is none.
     pub fn filled(&mut self) -> &mut C {
         self.0.get_or_insert_default()
     }
 
-    /// The collection to change or take something out, if there is a box.
+    /// The collection, for changing or removing elements. `None` if there is no box.
     pub fn existing(&mut self) -> Option<&mut C> {
         self.0.as_deref_mut()
     }
 
-    /// Takes the collection out, and frees the box.
+    /// Takes the collection out and frees the box.
     pub fn take(&mut self) -> C {
         self.0.take().map_or_else(C::default, |boxed| *boxed)
     }
@@ -40,9 +40,9 @@ impl<C> Default for LazyBox<C> {
     }
 }
 
-/// What stands for a collection that is not there.
+/// A collection with a static empty value, which stands for a missing box.
 pub trait Empty: Default + 'static {
-    /// An empty one.
+    /// An empty collection.
     const EMPTY: &Self;
 }
 

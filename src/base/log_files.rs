@@ -1,44 +1,46 @@
-//! The seam between a log and the disk: what a log asks for, and how it is told what came of it.
+//! The interface between a log and the disk: the operations that a log requests, and their results.
 //!
-//! An operation begins with a call and ends with a [`FileDone`], which the host gives to the log.
-//! The driver of a shard does the work on the shard's ring; tests bring files of their own.
+//! An operation begins with a call and ends with a [`FileDone`], which the host gives to the log. The driver
+//! of a shard does the work on the shard's ring. Tests have files of their own.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What is done to files.
+/// Operations on files.
 pub trait LogFiles {
-    /// Begins an operation. Its end is told once, never during this call.
+    /// Begins an operation. Its result is reported once, never during this call.
     fn begin(&mut self, work: LogWork, operation: FileOperation);
 
-    /// Begins to write `bytes` bytes to a file, from byte `at` on: both are multiples of 4096, and `bytes` is not 0
-    /// and at most [`WRITE_BYTES_MAX`]. `fill` puts them into a buffer that begins with anything. The end is told
-    /// as that of the other operations, by [`FileResult::Written`].
+    /// Begins to write `bytes` bytes to a file at the byte `at`. Both are multiples of 4096. `bytes` is not 0
+    /// and at most [`WRITE_BYTES_MAX`]. `fill` puts the bytes into a buffer with arbitrary content. The
+    /// result is reported like that of other operations, as [`FileResult::Written`].
     fn write(&mut self, work: LogWork, file: FileId, at: u64, bytes: usize, fill: impl FnOnce(&mut [u8]));
 
-    /// Closes a file, once what was begun on it is over. Its number may be given to another file from now on.
+    /// Closes a file after its pending operations. Its number may be given to another file from now on.
     fn close_file(&mut self, file: FileId);
 
-    /// Is the file the one that is found under this path?
+    /// Whether this path leads to the file.
     ///
     /// # Errors
-    /// It can't be told; [`io::ErrorKind::NotFound`] if there is no file.
+    /// It can't be determined. [`io::ErrorKind::NotFound`] if there is no file at the path.
     fn is_found(&self, path: &Path, file: FileId) -> io::Result<bool>;
 }
 
-/// The most bytes of one write: it needs a buffer of its size, and the kernel takes no write of 2 GiB.
+/// The largest write, in bytes. A write needs a buffer of its size, and the kernel does not accept a write of
+/// 2 GiB.
 pub const WRITE_BYTES_MAX: usize = 8 << 20;
 
-/// What a log does operations for, at most one at a time for each; comes back with the result.
+/// The purpose of an operation. A log has at most one operation for each at a time. It is returned with the
+/// result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogWork {
-    /// The write of a batch, with what has to be done before it.
+    /// The write of a batch, and everything that must be done before it.
     Write,
-    /// The sync that is due from time to time.
+    /// The periodic sync.
     Sync,
-    /// The next segment is made.
+    /// The creation of the next segment.
     Segment,
-    /// The log is ended.
+    /// The end of the log.
     Close,
 }
 
@@ -46,78 +48,79 @@ pub enum LogWork {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileId(pub u32);
 
-/// An operation on files, other than a write. What it is told to keep survives a power cut once it is over.
+/// An operation on files, other than a write. After it has ended, its effect survives a power failure where
+/// that is said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileOperation {
-    /// Makes a file that only its owner may read, and opens it for writing past the system's cache.
+    /// Creates a file that only its owner may read, and opens it for writes that bypass the system's cache.
     Create {
-        /// Where; nothing is there.
+        /// The path. No file is there.
         path: PathBuf,
-        /// A write to it ends when the disk has what was written.
+        /// Whether a write to the file ends only when the data is on the disk.
         writes_through: bool,
     },
-    /// Opens a file as [`FileOperation::Create`] does.
+    /// Opens a file in the same way as [`FileOperation::Create`].
     Open {
-        /// Which.
+        /// The path.
         path: PathBuf,
-        /// As with [`FileOperation::Create`].
+        /// The same as in [`FileOperation::Create`].
         writes_through: bool,
     },
-    /// Gives a file so many bytes that have a place on the disk; where that can't be had, the length.
+    /// Allocates bytes of a file on the disk. If that is not possible, it only sets the length.
     Allocate {
-        /// Which.
+        /// The file.
         file: FileId,
-        /// Its length, in bytes.
+        /// The length in bytes.
         bytes: u64,
     },
-    /// The disk keeps what was written to a file.
+    /// Flushes everything that was written to a file to the disk.
     Sync {
-        /// Which.
+        /// The file.
         file: FileId,
     },
-    /// Gives a file another name.
+    /// Renames a file.
     Rename {
-        /// The path until now.
+        /// The old path.
         from: PathBuf,
-        /// The path from now on; a file that has it is lost.
+        /// The new path. An existing file at this path is replaced.
         to: PathBuf,
     },
-    /// The disk keeps the names of the files in a directory.
+    /// Flushes the file names of a directory to the disk.
     SyncDirectory {
         /// The directory.
         path: PathBuf,
     },
     /// Removes a file.
     Remove {
-        /// Which.
+        /// The path.
         path: PathBuf,
     },
 }
 
-/// The end of an operation.
+/// The result of an operation.
 #[derive(Debug)]
 pub struct FileDone {
-    /// What it was for.
+    /// The purpose of the operation.
     pub work: LogWork,
-    /// What came of it.
+    /// The result.
     pub result: io::Result<FileResult>,
 }
 
-/// What came of an operation that did not fail.
+/// The result of a successful operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileResult {
-    /// A file is open.
+    /// A file was opened.
     Opened {
         /// The file.
         file: FileId,
-        /// Its length, in bytes.
+        /// The length of the file, in bytes.
         bytes: u64,
     },
-    /// So many bytes were taken, which may be fewer than were to be written.
+    /// Bytes were written. They may be fewer than requested.
     Written {
-        /// Their number.
+        /// The number of bytes.
         bytes: usize,
     },
-    /// It is done.
+    /// Another operation is done.
     Done,
 }

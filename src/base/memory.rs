@@ -1,26 +1,26 @@
-//! The account of the memory that clients make a shard keep, by kind.
+//! Counts the memory that clients make a shard keep, by kind.
 //!
-//! Owns one number of bytes for each kind. What is kept carries its own charge ([`Charge`],
-//! a kept message) and gives it back when it is dropped, so no list of places has to be kept in step. The
-//! numbers are what the allocator takes, not what the client sent. The machine asks them at its bounds
+//! It has one number of bytes for each kind. A kept object holds its own charge ([`Charge`]), which is
+//! returned when the object is dropped, so no separate list has to be maintained. The numbers are the bytes
+//! that the allocator takes, not the bytes that the client sent. The machine compares them with its bounds
 //! (`limits.memory_bytes`).
 
 use std::cell::Cell;
 use std::ops::Deref;
 use std::rc::Rc;
 
-/// What clients make the broker keep.
+/// A kind of memory that clients make the broker keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryKind {
-    /// Messages that wait for a session or are on their way to one, each once.
+    /// Messages that wait for sessions or are on their way, each counted once.
     Messages,
-    /// Bytes written that sockets have not taken.
+    /// Bytes written for connections that their sockets have not taken.
     Backlogs,
-    /// Packets whose end has not come.
+    /// Packets that have not arrived completely.
     Partial,
     /// Sessions with their client identifiers, and connections.
     Sessions,
-    /// Topic filters of subscriptions, with their places in the index of each shard.
+    /// Topic filters of subscriptions, with their entries in the index of each shard.
     Subscriptions,
     /// Wills.
     Wills,
@@ -30,7 +30,7 @@ pub enum MemoryKind {
     Retained,
 }
 
-/// Every kind, in the order of its numbers.
+/// Every kind, in the order of the numbers.
 pub const MEMORY_KINDS: [MemoryKind; 8] = [
     MemoryKind::Messages,
     MemoryKind::Backlogs,
@@ -44,7 +44,7 @@ pub const MEMORY_KINDS: [MemoryKind; 8] = [
 
 const KINDS: usize = MEMORY_KINDS.len();
 
-/// The account of one shard. A clone is the same account.
+/// The memory account of one shard. A clone refers to the same account.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryAccount(Rc<Cells>);
 
@@ -55,29 +55,29 @@ struct Cells {
 }
 
 impl MemoryAccount {
-    /// Bytes of all kinds.
+    /// The bytes of all kinds.
     pub fn total(&self) -> usize {
         self.0.total.get()
     }
 
-    /// Bytes of one kind.
+    /// The bytes of one kind.
     pub fn of(&self, kind: MemoryKind) -> usize {
         self.0.kinds[kind as usize].get()
     }
 
-    /// Bytes of each kind, in the order of [`MEMORY_KINDS`].
+    /// The bytes of each kind, in the order of [`MEMORY_KINDS`].
     pub fn of_all(&self) -> [u64; KINDS] {
         std::array::from_fn(|kind| self.0.kinds[kind].get() as u64)
     }
 
-    /// Counts bytes in.
+    /// Adds bytes.
     pub fn add(&self, kind: MemoryKind, bytes: usize) {
         let (cell, total) = (&self.0.kinds[kind as usize], &self.0.total);
         cell.set(cell.get() + bytes);
         total.set(total.get() + bytes);
     }
 
-    /// Counts bytes out that were counted in.
+    /// Subtracts bytes that were added before.
     pub fn subtract(&self, kind: MemoryKind, bytes: usize) {
         let (cell, total) = (&self.0.kinds[kind as usize], &self.0.total);
         debug_assert!(cell.get() >= bytes, "{kind:?}: no more is given back than was taken");
@@ -91,14 +91,14 @@ impl MemoryAccount {
         self.add(kind, bytes);
     }
 
-    /// Counts bytes in for as long as the charge lives.
+    /// Adds bytes until the charge is dropped.
     pub fn charge(&self, kind: MemoryKind, bytes: usize) -> Charge {
         self.add(kind, bytes);
         Charge { account: self.clone(), kind, bytes }
     }
 }
 
-/// Bytes that are counted while this lives.
+/// Bytes that are counted until this is dropped.
 #[derive(Debug)]
 pub struct Charge {
     account: MemoryAccount,
@@ -107,12 +107,12 @@ pub struct Charge {
 }
 
 impl Charge {
-    /// Bytes that it stands for.
+    /// The number of bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Counts a new size instead.
+    /// Changes the number of bytes.
     pub fn set(&mut self, bytes: usize) {
         self.account.subtract(self.kind, self.bytes);
         self.account.add(self.kind, bytes);
@@ -126,7 +126,7 @@ impl Drop for Charge {
     }
 }
 
-/// Something and what it counts for.
+/// An object together with its charge.
 #[derive(Debug)]
 pub struct Charged<T> {
     inner: T,
@@ -134,7 +134,7 @@ pub struct Charged<T> {
 }
 
 impl<T> Charged<T> {
-    /// Counts it in until it is dropped.
+    /// Counts the object until it is dropped.
     pub fn new(inner: T, charge: Charge) -> Charged<T> {
         Charged { inner, _charge: charge }
     }
@@ -148,7 +148,7 @@ impl<T> Deref for Charged<T> {
     }
 }
 
-/// What the allocator takes for a block of this size: a header, and steps of 16 bytes.
+/// The bytes that the allocator takes for a block of this size: a header, in steps of 16 bytes.
 pub const fn allocated(bytes: usize) -> usize {
     if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16) }
 }

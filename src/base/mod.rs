@@ -1,5 +1,5 @@
-//! What every room needs and that knows no room: the numbers by which things are named, time, the timer wheel, chance,
-//! the account of memory.
+//! The basis of all rooms, which depends on none of them: identifying numbers, time, the timer wheel, random
+//! numbers, and the account of memory.
 
 mod diagnostics;
 mod ids;

@@ -1,22 +1,22 @@
-//! The one generator of numbers that look random: SplitMix64, whose sequence is its seed's on every machine. It is
-//! small, has no bad seed, and repeats itself only after 2^64 steps. Whoever has seen one number can compute the
-//! next: secrets come from the system instead.
+//! The only pseudo-random generator: SplitMix64. A seed gives the same sequence on every machine. The
+//! generator is small, has no bad seed, and repeats only after 2^64 steps. Anyone who has seen one number can
+//! compute the next, so secrets must come from the system instead.
 
 use std::ops::RangeInclusive;
 
-/// A sequence of numbers that its seed decides.
+/// A sequence of numbers that depends on its seed.
 #[derive(Clone, Debug)]
 pub struct Random {
     state: u64,
 }
 
 impl Random {
-    /// The sequence of a seed. Seeds that differ in one bit give sequences that have nothing in common.
+    /// The sequence of a seed. Seeds that differ in one bit give unrelated sequences.
     pub const fn new(seed: u64) -> Random {
         Random { state: seed }
     }
 
-    /// The next number: any of 64 bits.
+    /// The next number, with 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.state;
@@ -25,7 +25,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// From 0 to below `bound`.
+    /// A number from 0 to below `bound`.
     ///
     /// # Panics
     /// If `bound` is 0.
@@ -33,7 +33,7 @@ impl Random {
         self.next_u64() % bound
     }
 
-    /// An index into `len` things.
+    /// An index into `len` elements.
     ///
     /// # Panics
     /// If `len` is 0.
@@ -49,15 +49,15 @@ impl Random {
         of.start() + self.below(of.end() - of.start() + 1)
     }
 
-    /// True `permille` times of a thousand.
+    /// True with a probability of `permille` in a thousand.
     pub fn chance(&mut self, permille: u64) -> bool {
         self.below(1000) < permille
     }
 
-    /// One of them.
+    /// One of the elements.
     ///
     /// # Panics
-    /// If there is none.
+    /// If there are no elements.
     pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.index(of.len())]
     }
@@ -67,7 +67,7 @@ impl Random {
 mod tests {
     use super::*;
 
-    /// The reference's numbers. With others every seed that ever found something would be lost.
+    /// The reference implementation has these numbers. Other numbers would make every recorded seed useless.
     #[test]
     fn sequence_is_that_of_splitmix64() {
         let mut random = Random::new(1_234_567);

@@ -1,9 +1,9 @@
-//! Steps of walks over lists that clients can make long, counted in unit tests.
+//! Counts the steps of walks over lists that clients can make long. Only for unit tests.
 //!
-//! A bound on work is tested by its number of steps: a clock would depend on the machine. Outside of unit tests
-//! nothing is counted, and nothing is left of the calls.
+//! A test bounds the work by its number of steps, because a clock would depend on the machine. Outside of
+//! unit tests nothing is counted, and the calls compile to nothing.
 
-/// A walk has looked at so many items.
+/// Counts `items` steps of a walk.
 #[inline(always)]
 pub(crate) fn walked(items: usize) {
     #[cfg(test)]
@@ -11,7 +11,7 @@ pub(crate) fn walked(items: usize) {
     let _ = items;
 }
 
-/// What `work` gives, and the steps that it took.
+/// The result of `work`, and the number of its steps.
 #[cfg(test)]
 pub(crate) fn of<T>(work: impl FnOnce() -> T) -> (T, u64) {
     let before = counted::STEPS.with(std::cell::Cell::get);

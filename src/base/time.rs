@@ -1,22 +1,22 @@
-//! Points on the broker's clock.
+//! Times on the broker's clock.
 //!
-//! A [`Time`] counts microseconds on a monotonic clock whose zero the caller chooses; the core
-//! never reads a clock, it is told. Intervals are in milliseconds or seconds; the microseconds
-//! are there to order what happens on different shards. All sums saturate: a session that expires in 136 years and a
-//! clock close to its end are both ordinary arguments. No deadline is a point on the wall clock:
-//! that is the store's, whose deadlines survive a restart, and which is told what the machine's
-//! clocks say by a [`ClockReading`].
+//! A [`Time`] counts microseconds on a monotonic clock whose zero the caller chooses. The core never reads a
+//! clock; it gets the time as an argument. Intervals are in milliseconds or seconds. The microseconds are
+//! needed to order events of different shards. All sums saturate, so a session that expires in 136 years, or
+//! a clock close to its end, needs no special case. No deadline is a time on the wall clock. Only the store
+//! has such deadlines, because they survive a restart. It learns the machine's clocks from a
+//! [`ClockReading`].
 
 use std::time::Duration;
 
-/// What the clocks of the machine say, all at the same moment.
+/// The machine's clocks, all read at the same moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClockReading {
-    /// The wall clock, milliseconds since 1970.
+    /// The wall clock, in milliseconds since 1970.
     pub wall_millis: u64,
-    /// Names the start of the machine; 0: unknown.
+    /// Identifies the boot of the machine; 0: unknown.
     pub boot: u64,
-    /// Milliseconds since that start, while the machine was suspended too.
+    /// Milliseconds since that boot, including time that the machine was suspended.
     pub boot_millis: u64,
 }
 
@@ -27,15 +27,15 @@ pub struct Time(u64);
 impl Time {
     /// The start of the clock.
     pub const ZERO: Time = Time(0);
-    /// The end of the clock: a deadline here is as good as none.
+    /// The end of the clock. A deadline at this time is never reached.
     pub const MAX: Time = Time(u64::MAX);
 
-    /// The point `millis` milliseconds after the start.
+    /// The time `millis` milliseconds after the start.
     pub const fn from_millis(millis: u64) -> Time {
         Time(millis.saturating_mul(1000))
     }
 
-    /// The point `micros` microseconds after the start.
+    /// The time `micros` microseconds after the start.
     pub const fn from_micros(micros: u64) -> Time {
         Time(micros)
     }
@@ -50,39 +50,38 @@ impl Time {
         self.0
     }
 
-    /// `seconds` later, at most [`Time::MAX`].
+    /// The time `seconds` later, at most [`Time::MAX`].
     pub const fn after_seconds(self, seconds: u32) -> Time {
         self.after_millis(seconds as u64 * 1000)
     }
 
-    /// `millis` milliseconds later, at most [`Time::MAX`].
+    /// The time `millis` milliseconds later, at most [`Time::MAX`].
     pub const fn after_millis(self, millis: u64) -> Time {
         Time(self.0.saturating_add(millis.saturating_mul(1000)))
     }
 
-    /// So much later, to the microsecond, at most [`Time::MAX`].
+    /// The time `duration` later, to the microsecond, at most [`Time::MAX`].
     pub fn after(self, duration: Duration) -> Time {
         Time(self.0.saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)))
     }
 
-    /// From `earlier` until this point; nothing if `earlier` is the later one.
+    /// The duration from `earlier` to this time. Zero if `earlier` is the later one.
     pub fn since(self, earlier: Time) -> Duration {
         Duration::from_micros(self.micros_since(earlier))
     }
 
-    /// Milliseconds from `earlier` until this point; zero if `earlier` is the later one.
+    /// Milliseconds from `earlier` to this time. Zero if `earlier` is the later one.
     pub const fn millis_since(self, earlier: Time) -> u64 {
         self.micros_since(earlier) / 1000
     }
 
-    /// Microseconds from `earlier` until this point; zero if `earlier` is the later one.
+    /// Microseconds from `earlier` to this time. Zero if `earlier` is the later one.
     pub const fn micros_since(self, earlier: Time) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// Seconds from `now` until this point, rounded up: what is left of an interval of whole
-    /// seconds when the whole seconds waited are taken off. Zero once the point is reached.
-    /// `[MQTT5-3.3.2-6]`
+    /// Seconds from `now` to this time, rounded up. This is the rest of an interval of whole seconds after
+    /// subtracting the whole seconds that have passed. Zero when the time is reached. `[MQTT5-3.3.2-6]`
     pub const fn seconds_left(self, now: Time) -> u32 {
         let seconds = self.micros_since(now).div_ceil(1_000_000);
         if seconds > u32::MAX as u64 { u32::MAX } else { seconds as u32 }

@@ -1,28 +1,27 @@
 //! The timer wheel of a shard: keep alives, will delays, session ends, handshakes.
 //!
-//! Comes in: deadlines with a small token, cancellations, the present time. Goes out: the tokens
-//! whose deadline has passed, and the time until which the shard may sleep. Owns no clock and
-//! knows nothing of what a token means.
+//! The inputs are deadlines with a small token, cancellations, and the current time. The outputs are the
+//! tokens whose deadline has passed, and the time until which the shard may sleep. The wheel has no clock and
+//! does not know the meaning of a token.
 //!
-//! Ten levels of 64 slots cover the whole range of [`Time`], so there is no list for the far
-//! future and no wrap-around. A timer sits on the level of the highest base-64 digit in which
-//! its tick differs from the tick reached; it moves down a level each time that digit is
-//! reached, so at most nine times in its life and once for a keep alive of a minute. Since the
-//! place of a timer is a function of its tick and the tick reached alone, timers of one tick are
-//! always in the same list, in the order of their scheduling.
+//! Ten levels of 64 slots cover the whole range of [`Time`], so there is no list for the far future and no
+//! wrap-around. A timer is on the level of the highest base-64 digit in which its tick differs from the
+//! current tick. It moves down a level each time that digit is reached: at most nine times in its life, and
+//! once for a keep alive of a minute. The place of a timer depends only on its tick and the current tick. So
+//! timers of one tick are always in the same list, in the order of their scheduling.
 
 use crate::base::Time;
 use std::num::NonZeroU32;
 
-/// Length of a tick in microseconds, 65.5 ms (64 µs in unit tests, whose numbers stay readable): a timer fires less than this after its deadline, never
-/// before it.
+/// The length of a tick in microseconds: 65.5 ms (64 µs in unit tests, so that their numbers stay readable).
+/// A timer fires less than this after its deadline, never before it.
 pub const TICK_MICROS: u64 = 1 << TICK_BITS;
 
-/// Names a scheduled timer.
+/// Identifies a scheduled timer.
 ///
-/// It carries the serial number of its `schedule` call, so an identifier kept after its timer
-/// fired or was cancelled never reaches the next user of the same entry (short of exactly
-/// 2^32 timers later). With a niche for `Option`: eight bytes either way.
+/// It has the serial number of its `schedule` call. An identifier that is kept after its timer has fired or
+/// was cancelled therefore never refers to the next timer in the same entry (except exactly 2^32 timers
+/// later). An `Option` of it also takes eight bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TimerId {
     entry: u32,
@@ -32,19 +31,19 @@ pub struct TimerId {
 /// Timers in the order of their deadlines.
 #[derive(Debug)]
 pub struct Wheel<T> {
-    /// Slab: linked into exactly one list each, the free ones too.
+    /// A slab. Each entry is linked into exactly one list, the free ones too.
     entries: Vec<Entry<T>>,
     /// `LEVELS * SLOTS` slots, then `DUE`, then `FREE`.
     lists: Box<[List; LISTS]>,
     /// A bit for each slot that is not empty, by level.
     occupied: [u64; LEVELS],
-    /// The last tick that `expire` has worked off.
+    /// The last tick that `expire` has processed.
     reached: u64,
-    /// The latest time that `expire` was told.
+    /// The latest time that was passed to `expire`.
     now: Time,
     serial: NonZeroU32,
     len: usize,
-    /// Scratch of `expire`.
+    /// A buffer for `expire`.
     firing: Vec<(Time, T)>,
 }
 
@@ -54,7 +53,7 @@ struct Entry<T> {
     token: T,
     prev: u32,
     next: u32,
-    /// Zero while free.
+    /// Zero for a free entry.
     serial: u32,
     list: u16,
 }
@@ -66,7 +65,7 @@ struct List {
 }
 
 impl<T: Copy> Wheel<T> {
-    /// An empty wheel whose clock stands at [`Time::ZERO`]; the first `expire` may be at any time.
+    /// An empty wheel whose clock is at [`Time::ZERO`]. The first `expire` may be at any time.
     pub fn new() -> Wheel<T> {
         Wheel {
             entries: Vec::new(),
@@ -80,21 +79,21 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    /// Timers that are running.
+    /// The number of running timers.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Is no timer running?
+    /// Whether no timer is running.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Starts a timer, in constant time. One whose deadline has passed (by the time of the last
-    /// `expire`) fires at the next `expire`.
+    /// Starts a timer, in constant time. If its deadline has already passed at the last `expire`, it fires at
+    /// the next `expire`.
     ///
     /// # Panics
-    /// With 2^32 - 1 timers running, which would take 128 GiB.
+    /// If 2^32 - 1 timers are running. They would take 128 GiB.
     pub fn schedule(&mut self, deadline: Time, token: T) -> TimerId {
         let list = if deadline <= self.now { DUE } else { self.slot_of(tick_at_or_after(deadline)) };
         let serial = self.serial;
@@ -106,7 +105,7 @@ impl<T: Copy> Wheel<T> {
         TimerId { entry, serial }
     }
 
-    /// Stops a timer, in constant time. False if it has fired or was cancelled before.
+    /// Stops a timer, in constant time. Returns false if it has already fired or was cancelled.
     pub fn cancel(&mut self, id: TimerId) -> bool {
         let running = self.is_running(id);
         if running {
@@ -115,22 +114,22 @@ impl<T: Copy> Wheel<T> {
         running
     }
 
-    /// The deadline of a timer that runs.
+    /// The deadline of a running timer.
     pub fn deadline(&self, id: TimerId) -> Option<Time> {
         let entry = self.entries.get(id.entry as usize).filter(|entry| entry.serial == id.serial.get());
         entry.map(|entry| entry.deadline)
     }
 
-    /// Is the timer still running? If not, it has fired or was cancelled.
+    /// Whether the timer is still running. If not, it has fired or was cancelled.
     pub fn is_running(&self, id: TimerId) -> bool {
         self.entries.get(id.entry as usize).is_some_and(|entry| entry.serial == id.serial.get())
     }
 
-    /// Appends to `out` the tokens of all timers whose deadline, rounded up to a tick, has come:
-    /// in the order of their deadlines, those of one deadline in the order of their scheduling.
-    /// They are no longer running then. A `now` before that of an earlier call counts as that.
+    /// Appends to `out` the tokens of all timers whose deadline, rounded up to a tick, has come. They are in
+    /// the order of their deadlines; those with the same deadline are in the order of their scheduling. The
+    /// timers are no longer running. A `now` before that of an earlier call counts as that one.
     ///
-    /// Costs next to nothing when nothing is due, so it may be called every turn.
+    /// It costs almost nothing if nothing is due, so it may be called every turn.
     pub fn expire(&mut self, now: Time, out: &mut impl Extend<T>) {
         let now = now.max(self.now);
         let target = tick_reached(now);
@@ -141,8 +140,8 @@ impl<T: Copy> Wheel<T> {
             self.reached = tick;
             if list < SLOTS { self.fire(list) } else { self.cascade(list) }
         }
-        // A due timer was scheduled after the last call, so after any other of the same deadline
-        // that is still in a slot: it comes last, and the sort is stable.
+        // A due timer was scheduled after the last call, so after all others with the same deadline that are
+        // still in a slot. So it is appended last, and the sort is stable.
         self.fire(DUE);
         self.reached = target;
         self.now = now;
@@ -152,11 +151,11 @@ impl<T: Copy> Wheel<T> {
         self.firing.shrink_to(FIRING_KEPT);
     }
 
-    /// When to call `expire` next; none while no timer is running.
+    /// The time of the next call of `expire`. `None` while no timer is running.
     ///
-    /// Never later than the earliest deadline rounded up to a tick. Earlier only when that timer
-    /// has to move down a level first, which `expire` does at the returned time: so each wake-up
-    /// fires something or moves a whole slot, and none is for an empty tick.
+    /// It is never later than the earliest deadline rounded up to a tick. It is earlier only if that timer
+    /// must move down a level first, which `expire` does at the returned time. So each wake-up fires a timer
+    /// or moves a whole slot, and none is for an empty tick.
     pub fn next_deadline(&self) -> Option<Time> {
         if self.lists[DUE].head != NIL {
             return Some(self.now);
@@ -164,7 +163,7 @@ impl<T: Copy> Wheel<T> {
         self.first_slot().map(|(_, tick)| Time::from_micros(tick.saturating_mul(TICK_MICROS)))
     }
 
-    /// The slot of a tick that is not before the one reached.
+    /// The slot of a tick that is not before the current one.
     fn slot_of(&self, tick: u64) -> usize {
         let highest_bit = ((tick ^ self.reached) | 1).ilog2();
         let level = highest_bit / SLOT_BITS;
@@ -172,8 +171,8 @@ impl<T: Copy> Wheel<T> {
         level as usize * SLOTS + slot
     }
 
-    /// The occupied slot that comes next, and its first tick. Every timer of a level is before
-    /// any of the levels above, because it still agrees with the tick reached in their digits.
+    /// The next occupied slot and its first tick. Every timer of a level is due before those of the levels
+    /// above, because it still has the same digits as the current tick there.
     fn first_slot(&self) -> Option<(usize, u64)> {
         let level = self.occupied.iter().position(|&slots| slots != 0)?;
         let slot = self.occupied[level].trailing_zeros();
@@ -183,7 +182,7 @@ impl<T: Copy> Wheel<T> {
         Some((level * SLOTS + slot as usize, tick))
     }
 
-    /// Ends all timers of a list and takes note of them for `expire`.
+    /// Ends all timers of a list and collects them for `expire`.
     fn fire(&mut self, list: usize) {
         while let Some(entry) = self.entries.get(self.lists[list].head as usize) {
             self.firing.push((entry.deadline, entry.token));
@@ -191,7 +190,7 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    /// Moves the timers of a slot whose first tick is reached to the levels below.
+    /// Moves the timers of a slot whose first tick is reached to lower levels.
     fn cascade(&mut self, list: usize) {
         while let Some(entry) = self.entries.get(self.lists[list].head as usize) {
             let index = self.lists[list].head;
@@ -202,9 +201,9 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    /// Finds a place in the slab for an entry that is in no list.
+    /// Stores an entry in the slab, in no list yet.
     fn take_entry(&mut self, timer: Entry<T>) -> u32 {
-        // The one freed last is still in the cache.
+        // The entry that was freed last is still in the cache.
         let free = self.lists[FREE].tail;
         if free != NIL {
             self.unlink(free);
@@ -216,8 +215,8 @@ impl<T: Copy> Wheel<T> {
         index.expect("fewer than 2^32 - 1 timers are running")
     }
 
-    /// Ends a running timer, and gives memory back once a quarter of it is enough. Only
-    /// what lies behind the last running timer can be given back: identifiers are places.
+    /// Ends a running timer, and frees memory when a quarter of it is enough. Only the entries after the last
+    /// running timer can be freed, because identifiers are positions.
     fn release(&mut self, index: u32) {
         self.unlink(index);
         self.entries[index as usize].serial = 0;
@@ -233,7 +232,7 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    /// Gives the memory behind the last running timer back.
+    /// Frees the memory after the last running timer.
     pub fn give_memory_back(&mut self) {
         self.entries.shrink_to_fit();
         self.firing.shrink_to_fit();
@@ -278,14 +277,14 @@ impl<T: Copy> Default for Wheel<T> {
     }
 }
 
-/// The tick at which a deadline has surely passed.
+/// The first tick at which a deadline has passed for certain.
 fn tick_at_or_after(deadline: Time) -> u64 {
     deadline.as_micros().div_ceil(TICK_MICROS)
 }
 
 /// The last tick that is not after `now`.
 fn tick_reached(now: Time) -> u64 {
-    // The end of time is not a multiple of a tick, and still the last deadlines must fire.
+    // The end of time is not a multiple of a tick, but the last deadlines must still fire.
     if now == Time::MAX { tick_at_or_after(now) } else { now.as_micros() / TICK_MICROS }
 }
 
@@ -293,18 +292,18 @@ const TICK_BITS: u32 = if cfg!(test) { 6 } else { 16 };
 const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
 const LEVELS: usize = 10;
-/// Timers that had passed when they were scheduled.
+/// The list of timers whose deadline had passed when they were scheduled.
 const DUE: usize = LEVELS * SLOTS;
-/// Entries without a timer.
+/// The list of entries without a timer.
 const FREE: usize = DUE + 1;
 const LISTS: usize = FREE + 1;
-/// Of an entry that is about to be linked.
+/// The list of an entry that is not linked yet.
 const NO_LIST: u16 = u16::MAX;
-/// End of a list: no entry has this index.
+/// The end of a list. No entry has this index.
 const NIL: u32 = u32::MAX;
-/// A slab of at most this many entries is never made smaller.
+/// A slab of at most this many entries never shrinks.
 const ENTRIES_KEPT: usize = 1024;
-/// Room for fired timers that is kept from one `expire` to the next.
+/// The capacity for fired timers that is kept from one `expire` to the next.
 const FIRING_KEPT: usize = 256;
 
 // The highest tick has 59 bits.
@@ -381,7 +380,7 @@ mod tests {
         assert!(!wheel.cancel(first));
         assert_eq!(expired(&mut wheel, 200), [2]);
         assert!(!wheel.cancel(second));
-        // The slab has been given back in between: the serial number still tells them apart.
+        // The slab has shrunk in between. The serial number still distinguishes the timers.
         let third = schedule(&mut wheel, 300, 3);
         assert_eq!(first.entry, third.entry);
         assert!(!wheel.cancel(first) && !wheel.cancel(second) && wheel.cancel(third));
@@ -407,8 +406,8 @@ mod tests {
 
     #[test]
     fn a_sleeper_wakes_about_as_often_as_timers_fire() {
-        // Ten thousand clients with a keep alive of 60 s that ping every 60 s: each timer fires
-        // 90 s after it was set, finds that its client lives, and is set again.
+        // Ten thousand clients with a keep alive of 60 s send a ping every 60 s. Each timer fires 90 s after
+        // it was set, finds that its client is alive, and is set again.
         let mut wheel = Wheel::new();
         let mut random = Random::new(11);
         for client in 0..10_000 {
@@ -429,7 +428,7 @@ mod tests {
         assert!((99_000..=101_000).contains(&fired), "{fired}");
         assert!(wakes < ticks_with_timers + 900_000 / (64 * TICK_MICROS) + 20, "{wakes} {ticks_with_timers}");
 
-        // One timer a year away: a wake-up for each level, and none in an empty wheel.
+        // For one timer a year away there is a wake-up for each level. An empty wheel has none.
         let mut wheel = Wheel::new();
         expired(&mut wheel, 123_456_789);
         schedule(&mut wheel, 123_456_789 + 31_536_000_000, 1);
@@ -457,10 +456,10 @@ mod tests {
         assert!(wheel.cancel(stays));
     }
 
-    /// What the wheel promises, said with a map.
+    /// The behaviour of the wheel, implemented with a map.
     #[derive(Default)]
     struct Reference {
-        /// Serial number → when it fires, its deadline.
+        /// Serial number → the time of firing, and the deadline.
         timers: BTreeMap<u64, (u128, u64)>,
         now: u64,
     }
@@ -485,7 +484,7 @@ mod tests {
     }
 
     fn distance(random: &mut Random) -> u64 {
-        // Every magnitude from a millisecond to the end of time, the small ones more often.
+        // This gives every magnitude from a millisecond to the end of time, small ones more often.
         let bits = random.below(64).min(random.below(64));
         random.next_u64() >> (63 - bits)
     }
@@ -529,7 +528,7 @@ mod tests {
                 other => panic!("seed {seed}: {other:?}"),
             }
         }
-        // Sleeping from deadline to deadline fires everything that is left, and always moves on.
+        // Sleeping from deadline to deadline fires everything that is left, and always makes progress.
         let mut wakes = 0;
         while let Some(wake) = wheel.next_deadline() {
             now = now.max(wake.as_micros());
