@@ -1,5 +1,5 @@
-//! The words of the standard: versions, QoS, reason codes, packet identifiers, topic names and filters, options of a
-//! subscription; and the packets that are made of them ([`codec`]).
+//! The terms of the standard: versions, QoS, reason codes, packet identifiers, topic names and filters,
+//! subscription options; and the packets that use them ([`codec`]).
 
 pub mod codec;
 mod reason;
@@ -17,7 +17,7 @@ pub use topic_name::{TopicError, check_topic_name, has_forbidden_character, topi
 
 use std::num::NonZeroU16;
 
-/// The protocol level that a connection speaks. Ordered by age.
+/// The protocol version of a connection. Older versions are smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum ProtocolVersion {
@@ -29,7 +29,7 @@ pub enum ProtocolVersion {
     V5 = 5,
 }
 
-/// Quality of service of a PUBLISH, a will or a subscription.
+/// The quality of service of a PUBLISH, a will or a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum QoS {
@@ -42,7 +42,7 @@ pub enum QoS {
 }
 
 impl QoS {
-    /// The level of two bits; 3 is no level.
+    /// The QoS of two bits. `None` for 3.
     pub fn from_bits(bits: u8) -> Option<QoS> {
         match bits {
             0 => Some(QoS::AtMostOnce),

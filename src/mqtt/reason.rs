@@ -1,7 +1,7 @@
-//! Reason codes of MQTT 5.0 (section 2.4) and the return codes of 3.x they answer to.
+//! The reason codes of MQTT 5.0 (section 2.4) and the corresponding return codes of 3.x.
 //!
-//! Each code is one row of the table below: name, byte, the standard's words. Which packet may
-//! carry which code is the business of that packet's file.
+//! Each code is one row of the table below: its name, its byte, and the standard's words. The file of each
+//! packet knows which codes the packet may have.
 
 macro_rules! reasons {
     ($($name:ident = $code:literal, $words:literal;)*) => {
@@ -13,7 +13,7 @@ macro_rules! reasons {
         }
 
         impl Reason {
-            /// From the wire; `None` for a byte that section 2.4 does not list.
+            /// The reason code of a byte. `None` if section 2.4 does not list it.
             pub fn from_code(code: u8) -> Option<Reason> {
                 match code {
                     $($code => Some(Reason::$name),)*
@@ -21,7 +21,7 @@ macro_rules! reasons {
                 }
             }
 
-            /// The standard's name in plain lower-case words, for logs.
+            /// The standard's name in lower-case words, for logs.
             pub fn words(self) -> &'static str {
                 match self {
                     $(Reason::$name => $words,)*
@@ -83,13 +83,13 @@ impl Reason {
         self as u8
     }
 
-    /// 0x80 and above.
+    /// Whether the code is 0x80 or above.
     pub fn is_error(self) -> bool {
         self.code() >= 0x80
     }
 
-    /// CONNACK return code of 3.x: 0 for success, else 1 to 5; `None`: none of them fits, close
-    /// without CONNACK. `[MQTT311-3.2.2-6]`
+    /// The CONNACK return code of 3.x: 0 for success, otherwise 1 to 5. `None` if none of them fits: the
+    /// connection must be closed without CONNACK. `[MQTT311-3.2.2-6]`
     pub fn connack_v3(self) -> Option<u8> {
         match self {
             Reason::Success => Some(0),

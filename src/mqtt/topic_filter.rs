@@ -1,7 +1,7 @@
-//! Topic filters, shared ones too (5.0 sections 4.7 and 4.8.2), and the naive matcher.
+//! Topic filters, including shared ones (5.0 sections 4.7 and 4.8.2), and the simple matcher.
 //!
-//! In comes a filter as a client wrote it, UTF-8 already; out goes a [`TopicFilter`] that cannot
-//! be wrong, or the reason why there is none.
+//! The input is a filter as a client has sent it, valid UTF-8. The output is a [`TopicFilter`], which is
+//! always valid, or the reason why the filter is refused.
 
 use super::topic_name::{has_forbidden_character, has_wildcard, topic_levels};
 
@@ -15,24 +15,24 @@ pub enum FilterError {
     Wildcard,
     /// It has U+0000, another control character, or a non-character. `[MQTT5-4.7.3-2]`
     ControlCharacter,
-    /// It begins with `$share` and is not `$share/{name}/{filter}` with a name of at least one
-    /// character, none of them a wildcard, and a filter of at least one.
-    /// `[MQTT5-4.8.2-1]` `[MQTT5-4.8.2-2]`
+    /// It begins with `$share` but does not have the form `$share/{name}/{filter}`, in which the name has at
+    /// least one character and no wildcard, and the filter has at least one character. `[MQTT5-4.8.2-1]`
+    /// `[MQTT5-4.8.2-2]`
     ShareName,
 }
 
-/// A checked topic filter, at most 65,535 bytes long when it came from the wire.
+/// A checked topic filter. One that came from the wire has at most 65,535 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TopicFilter<'a> {
     whole: &'a str,
-    /// Bytes of `$share/{name}/`; 0 when it is not shared.
+    /// The length of `$share/{name}/` in bytes. 0 if the filter is not shared.
     share_len: usize,
 }
 
-/// The two halves of a shared filter.
+/// The two parts of a shared filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SharedFilter<'a> {
-    /// The name of the group: no `/`, no wildcard, at least one character.
+    /// The name of the group. It has at least one character, no `/` and no wildcard.
     pub share_name: &'a str,
     /// The part that matches topic names.
     pub filter: &'a str,
@@ -58,42 +58,42 @@ impl<'a> TopicFilter<'a> {
         Ok(parsed)
     }
 
-    /// As the client wrote it, `$share/{name}/` included.
+    /// The filter as the client has sent it, with `$share/{name}/`.
     pub fn as_str(self) -> &'a str {
         self.whole
     }
 
-    /// The part that matches topic names: all of it, unless it is shared.
+    /// The part that matches topic names. For a filter that is not shared, this is all of it.
     pub fn matching_part(self) -> &'a str {
         &self.whole[self.share_len..]
     }
 
-    /// Share name and filter, when it is a shared one.
+    /// The share name and the filter. `None` if it is not shared.
     pub fn shared(self) -> Option<SharedFilter<'a>> {
         let share_name = self.whole[..self.share_len].strip_prefix(SHARE_PREFIX)?.strip_suffix('/')?;
         Some(SharedFilter { share_name, filter: self.matching_part() })
     }
 
-    /// Has the matching part a wildcard?
+    /// Whether the matching part has a wildcard.
     pub fn has_wildcard(self) -> bool {
         has_wildcard(self.matching_part())
     }
 
-    /// The number of levels of the matching part, wildcards included: what a level limit counts.
+    /// The number of levels of the matching part, including wildcards. Limits on levels count these.
     pub fn levels(self) -> usize {
         topic_levels(self.matching_part())
     }
 }
 
-/// Does a topic name match a filter (its matching part)? The naive, obviously right matcher: time
-/// linear in the two lengths, no allocation. `[MQTT5-4.7.2-1]` `[MQTT311-4.7.2-1]`
+/// Whether a topic name matches a filter (its matching part). It is the simple, evidently correct matcher:
+/// its time is linear in the two lengths, and it allocates nothing. `[MQTT5-4.7.2-1]` `[MQTT311-4.7.2-1]`
 pub fn filter_matches(filter: &str, topic: &str) -> bool {
     if topic.starts_with('$') && filter.starts_with(['+', '#']) {
         return false;
     }
     let mut names = topic.split('/');
     for level in filter.split('/') {
-        // Before the next name is asked for: `a/#` matches its parent `a` too.
+        // This is checked before the next name: `a/#` also matches its parent `a`.
         if level == "#" {
             return true;
         }
@@ -107,9 +107,9 @@ pub fn filter_matches(filter: &str, topic: &str) -> bool {
 
 const SHARE_PREFIX: &str = "$share/";
 
-/// Bytes of `$share/{name}/`, or 0 when the filter is not a shared one.
+/// The length of `$share/{name}/` in bytes, or 0 if the filter is not shared.
 fn share_len(filter: &str) -> Result<usize, FilterError> {
-    // Without its slash it could only be the name of a topic that we reserve.
+    // Without the slash, it could only be a topic name that midge reserves.
     if filter == "$share" {
         return Err(FilterError::ShareName);
     }
@@ -129,7 +129,7 @@ fn wildcards_are_placed_well(filter: &str) -> bool {
     let mut levels = filter.split('/');
     levels.all(|level| match level {
         "+" => true,
-        // `[MQTT5-4.7.1-1]`: the last character. A slash after it would be one more level.
+        // `[MQTT5-4.7.1-1]`: `#` must be the last character. A slash after it would be one more level.
         "#" => filter.ends_with("/#") || filter == "#",
         level => !has_wildcard(level),
     }) && filter.bytes().filter(|&byte| byte == b'#').count() <= 1

@@ -1,8 +1,7 @@
-//! Topic names: what a PUBLISH, a will, or any other source of a message may carry
-//! (5.0 sections 1.5.4 and 4.7).
+//! Topic names: those of a PUBLISH, a will, or any other source of a message (5.0 sections 1.5.4 and 4.7).
 //!
-//! In comes text that is UTF-8 already; out goes a verdict. Nothing is normalized: a name is its
-//! bytes. `[MQTT5-4.7.3-4]`
+//! The input is a text that is valid UTF-8. Names are not normalized: they are compared byte by byte.
+//! `[MQTT5-4.7.3-4]`
 
 /// Why a topic name is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,16 +14,17 @@ pub enum TopicError {
     ControlCharacter,
 }
 
-/// Checks a topic name: not empty, no wildcard, no U+0000, no control character or non-character.
-/// Its length in bytes (at most 65,535) is the wire's business. `[MQTT5-3.3.2-2]` `[MQTT5-4.7.3-1]`
+/// Checks a topic name: it must not be empty, and must have no wildcard, no U+0000, no control character and
+/// no non-character. The wire format limits its length to 65,535 bytes. `[MQTT5-3.3.2-2]` `[MQTT5-4.7.3-1]`
 ///
 /// # Errors
-/// The first rule of [`TopicError`], in the order written there, that the name breaks.
+/// The first rule of [`TopicError`] that the name breaks, in the order of the variants.
 pub fn check_topic_name(name: &str) -> Result<(), TopicError> {
     if name.is_empty() {
         return Err(TopicError::Empty);
     }
-    // One look at most names. No early exit, so that the compiler checks many bytes at a time.
+    // This one pass is enough for most names. It has no early exit, so that the compiler can check many bytes
+    // at a time.
     let is_plain = |byte| matches!(byte, b' '..=b'"' | b'$'..=b'*' | b','..=b'~');
     if name.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
         return Ok(());
@@ -38,21 +38,21 @@ pub fn check_topic_name(name: &str) -> Result<(), TopicError> {
     Ok(())
 }
 
-/// The number of levels: one more than there are slashes.
+/// The number of levels: the number of slashes plus one.
 pub fn topic_levels(name: &str) -> usize {
     name.bytes().filter(|&byte| byte == b'/').count() + 1
 }
 
-/// Does a text hold U+0000 to U+001F, U+007F to U+009F, or a code point that Unicode reserves as
-/// a non-character? We refuse these in every topic, filter and client identifier.
+/// Whether a text has U+0000 to U+001F, U+007F to U+009F, or a code point that Unicode reserves as a
+/// non-character. midge refuses these in every topic name, topic filter and client identifier.
 /// `[MQTT5-1.5.4-2]` `[MQTT311-1.5.3-2]`
 pub fn has_forbidden_character(text: &str) -> bool {
-    // No early exit, so that the compiler checks many bytes at a time.
+    // It has no early exit, so that the compiler can check many bytes at a time.
     let plain = text.bytes().fold(true, |plain, byte| plain & matches!(byte, 0x20..=0x7E));
     !plain && text.chars().any(is_forbidden)
 }
 
-/// Does a text hold `+` or `#` anywhere?
+/// Whether a text has `+` or `#` anywhere.
 pub(crate) fn has_wildcard(text: &str) -> bool {
     text.bytes().fold(false, |found, byte| found | matches!(byte, b'+' | b'#'))
 }

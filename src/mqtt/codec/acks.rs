@@ -1,54 +1,54 @@
 //! The small packets: PUBACK, PUBREC, PUBREL, PUBCOMP, PINGRESP, DISCONNECT, AUTH.
 //!
-//! Frames come in, plain values go out, and back. Each packet has its own list of reason codes that
-//! a client may send (sections 3.4 to 3.7, 3.14, 3.15); any other code is a protocol error.
+//! Frames become plain values, and values become packets. Each packet has its own list of reason codes that a
+//! client may send (sections 3.4 to 3.7, 3.14, 3.15). Any other code is a protocol error.
 
 use super::property::{self, Properties, Property, PropertySet};
 use super::wire::{ByteCounter, FieldReader, Sink, packet_len, packet_type, put_varint, varint_len};
 use super::{DecodeError, Frame, PacketId, ProtocolVersion, Reason};
 
-/// Which of the four acknowledgements.
+/// The kind of an acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AckKind {
-    /// Answer to a PUBLISH of QoS 1.
+    /// The answer to a PUBLISH with QoS 1.
     Puback,
-    /// First answer to a PUBLISH of QoS 2.
+    /// The first answer to a PUBLISH with QoS 2.
     Pubrec,
     /// The publisher's answer to PUBREC.
     Pubrel,
-    /// Answer to PUBREL.
+    /// The answer to PUBREL.
     Pubcomp,
 }
 
 /// An acknowledgement in either direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ack {
-    /// Which one.
+    /// The kind.
     pub kind: AckKind,
     /// The identifier of the PUBLISH. `[MQTT5-2.2.1-5]` `[MQTT311-2.3.1-6]`
     pub packet_id: PacketId,
-    /// Success in 3.x, and in 5.0 where the packet leaves it out.
+    /// Success for 3.x, and for 5.0 if the packet leaves it out.
     pub reason: Reason,
 }
 
-/// DISCONNECT from a client.
+/// A DISCONNECT from a client.
 #[derive(Clone, Copy, Debug)]
 pub struct Disconnect {
-    /// Success in 3.x; the will is discarded for Success only. `[MQTT5-3.14.4-3]`
+    /// Success for 3.x. The will is discarded only for Success. `[MQTT5-3.14.4-3]`
     pub reason: Reason,
-    /// Replaces the one of CONNECT, in seconds; absent: unchanged.
+    /// Replaces the interval of CONNECT, in seconds. `None`: unchanged.
     pub session_expiry_seconds: Option<u32>,
 }
 
-/// AUTH in either direction.
+/// An AUTH in either direction.
 #[derive(Clone, Copy, Debug)]
 pub struct Auth<'a> {
-    /// From a client ContinueAuthentication or ReAuthenticate, from the server Success or
+    /// From a client it is ContinueAuthentication or ReAuthenticate, from the server Success or
     /// ContinueAuthentication. `[MQTT5-3.15.2-1]`
     pub reason: Reason,
-    /// Authentication method, always present.
+    /// The authentication method. It is always present.
     pub method: &'a str,
-    /// Authentication data.
+    /// The authentication data.
     pub data: Option<&'a [u8]>,
 }
 
@@ -63,7 +63,7 @@ impl AckKind {
         }
     }
 
-    /// Type and the flags that the standard reserves. `[MQTT5-3.6.1-1]` `[MQTT311-3.6.1-1]`
+    /// The packet type and the flags that the standard reserves. `[MQTT5-3.6.1-1]` `[MQTT311-3.6.1-1]`
     fn first_byte(self) -> u8 {
         match self {
             AckKind::Puback => 0x40,
@@ -96,11 +96,12 @@ impl AckKind {
     }
 }
 
-/// Decodes PUBACK, PUBREC, PUBREL or PUBCOMP; in 5.0 of any of the three lengths of section 3.4.2.1.
+/// Decodes PUBACK, PUBREC, PUBREL or PUBCOMP. In 5.0 they may have any of the three lengths of section
+/// 3.4.2.1.
 ///
 /// # Errors
-/// Malformed for flags, lengths and properties; Protocol for identifier 0, a reason code that the
-/// packet does not list, or a frame of another type.
+/// Malformed for wrong flags, lengths and properties. Protocol for the identifier 0, a reason code that is
+/// not allowed in the packet, or a frame of another type.
 pub fn decode_ack(version: ProtocolVersion, frame: Frame<'_>) -> Result<Ack, DecodeError> {
     let kind = AckKind::of(frame.packet_type()).ok_or(DecodeError::protocol("not an acknowledgement"))?;
     frame.check_flags(version, kind.first_byte() & 0x0F)?;
@@ -123,7 +124,7 @@ pub fn decode_ack(version: ProtocolVersion, frame: Frame<'_>) -> Result<Ack, Dec
 /// Decodes a DISCONNECT.
 ///
 /// # Errors
-/// Malformed for flags, lengths and properties; Protocol for a reason code that is not a client's,
+/// Malformed for wrong flags, lengths and properties. Protocol for a reason code that clients may not send,
 /// and for a server reference.
 pub fn decode_disconnect(version: ProtocolVersion, frame: Frame<'_>) -> Result<Disconnect, DecodeError> {
     // [MQTT5-3.14.1-1] [MQTT311-3.14.1-1]
@@ -152,7 +153,7 @@ pub fn decode_disconnect(version: ProtocolVersion, frame: Frame<'_>) -> Result<D
     Ok(Disconnect { reason, session_expiry_seconds })
 }
 
-/// The codes that table 3-10 gives to clients.
+/// The codes that table 3-10 allows for clients.
 fn client_may_disconnect_with(reason: Reason) -> bool {
     matches!(
         reason,
@@ -173,11 +174,11 @@ fn client_may_disconnect_with(reason: Reason) -> bool {
     )
 }
 
-/// Decodes an AUTH of a client (5.0).
+/// Decodes an AUTH from a client (5.0).
 ///
 /// # Errors
-/// Malformed for flags, lengths and properties; Protocol for a reason code that is not a client's, and
-/// without an authentication method.
+/// Malformed for wrong flags, lengths and properties. Protocol for a reason code that clients may not send,
+/// and for a missing authentication method.
 pub fn decode_auth<'a>(frame: Frame<'a>) -> Result<Auth<'a>, DecodeError> {
     // [MQTT5-3.15.1-1]
     frame.check_flags(ProtocolVersion::V5, 0)?;
@@ -204,7 +205,7 @@ pub fn decode_auth<'a>(frame: Frame<'a>) -> Result<Auth<'a>, DecodeError> {
     Ok(Auth { reason, method, data })
 }
 
-/// The reason code, which may be left out when it is 0x00.
+/// The reason code. It may be left out if it is 0x00.
 fn read_reason(reader: &mut FieldReader<'_>, allows: impl Fn(Reason) -> bool) -> Result<Reason, DecodeError> {
     let code = if reader.is_empty() { 0 } else { reader.u8()? };
     Reason::from_code(code)
@@ -212,10 +213,10 @@ fn read_reason(reader: &mut FieldReader<'_>, allows: impl Fn(Reason) -> bool) ->
         .ok_or(DecodeError::protocol("reason code not allowed in this packet"))
 }
 
-/// Appends an acknowledgement in its shortest form: 4 bytes when the reason is Success or the version
-/// is 3.x, else 5.
+/// Appends an acknowledgement in its shortest form: 4 bytes if the reason is Success or the version is 3.x,
+/// otherwise 5.
 pub fn encode_ack(out: &mut Vec<u8>, version: ProtocolVersion, ack: Ack) {
-    // Packet Too Large is not on the standard's lists; it is what mosquitto says of a payload above its bound.
+    // Packet Too Large is not on the standard's lists. mosquitto sends it for a payload above its bound.
     let allowed = ack.kind.allows(ack.reason) || ack.reason == Reason::PacketTooLarge;
     debug_assert!(allowed, "{:?} in {:?}", ack.reason, ack.kind);
     let [high, low] = ack.packet_id.get().to_be_bytes();
@@ -231,10 +232,10 @@ pub fn encode_pingresp(out: &mut Vec<u8>) {
     out.put(&[0xD0, 0x00]);
 }
 
-/// Appends a DISCONNECT, 5.0 only, never with a session expiry interval. `[MQTT5-3.14.2-2]`
+/// Appends a DISCONNECT, for 5.0 only. It never has a session expiry interval. `[MQTT5-3.14.2-2]`
 ///
-/// `reason_string` is left out when the packet would exceed `packet_bytes_max`, which counts the fixed
-/// header. `[MQTT5-3.14.2-3]` Nothing at all is appended when even the bare packet would.
+/// `reason_string` is left out if the packet would exceed `packet_bytes_max`, which includes the fixed
+/// header. `[MQTT5-3.14.2-3]` If the packet would exceed it even without the string, nothing is appended.
 /// `[MQTT5-3.1.2-24]`
 pub fn encode_disconnect(
     out: &mut Vec<u8>,
@@ -261,7 +262,7 @@ pub fn encode_disconnect(
     }
 }
 
-/// Appends an AUTH, 5.0 only; nothing if it would be above `packet_bytes_max`. `[MQTT5-3.1.2-24]`
+/// Appends an AUTH, for 5.0 only. Appends nothing if it would exceed `packet_bytes_max`. `[MQTT5-3.1.2-24]`
 pub fn encode_auth(out: &mut Vec<u8>, auth: &Auth<'_>, packet_bytes_max: u32) {
     let mut counter = ByteCounter::default();
     put_auth_properties(&mut counter, auth);

@@ -1,25 +1,26 @@
-//! CONNACK: what the server says to a CONNECT. Keeps section 3.2.
+//! CONNACK: the server's answer to CONNECT. Implements section 3.2.
 
 use super::property::{id, put_bytes, put_u8, put_u16, put_u32};
 use super::wire::{ByteCounter, Sink, packet_len, put_binary, put_varint, varint_len};
 use super::{ProtocolVersion, Reason};
 
-/// What CONNACK says. All but `session_present` is for 5.0; what is `None` is not sent.
+/// The content of CONNACK. Everything but `session_present` is for 5.0. `None` is not sent.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Connack<'a> {
-    /// Sent as 0 to 3.1 and with any reason but Success. `[MQTT5-3.2.2-6]` `[MQTT311-3.2.2-4]`
+    /// It is sent as 0 to 3.1 clients, and with any reason other than Success. `[MQTT5-3.2.2-6]`
+    /// `[MQTT311-3.2.2-4]`
     pub session_present: bool,
-    /// Session expiry interval, seconds, when it is not what the client asked for.
+    /// The session expiry interval in seconds, if it differs from what the client asked for.
     pub session_expiry_seconds: Option<u32>,
     /// Receive maximum, 1 to 65,535.
     pub receive_maximum: Option<u16>,
-    /// Only `Some(0)` or `Some(1)`.
+    /// The maximum QoS, only `Some(0)` or `Some(1)`.
     pub maximum_qos: Option<u8>,
     /// Retain available.
     pub retain_available: Option<bool>,
-    /// Maximum packet size, bytes, fixed header included; never 0.
+    /// The maximum packet size in bytes, with the fixed header; never 0.
     pub packet_bytes_max: Option<u32>,
-    /// Only after an empty client identifier. `[MQTT5-3.2.2-16]`
+    /// The assigned client identifier, only for an empty one in CONNECT. `[MQTT5-3.2.2-16]`
     pub assigned_client_id: Option<&'a str>,
     /// Topic alias maximum.
     pub topic_alias_maximum: Option<u16>,
@@ -31,26 +32,26 @@ pub struct Connack<'a> {
     pub shared_subscription_available: Option<bool>,
     /// Server keep alive, seconds. `[MQTT5-3.2.2-21]`
     pub server_keep_alive_seconds: Option<u16>,
-    /// Only when the client asked for it. `[MQTT5-3.1.2-28]`
+    /// The response information, only if the client asked for it. `[MQTT5-3.1.2-28]`
     pub response_information: Option<&'a str>,
-    /// With UseAnotherServer or ServerMoved.
+    /// The server reference, for UseAnotherServer or ServerMoved.
     pub server_reference: Option<&'a str>,
-    /// The method of CONNECT. `[MQTT5-4.12.0-5]`
+    /// The authentication method of CONNECT. `[MQTT5-4.12.0-5]`
     pub authentication_method: Option<&'a str>,
     /// Authentication data.
     pub authentication_data: Option<&'a [u8]>,
-    /// Words for a human.
+    /// A text for people.
     pub reason_string: Option<&'a str>,
     /// Names and values.
     pub user_properties: &'a [(&'a str, &'a str)],
 }
 
-/// Appends a CONNACK; nothing for a reason that has no return code in 3.x. `[MQTT311-3.2.2-6]`
+/// Appends a CONNACK. Appends nothing for a reason that has no return code in 3.x. `[MQTT311-3.2.2-6]`
 ///
-/// Optional texts (reason string, user properties, response information, server reference, in this order) are
-/// dropped when it would exceed `packet_bytes_max`, which counts the fixed header. `[MQTT5-3.2.2-19]`
-/// `[MQTT5-3.2.2-20]` Nothing is appended when it still would: then the client can't be told anything. `[MQTT5-3.1.2-24]` For 3.1
-/// the session present bit stays 0.
+/// If the packet would exceed `packet_bytes_max`, which includes the fixed header, optional texts are left
+/// out: reason string, user properties, response information, server reference, in this order.
+/// `[MQTT5-3.2.2-19]` `[MQTT5-3.2.2-20]` If it still would, nothing is appended, so the client gets no
+/// answer. `[MQTT5-3.1.2-24]` For 3.1 the session present bit is always 0.
 pub fn encode_connack(
     out: &mut Vec<u8>,
     version: ProtocolVersion,
@@ -62,7 +63,7 @@ pub fn encode_connack(
     if version == ProtocolVersion::V5 {
         encode_v5(out, session_present, reason, connack, packet_bytes_max);
     } else if let Some(code) = reason.connack_v3() {
-        // `[MQTT311 §3.1-e]`: the byte is reserved in 3.1.
+        // `[MQTT311 §3.1-e]`: this byte is reserved in 3.1.
         let session_present = session_present && version == ProtocolVersion::V311;
         out.put(&[0x20, 0x02, u8::from(session_present), code]);
     }
@@ -104,8 +105,8 @@ fn encode_v5(
     put_properties(out, &said);
 }
 
-/// The standard leaves the order free. This is the one of mosquitto 2.1, whose scripts take no other, nor do
-/// other programs with the bytes of a CONNACK in them.
+/// The standard does not define the order. This is the order of mosquitto 2.1. Its test scripts, and other
+/// programs that compare the bytes of a CONNACK, accept no other.
 fn put_properties(out: &mut impl Sink, said: &Connack<'_>) {
     let flag = |value: Option<bool>| value.map(u8::from);
     put_u16(out, id::SERVER_KEEP_ALIVE, said.server_keep_alive_seconds);
@@ -234,7 +235,7 @@ mod tests {
             ..Connack::default()
         };
         let len = |max| encode(V5, Reason::ServerMoved, &said, max).len();
-        // All of the user properties or none.
+        // The user properties are sent all or not at all.
         assert_eq!((len(37), len(36), len(31), len(30)), (37, 31, 31, 17));
         assert_eq!((len(17), len(16)), (17, 12));
         assert_eq!((len(12), len(11), len(5), len(4), len(2)), (12, 5, 5, 0, 0));

@@ -1,8 +1,8 @@
 //! CONNECT: the first packet of a client, in three versions.
 //!
-//! A frame comes in, a borrowed `Connect` or a fault goes out; `version_of` tells in which version the
-//! fault is to be answered. Policy (how long a client identifier may be, who may connect, which topics
-//! a will may use) is not judged here. Keeps section 3.1.
+//! A frame becomes a borrowed `Connect` or a fault. For a fault, `version_of` gives the version of the
+//! answer. Policy (the length of a client identifier, who may connect, the topics of a will) is not checked
+//! here. Implements section 3.1.
 
 use super::property::{Properties, Property, PropertySet};
 use super::wire::{FieldReader, packet_type};
@@ -12,70 +12,73 @@ use crate::mqtt::check_topic_name;
 /// A CONNECT, borrowed from the read buffer.
 #[derive(Debug)]
 pub struct Connect<'a> {
-    /// The version that name and level agree on.
+    /// The version. The protocol name and the level must both give it.
     pub version: ProtocolVersion,
-    /// The level has the bit that mosquitto's bridges set: all subscriptions of the connection are to have No Local
-    /// and Retain As Published, which 3.x has no options for. `[MQTT311 §3.1-r]`.
+    /// Whether the level has the bit of mosquitto's bridges. All subscriptions of such a connection have No
+    /// Local and Retain As Published, for which 3.x has no options. `[MQTT311 §3.1-r]`.
     pub is_bridge: bool,
-    /// Clean Start of 5.0, Clean Session of 3.x.
+    /// Clean Start in 5.0, Clean Session in 3.x.
     pub clean_start: bool,
-    /// As sent, in seconds; 0: none.
+    /// The keep alive as sent, in seconds; 0: none.
     pub keep_alive_seconds: u16,
-    /// Empty: the server is to assign one. `[MQTT5-3.1.3-6]` `[MQTT311-3.1.3-6]`
+    /// The client identifier. If it is empty, the server must assign one. `[MQTT5-3.1.3-6]`
+    /// `[MQTT311-3.1.3-6]`
     pub client_id: &'a str,
-    /// Is `client_id` the client's own? If not, whatever the server puts in is told in CONNACK.
+    /// Whether the client itself has sent `client_id`. If not, CONNACK has the identifier that the server
+    /// puts there.
     pub has_client_id: bool,
-    /// Present exactly when the Will Flag is set.
+    /// The will. Present exactly if the Will Flag is set.
     pub will: Option<ConnectWill<'a>>,
-    /// User name.
+    /// The user name.
     pub username: Option<&'a str>,
-    /// Password, any bytes.
+    /// The password, any bytes.
     pub password: Option<&'a [u8]>,
-    /// As sent; 3.x: 0 with clean session, else never (0xFFFF_FFFF).
+    /// The session expiry interval as sent, in seconds. In 3.x it is 0 with clean session, otherwise
+    /// 0xFFFF_FFFF (never).
     pub session_expiry_seconds: u32,
-    /// 1 to 65,535; 65,535 when absent.
+    /// The Receive Maximum, 1 to 65,535. It is 65,535 if absent.
     pub receive_maximum: u16,
-    /// In bytes, fixed header included; `u32::MAX` when absent.
+    /// The Maximum Packet Size in bytes, with the fixed header. It is `u32::MAX` if absent.
     pub packet_bytes_max: u32,
-    /// 0 when absent: no aliases.
+    /// The Topic Alias Maximum. It is 0 (no aliases) if absent.
     pub topic_alias_maximum: u16,
-    /// May CONNACK carry Response Information? `[MQTT5-3.1.2-28]`
+    /// Whether CONNACK may have Response Information. `[MQTT5-3.1.2-28]`
     pub request_response_information: bool,
-    /// May acknowledgements carry Reason String and User Properties? `[MQTT5-3.1.2-29]`
+    /// Whether acknowledgements may have Reason String and User Properties. `[MQTT5-3.1.2-29]`
     pub request_problem_information: bool,
-    /// Authentication method; present: enhanced authentication.
+    /// The authentication method. If it is present, the client uses enhanced authentication.
     pub authentication_method: Option<&'a str>,
-    /// Authentication data, never without a method.
+    /// The authentication data. It never comes without a method.
     pub authentication_data: Option<&'a [u8]>,
 }
 
 /// The will of a CONNECT.
 #[derive(Debug)]
 pub struct ConnectWill<'a> {
-    /// Will QoS.
+    /// The Will QoS.
     pub qos: QoS,
-    /// Will Retain.
+    /// The Will Retain flag.
     pub retain: bool,
-    /// Will Delay Interval, seconds; 0 when absent and in 3.x.
+    /// The Will Delay Interval in seconds. It is 0 if absent, and in 3.x.
     pub delay_seconds: u32,
-    /// Message expiry interval, seconds, counted from publication.
+    /// The message expiry interval in seconds, counted from the publication of the will.
     pub message_expiry_seconds: Option<u32>,
-    /// As in `Publish::forward` (without delay and expiry). `[MQTT5-3.1.3-10]`
+    /// The same as `Publish::forward`, without delay and expiry. `[MQTT5-3.1.3-10]`
     pub forward: [&'a [u8]; 3],
     /// A checked topic name. `[MQTT5-3.1.3-11]` `[MQTT311-3.1.3-10]`
     pub topic: &'a str,
-    /// Will payload, any bytes.
+    /// The will payload, any bytes.
     pub payload: &'a [u8],
 }
 
 impl<'a> Connect<'a> {
-    /// Decodes the frame of a CONNECT. On an error, `version_of` tells how to answer.
+    /// Decodes the frame of a CONNECT. After an error, `version_of` gives the version of the answer.
     ///
     /// # Errors
-    /// UnsupportedProtocolName and UnsupportedProtocolVersion for the beginning; Malformed for flags,
-    /// lengths, strings, properties and a will topic that is no topic name; Protocol for duplicate or
-    /// out-of-range properties, authentication data without a method, and a packet that is no CONNECT;
-    /// ClientIdentifierNotValid for an empty client identifier where its version forbids it.
+    /// UnsupportedProtocolName and UnsupportedProtocolVersion for the beginning. Malformed for wrong flags,
+    /// lengths, strings and properties, and for a will topic that is not a topic name. Protocol for duplicate
+    /// or out-of-range properties, authentication data without a method, and a packet that is not CONNECT.
+    /// ClientIdentifierNotValid for an empty client identifier if the version forbids it.
     pub fn decode(frame: Frame<'a>) -> Result<Connect<'a>, DecodeError> {
         if frame.packet_type() != packet_type::CONNECT {
             // [MQTT5-3.1.0-1] [MQTT311-3.1.0-1]
@@ -98,21 +101,22 @@ impl<'a> Connect<'a> {
         Ok(connect)
     }
 
-    /// The version to answer a CONNECT that did not decode in, as far as name and level can be read:
-    /// `None`: unreadable or a name that is not ours (close silently).
+    /// The version in which to answer a CONNECT that could not be decoded, as far as name and level can be
+    /// read. `None` if they are unreadable or the name is unknown: the connection must be closed without an
+    /// answer.
     ///
-    /// Looks at the beginning of the body only, so the frame of a packet that was refused for its size
-    /// may be handed in with as much of the body as has arrived.
+    /// It reads the beginning of the body only. So for a packet that was refused because of its size, the
+    /// caller may pass as much of the body as has arrived.
     pub fn version_of(frame: Frame<'a>) -> Option<ProtocolVersion> {
         if frame.packet_type() != packet_type::CONNECT {
             return None;
         }
         let mut reader = FieldReader::new(frame.body);
         ProtocolName::read(&mut reader).ok()?;
-        // A client reads the answer in the layout of its own version. Levels 3 and 4, a bridge's among them, get
-        // the return code 1 of 3.x, also under the other one's name. [MQTT311-3.1.2-2] All other levels get the
-        // 0x84 of 5.0: those below 3 were never published, and those above 5 can only have grown out of 5.0.
-        // [MQTT5-3.1.2-2]
+        // A client reads the answer in the format of its own version. Levels 3 and 4, including those of
+        // bridges, get the return code 1 of 3.x, even with the name of the other version. [MQTT311-3.1.2-2]
+        // All other levels get 0x84 of 5.0: levels below 3 were never published, and levels above 5 can only
+        // be successors of 5.0. [MQTT5-3.1.2-2]
         Some(match reader.u8().ok()? & !BRIDGE_BIT {
             3 => ProtocolVersion::V31,
             4 => ProtocolVersion::V311,
@@ -120,7 +124,7 @@ impl<'a> Connect<'a> {
         })
     }
 
-    /// What a CONNECT says that leaves out all it may.
+    /// A CONNECT without any optional field.
     fn bare(version: ProtocolVersion, clean_start: bool, keep_alive_seconds: u16) -> Connect<'a> {
         Connect {
             version,
@@ -132,7 +136,7 @@ impl<'a> Connect<'a> {
             will: None,
             username: None,
             password: None,
-            // Section 3.1.2.11.2: clean session 0 of 3.x lives for ever.
+            // Section 3.1.2.11.2: with clean session 0, a session of 3.x never expires.
             session_expiry_seconds: match version {
                 ProtocolVersion::V31 | ProtocolVersion::V311 if !clean_start => u32::MAX,
                 _ => 0,
@@ -169,7 +173,8 @@ impl<'a> Connect<'a> {
         Ok(())
     }
 
-    /// In the order of the standard; a missing field is Malformed. `[MQTT5-3.1.3-1]` `[MQTT311-3.1.3-1]`
+    /// Reads the fields in the standard's order. A missing field is Malformed. `[MQTT5-3.1.3-1]`
+    /// `[MQTT311-3.1.3-1]`
     fn read_payload(
         &mut self,
         reader: &mut FieldReader<'a>,
@@ -245,7 +250,7 @@ impl<'a> ConnectWill<'a> {
     }
 }
 
-/// The protocol names that we serve.
+/// The protocol names that midge serves.
 enum ProtocolName {
     MqIsdp,
     Mqtt,
@@ -265,8 +270,8 @@ impl ProtocolName {
     }
 }
 
-/// What mosquitto's bridges add to the levels of 3.x. They connect again without it, some time later, when they get
-/// return code 1.
+/// The bit that mosquitto's bridges add to the levels of 3.x. If they get return code 1, they connect again
+/// some time later without it.
 const BRIDGE_BIT: u8 = 0x80;
 
 /// The version, and whether the client is a bridge.
@@ -277,7 +282,7 @@ fn read_version(reader: &mut FieldReader<'_>) -> Result<(ProtocolVersion, bool),
         (ProtocolName::MqIsdp, 3) => Ok((ProtocolVersion::V31, false)),
         (ProtocolName::Mqtt, 4) => Ok((ProtocolVersion::V311, false)),
         (ProtocolName::Mqtt, 5) => Ok((ProtocolVersion::V5, false)),
-        // [MQTT311 §3.1-r]. 5.0 has options for what the bit says.
+        // [MQTT311 §3.1-r]. 5.0 has options for the meaning of the bit.
         (ProtocolName::MqIsdp, 0x83) => Ok((ProtocolVersion::V31, true)),
         (ProtocolName::Mqtt, 0x84) => Ok((ProtocolVersion::V311, true)),
         // [MQTT5-3.1.2-2] [MQTT311-3.1.2-2], [MQTT311 §3.1-b].
@@ -288,7 +293,7 @@ fn read_version(reader: &mut FieldReader<'_>) -> Result<(ProtocolVersion, bool),
     }
 }
 
-/// The connect flags, once they are known to agree with each other.
+/// The connect flags, checked for consistency.
 struct ConnectFlags {
     clean_start: bool,
     will: Option<WillFlags>,
@@ -377,7 +382,7 @@ mod tests {
         out
     }
 
-    /// A CONNECT of 5.0 with a will of these properties.
+    /// A CONNECT of 5.0 with a will that has these properties.
     fn with_will(raw: &[u8]) -> Vec<u8> {
         let mut out = vec![0x10, 24 + raw.len() as u8];
         out.extend_from_slice(&[
@@ -501,7 +506,7 @@ mod tests {
             let got = read(&bytes).expect("valid");
             assert_eq!((got.version, got.is_bridge, got.client_id), (version, true, "edge"));
             assert_eq!(Connect::version_of(framed(&bytes)), Some(version));
-            // What 3.1.1 is strict about, it is strict about with a bridge.
+            // The strict rules of 3.1.1 also hold for bridges.
             bytes[level + 1] |= 1;
             assert_eq!(read(&bytes).is_ok(), version == V31);
         }

@@ -1,18 +1,18 @@
-//! What can be wrong with bytes: the fault, and the reason code it gets.
+//! Faults in received bytes, and their reason codes.
 //!
-//! Decoding only names the family; whether that family becomes a CONNACK, a DISCONNECT or a
-//! bare close is the session's business, since it depends on version and state.
+//! Decoding only gives the family of the fault. The session decides whether it causes a CONNACK, a DISCONNECT
+//! or a close without a packet, because this depends on version and state.
 
 use std::fmt;
 
 use super::Reason;
 
-/// A fault found while reading a packet, and the words for the log.
+/// A fault in a packet, and its description for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeError {
     /// The family, which decides the reason code.
     pub fault: Fault,
-    /// What was wrong, in a few words, without any of the peer's bytes.
+    /// A short description, without any of the peer's bytes.
     pub cause: &'static str,
 }
 
@@ -21,24 +21,24 @@ pub struct DecodeError {
 pub enum Fault {
     /// The bytes can't be read: 0x81.
     Malformed,
-    /// Readable, yet against the protocol: 0x82.
+    /// The bytes can be read, but break the protocol: 0x82.
     Protocol,
-    /// Larger than announced: 0x95.
+    /// The packet is larger than announced: 0x95.
     PacketTooLarge,
-    /// More in one packet than we take: 0x97.
+    /// The packet has more elements than midge accepts: 0x97.
     TooMany,
     /// Topic alias 0: 0x94.
     TopicAliasInvalid,
-    /// A protocol name that is none of ours: 0x84, or silence.
+    /// The protocol name is unknown: 0x84, or no answer.
     UnsupportedProtocolName,
-    /// A level that we do not serve under a name that we know: CONNACK 1 in 3.x, 0x84 in 5.0.
+    /// The protocol name is known, but the level is not supported: CONNACK 1 in 3.x, 0x84 in 5.0.
     UnsupportedProtocolVersion,
-    /// A client identifier that is well-formed and refused: CONNACK 2 in 3.x, 0x85 in 5.0.
+    /// The client identifier is well-formed but refused: CONNACK 2 in 3.x, 0x85 in 5.0.
     ClientIdentifierNotValid,
 }
 
 impl DecodeError {
-    /// The reason code that MQTT 5.0 names for this fault. `[MQTT5-4.13.1-1]`
+    /// The reason code that MQTT 5.0 defines for this fault. `[MQTT5-4.13.1-1]`
     pub fn reason(&self) -> Reason {
         match self.fault {
             Fault::Malformed => Reason::MalformedPacket,

@@ -1,8 +1,8 @@
-//! The wire format of MQTT 3.1, 3.1.1 and 5.0: bytes in, borrowed packets out, and back.
+//! The wire format of MQTT 3.1, 3.1.1 and 5.0: from bytes to borrowed packets, and back.
 //!
-//! Owns nothing and keeps no state. Framing finds the end of a packet without looking at its
-//! body; decoding borrows from the bytes it is given and has checked everything that a packet
-//! alone can be checked for, so that later stages never meet a malformed field.
+//! It has no state. Framing finds the end of a packet without reading its body. Decoding borrows from the
+//! bytes and checks everything that can be checked in a single packet, so that later stages never see a
+//! malformed field.
 
 mod acks;
 mod connack;
@@ -34,7 +34,7 @@ use wire::packet_type;
 
 use super::{PacketId, ProtocolVersion, QoS, Reason};
 
-/// Any packet a client may send after CONNECT.
+/// A packet that a client may send after CONNECT.
 #[derive(Debug)]
 pub enum Packet<'a> {
     /// PUBLISH.
@@ -53,12 +53,12 @@ pub enum Packet<'a> {
     Auth(Auth<'a>),
 }
 
-/// Decodes one whole packet (any but CONNECT) that `frame` has found.
+/// Decodes one complete packet (any but CONNECT) that `frame` has found.
 ///
 /// # Errors
-/// Whatever the standard calls malformed or a protocol error in a single packet. A packet that no client
-/// may send, or not again, is a Protocol fault; where its flag bits are wrong too, either code fits
-/// (section 4.13.2), and mosquitto's is given.
+/// Everything that the standard calls malformed or a protocol error in a single packet. A packet that clients
+/// may never send, or may not send again, is a Protocol fault. If its flag bits are wrong too, either code is
+/// allowed (section 4.13.2); midge returns mosquitto's.
 pub fn decode<'a>(version: ProtocolVersion, frame: Frame<'a>) -> Result<Packet<'a>, DecodeError> {
     match frame.packet_type() {
         packet_type::PUBLISH => Publish::decode(version, frame).map(Packet::Publish),

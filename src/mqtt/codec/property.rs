@@ -1,8 +1,8 @@
-//! Properties of 5.0 as clients send them: which packet may carry which, how often, in what range.
+//! Properties of 5.0 in packets from clients: which packet may have which, how often, and in what range.
 //!
-//! A packet's reader hands over its `Reader` at the property length and takes the properties one by
-//! one, each already judged by the matrix of section 2.2.2.2. What of a PUBLISH or a will is to be
-//! forwarded unaltered is collected on the way, as ranges of the raw bytes.
+//! At the property length, the decoder of a packet passes on its `Reader` and takes the properties one by
+//! one, already checked against the table of section 2.2.2.2. The properties of a PUBLISH or a will that must
+//! be forwarded unaltered are collected as ranges of the raw bytes.
 
 use super::wire::{FieldReader, Sink, put_binary};
 use super::{DecodeError, Fault};
@@ -39,7 +39,7 @@ pub(super) mod id {
     pub(in crate::mqtt::codec) const SHARED_SUBSCRIPTION_AVAILABLE: u8 = 0x2A;
 }
 
-/// The properties that one packet may carry, one bit each.
+/// A set of properties, one bit each.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PropertySet(u64);
 
@@ -73,7 +73,7 @@ impl PropertySet {
         id::WILL_DELAY_INTERVAL,
         id::USER_PROPERTY,
     ]);
-    /// The subscription identifier is known here, but not for clients: the reader refuses it.
+    /// The subscription identifier is in the set although clients may not send it: the decoder refuses it.
     pub(super) const PUBLISH: PropertySet = PropertySet::of(&[
         id::PAYLOAD_FORMAT_INDICATOR,
         id::MESSAGE_EXPIRY_INTERVAL,
@@ -88,7 +88,7 @@ impl PropertySet {
     pub(super) const SUBSCRIBE: PropertySet =
         PropertySet::of(&[id::SUBSCRIPTION_IDENTIFIER, id::USER_PROPERTY]);
     pub(super) const UNSUBSCRIBE: PropertySet = PropertySet::of(&[id::USER_PROPERTY]);
-    /// The server reference is known here, but not for clients: the reader refuses it.
+    /// The server reference is in the set although clients may not send it: the decoder refuses it.
     pub(super) const DISCONNECT: PropertySet = PropertySet::of(&[
         id::SESSION_EXPIRY_INTERVAL,
         id::SERVER_REFERENCE,
@@ -103,7 +103,7 @@ impl PropertySet {
     ]);
 }
 
-/// One property. Those whose value nobody but a subscriber reads have none here.
+/// One property. If only a subscriber reads its value, the value is not here.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::enum_variant_names, reason = "User Property is the standard's word")]
 pub(super) enum Property<'a> {
@@ -126,12 +126,12 @@ pub(super) enum Property<'a> {
     UserProperty,
     MaximumPacketSize(u32),
     ServerReference,
-    /// One that only CONNACK carries.
+    /// A property that is only allowed in CONNACK.
     OfConnack,
 }
 
 impl<'a> Property<'a> {
-    /// Identifier and value; their bytes are consumed whether or not they are welcome.
+    /// Reads the identifier and the value. The bytes are consumed even if the property is not allowed.
     fn read(reader: &mut FieldReader<'a>) -> Result<(u8, Property<'a>), DecodeError> {
         let unknown = DecodeError::malformed("unknown property");
         let id = u8::try_from(reader.varint()?).map_err(|_| unknown)?;
@@ -176,7 +176,7 @@ impl<'a> Property<'a> {
         Ok((id, property))
     }
 
-    /// Values that section 3 calls protocol errors, each in the paragraph of its property.
+    /// Refuses values that section 3 calls protocol errors, each in the paragraph of its property.
     fn check_range(&self) -> Result<(), DecodeError> {
         match self {
             Property::PayloadFormatIndicator(2..) => {
@@ -209,14 +209,14 @@ impl<'a> Property<'a> {
     }
 }
 
-/// The properties of one packet, read in order.
+/// The properties of one packet, in order.
 #[derive(Debug)]
 pub(super) struct Properties<'a> {
     raw: &'a [u8],
     reader: FieldReader<'a>,
     allowed: PropertySet,
     seen: u64,
-    /// Where in `raw` the property last read begins.
+    /// The start in `raw` of the property that was read last.
     last_start: usize,
     forward: [&'a [u8]; 3],
     cuts: usize,
@@ -224,7 +224,7 @@ pub(super) struct Properties<'a> {
 }
 
 impl<'a> Properties<'a> {
-    /// Takes property length and properties off the front of `reader`.
+    /// Reads the property length and takes the properties from the front of `reader`.
     pub(super) fn parse(
         reader: &mut FieldReader<'a>,
         allowed: PropertySet,
@@ -243,7 +243,7 @@ impl<'a> Properties<'a> {
         })
     }
 
-    /// The next one, judged.
+    /// The next property, checked.
     pub(super) fn read_next(&mut self) -> Result<Option<Property<'a>>, DecodeError> {
         if self.reader.is_empty() {
             return Ok(None);
@@ -262,14 +262,14 @@ impl<'a> Properties<'a> {
         Ok(Some(property))
     }
 
-    /// For packets whose properties the server does not use: judges them all.
+    /// Checks all properties of a packet from which the server uses none.
     pub(super) fn skip(mut self) -> Result<(), DecodeError> {
         while self.read_next()?.is_some() {}
         Ok(())
     }
 
-    /// Leaves the property last read out of what is forwarded. At most two of a packet: the
-    /// properties that are left out may each occur once only.
+    /// Excludes the property that was read last from forwarding. At most two per packet, because each
+    /// property that is excluded may occur only once.
     pub(super) fn cut(&mut self) {
         debug_assert!(self.cuts < 2, "three runs lie around two cuts");
         self.forward[self.cuts] = &self.raw[self.run_start..self.last_start];
@@ -277,7 +277,7 @@ impl<'a> Properties<'a> {
         self.run_start = self.position();
     }
 
-    /// What was not cut, as runs of raw bytes in the publisher's order.
+    /// The properties that were not excluded, as ranges of raw bytes in the publisher's order.
     pub(super) fn into_forward(self) -> [&'a [u8]; 3] {
         let mut forward = self.forward;
         forward[self.cuts] = &self.raw[self.run_start..];
@@ -289,19 +289,19 @@ impl<'a> Properties<'a> {
     }
 }
 
-/// The properties of a PUBLISH that another broker has kept.
+/// The properties of a PUBLISH that another broker has stored.
 #[derive(Debug, Default)]
 pub struct KeptProperties {
-    /// Those that are forwarded, as raw bytes.
+    /// The forwarded properties, as raw bytes.
     pub forward: Vec<u8>,
-    /// Subscription identifier.
+    /// The subscription identifier.
     pub subscription_id: Option<u32>,
 }
 
-/// Reads them, with their length before them.
+/// Reads these properties, which begin with their length.
 ///
 /// # Errors
-/// As for a PUBLISH.
+/// The same as for a PUBLISH.
 pub fn read_kept_properties(bytes: &[u8]) -> Result<KeptProperties, DecodeError> {
     let mut reader = FieldReader::new(bytes);
     let mut properties = Properties::parse(&mut reader, PropertySet::PUBLISH)?;
@@ -310,7 +310,7 @@ pub fn read_kept_properties(bytes: &[u8]) -> Result<KeptProperties, DecodeError>
     while let Some(property) = properties.read_next()? {
         match property {
             Property::SubscriptionIdentifier(id) => kept.subscription_id = Some(id),
-            // They were for the broker that has kept them.
+            // These were meant for the broker that has stored the message.
             Property::TopicAlias(_) | Property::MessageExpiryInterval(_) => {}
             _ => {
                 kept.forward.extend_from_slice(&properties.raw[properties.last_start..properties.position()])
@@ -340,7 +340,7 @@ pub(super) fn put_u32(out: &mut impl Sink, id: u8, value: Option<u32>) {
     }
 }
 
-/// A string or binary data.
+/// Appends a string or binary data.
 pub(super) fn put_bytes(out: &mut impl Sink, id: u8, value: Option<&[u8]>) {
     if let Some(value) = value {
         out.put(&[id]);
@@ -352,7 +352,7 @@ pub(super) fn put_bytes(out: &mut impl Sink, id: u8, value: Option<&[u8]>) {
 mod tests {
     use super::*;
 
-    /// Each identifier with a value that is right for its type and range.
+    /// Each identifier with a valid value.
     fn samples() -> Vec<(u8, Vec<u8>)> {
         let byte = [0x01, 0x17, 0x19, 0x24, 0x25, 0x28, 0x29, 0x2A].map(|id| (id, vec![1]));
         let two = [0x13, 0x21, 0x22, 0x23].map(|id| (id, vec![0, 5]));
@@ -370,7 +370,7 @@ mod tests {
         Properties::parse(&mut reader, allowed).and_then(Properties::skip).map_err(|error| error.fault)
     }
 
-    // Sections 2.2.2.2 and 3.x.2: the matrix, cut values, duplicates
+    // Sections 2.2.2.2 and 3.x.2: the table, truncated values, duplicates
     #[test]
     fn each_packet_takes_its_own_properties_once_and_no_others() {
         let packets: [(PropertySet, &[u8]); 8] = [

@@ -1,8 +1,8 @@
-//! PUBLISH, both ways.
+//! PUBLISH in both directions.
 //!
-//! In: a frame becomes a borrowed `Publish` whose topic name and properties have been judged. Out: the
-//! header of a PUBLISH is appended to the caller's buffer in one go; the payload stays where it is.
-//! Keeps section 3.3; this file is on the way of every message.
+//! Incoming: a frame becomes a borrowed `Publish` whose topic name and properties are checked. Outgoing: the
+//! header of a PUBLISH is appended to the caller's buffer in one step, without copying the payload.
+//! Implements section 3.3. Every message passes through this file.
 
 use super::property::{self, Properties, Property, PropertySet};
 use super::wire::{FieldReader, Sink, VARINT_MAX, packet_len, put_binary, put_varint, varint_len};
@@ -12,25 +12,24 @@ use crate::mqtt::{TopicError, check_topic_name};
 /// A PUBLISH from a client, borrowed from the read buffer.
 #[derive(Debug)]
 pub struct Publish<'a> {
-    /// DUP flag as sent.
+    /// The DUP flag as sent.
     pub dup: bool,
     /// QoS.
     pub qos: QoS,
-    /// RETAIN flag.
+    /// The RETAIN flag.
     pub retain: bool,
-    /// Present exactly when QoS > 0. `[MQTT5-2.2.1-2]` `[MQTT311-2.3.1-5]`
+    /// Present exactly if QoS > 0. `[MQTT5-2.2.1-2]` `[MQTT311-2.3.1-5]`
     pub packet_id: Option<PacketId>,
-    /// Checked topic name; empty only with a topic alias.
+    /// A checked topic name. It is empty only with a topic alias.
     pub topic: &'a str,
-    /// Topic alias, never 0. `[MQTT5-3.3.2-8]` Whether it is within the announced maximum is not
-    /// judged here.
+    /// The topic alias, never 0. `[MQTT5-3.3.2-8]` It is not compared with the announced maximum here.
     pub topic_alias: Option<u16>,
-    /// Message expiry interval, seconds.
+    /// The message expiry interval in seconds.
     pub message_expiry_seconds: Option<u32>,
-    /// The properties to forward unaltered (all but expiry and alias), as the up to three runs
-    /// of raw bytes that remain around those two. Order is the publisher's. `[MQTT5-3.3.2-18]`
+    /// The properties to forward unaltered (all but expiry and alias), as up to three ranges of raw bytes
+    /// around those two. They are in the publisher's order. `[MQTT5-3.3.2-18]`
     pub forward: [&'a [u8]; 3],
-    /// Application message.
+    /// The application message.
     pub payload: &'a [u8],
 }
 
@@ -40,9 +39,9 @@ impl<'a> Publish<'a> {
     /// Decodes the frame of a PUBLISH.
     ///
     /// # Errors
-    /// Malformed for flags, lengths, strings, properties and topics with a wildcard; Protocol for
-    /// packet identifier 0, a topic that is missing without an alias, and a subscription identifier;
-    /// TopicAliasInvalid for alias 0.
+    /// Malformed for wrong flags, lengths, strings and properties, and for topics with a wildcard. Protocol
+    /// for the packet identifier 0, a missing topic without an alias, and a subscription identifier.
+    /// TopicAliasInvalid for the alias 0.
     pub fn decode(version: ProtocolVersion, frame: Frame<'a>) -> Result<Publish<'a>, DecodeError> {
         frame.check_length(version)?;
         let flags = frame.flags();
@@ -50,7 +49,7 @@ impl<'a> Publish<'a> {
         let qos = QoS::from_bits(flags >> 1 & 0b11).ok_or(DecodeError::malformed("PUBLISH of QoS 3"))?;
         let dup = flags & 0b1000 != 0;
         if dup && qos == QoS::AtMostOnce && version > ProtocolVersion::V31 {
-            // [MQTT5-3.3.1-2] [MQTT311-3.3.1-2]; 3.1 does not police bits that are unused.
+            // [MQTT5-3.3.1-2] [MQTT311-3.3.1-2]; 3.1 does not check unused bits.
             return Err(DecodeError::malformed("DUP on a PUBLISH of QoS 0"));
         }
         let mut reader = FieldReader::new(frame.body);
@@ -100,7 +99,7 @@ impl<'a> Publish<'a> {
     }
 }
 
-/// A missing topic is for the alias to fill in; without one section 3.3.2.1 wants a protocol error.
+/// An empty topic needs an alias. Without one, section 3.3.2.1 demands a protocol error.
 fn check_topic(topic: &str, has_alias: bool) -> Result<(), DecodeError> {
     match check_topic_name(topic) {
         Ok(()) => Ok(()),
@@ -114,28 +113,28 @@ fn check_topic(topic: &str, has_alias: bool) -> Result<(), DecodeError> {
     }
 }
 
-/// Everything of an outgoing PUBLISH but its payload.
+/// An outgoing PUBLISH without its payload.
 #[derive(Clone, Copy, Debug)]
 pub struct PublishHeader<'a> {
-    /// The subscriber's protocol; 3.x carries no properties.
+    /// The subscriber's protocol version. 3.x has no properties.
     pub version: ProtocolVersion,
-    /// DUP flag; never with QoS 0. `[MQTT5-3.3.1-2]` `[MQTT311-3.3.1-2]`
+    /// The DUP flag. It must not be set for QoS 0. `[MQTT5-3.3.1-2]` `[MQTT311-3.3.1-2]`
     pub dup: bool,
     /// QoS.
     pub qos: QoS,
-    /// RETAIN flag.
+    /// The RETAIN flag.
     pub retain: bool,
-    /// Required when QoS > 0; `None` leaves two zero bytes for the caller to fill in before sending.
+    /// Required if QoS > 0. `None` leaves two zero bytes, which the caller must fill in before sending.
     pub packet_id: Option<PacketId>,
-    /// Topic name, at most 65,535 bytes; empty when the alias is bound already.
+    /// The topic name, at most 65,535 bytes. It is empty if the alias is already bound.
     pub topic: &'a str,
-    /// Topic alias.
+    /// The topic alias.
     pub topic_alias: Option<u16>,
-    /// Remaining message expiry interval, seconds.
+    /// The remaining message expiry interval, in seconds.
     pub message_expiry_seconds: Option<u32>,
-    /// Properties forwarded unaltered.
+    /// The properties that are forwarded unaltered.
     pub forward: [&'a [u8]; 3],
-    /// Subscription identifiers of the matching subscriptions, each 1 to 268,435,455.
+    /// The subscription identifiers of the matching subscriptions, each 1 to 268,435,455.
     pub subscription_ids: &'a [u32],
 }
 
@@ -165,16 +164,16 @@ impl PublishHeader<'_> {
     }
 }
 
-/// Length in bytes of the whole packet, fixed header included. Not to be sent when it is above the
-/// subscriber's maximum packet size or above `PACKET_BYTES_LIMIT`. `[MQTT5-3.1.2-24]`
+/// The length of the whole packet in bytes, with the fixed header. The packet must not be sent if it exceeds
+/// the subscriber's maximum packet size or `PACKET_BYTES_LIMIT`. `[MQTT5-3.1.2-24]`
 pub fn publish_len(header: &PublishHeader<'_>, payload_len: usize) -> usize {
     packet_len(header.lengths(payload_len).remaining)
 }
 
-/// Appends everything up to the payload (which the caller appends itself or refers to);
-/// returns where in `out` the two bytes of the packet identifier stand (0 for QoS 0).
+/// Appends everything before the payload. The caller appends the payload itself or refers to it. Returns the
+/// position in `out` of the packet identifier's two bytes (0 for QoS 0).
 ///
-/// `publish_len` must have been found to be at most `PACKET_BYTES_LIMIT`.
+/// The caller must have checked that `publish_len` is at most `PACKET_BYTES_LIMIT`.
 pub fn encode_publish(out: &mut Vec<u8>, header: &PublishHeader<'_>, payload_len: usize) -> usize {
     debug_assert!(!(header.dup && header.qos == QoS::AtMostOnce), "DUP belongs to QoS 1 and 2");
     let lengths = header.lengths(payload_len);
@@ -220,7 +219,7 @@ mod tests {
         read(version, bytes).err().unwrap_or_else(|| panic!("accepted {bytes:x?}"))
     }
 
-    /// A PUBLISH with the first byte, topic, what follows the topic, and no payload.
+    /// A PUBLISH with this first byte and topic, these bytes after the topic, and no payload.
     fn publish(first: u8, topic: &[u8], rest: &[u8]) -> Vec<u8> {
         let mut out = vec![first];
         put_varint(&mut out, 2 + topic.len() + rest.len());

@@ -1,25 +1,25 @@
 //! SUBSCRIBE, SUBACK, UNSUBSCRIBE, UNSUBACK.
 //!
-//! Decoding walks every filter once and judges it; the iterators that come out walk the same bytes
-//! again and allocate nothing. Keeps sections 3.8 to 3.11.
+//! Decoding checks every filter once. The resulting iterators read the same bytes again and allocate nothing.
+//! Implements sections 3.8 to 3.11.
 
 use super::property::{Properties, Property, PropertySet};
 use super::wire::{FieldReader, Sink, packet_len, put_varint};
 use super::{DecodeError, Fault, Frame, PacketId, ProtocolVersion, QoS, Reason};
 use crate::mqtt::{FilterError, RetainHandling, SubscriptionOptions, TopicFilter};
 
-/// A SUBSCRIBE whose every filter has been checked.
+/// A SUBSCRIBE whose filters have all been checked.
 #[derive(Clone, Debug)]
 pub struct Subscribe<'a> {
-    /// To be echoed in SUBACK. `[MQTT5-3.8.4-2]` `[MQTT311-3.8.4-2]`
+    /// The identifier that SUBACK must repeat. `[MQTT5-3.8.4-2]` `[MQTT311-3.8.4-2]`
     pub packet_id: PacketId,
-    /// 1 to 268,435,455; 0: none.
+    /// The Subscription Identifier, 1 to 268,435,455; 0: none.
     pub subscription_id: u32,
     /// At least one filter.
     pub filters: SubscribeFilters<'a>,
 }
 
-/// Iterates over the filters in order; cannot fail, since `decode` has walked it once.
+/// Iterates over the filters in order. It can't fail, because `decode` has already read them.
 #[derive(Clone, Debug)]
 pub struct SubscribeFilters<'a> {
     rest: &'a [u8],
@@ -31,20 +31,20 @@ pub struct SubscribeFilters<'a> {
 pub struct SubscribeFilter<'a> {
     /// The checked filter.
     pub filter: TopicFilter<'a>,
-    /// 3.x knows only the QoS; the rest is as section 3.8.3.1 of 5.0 has it for zeros.
+    /// 3.x only has the QoS. The other options have the meaning of zeros in section 3.8.3.1 of 5.0.
     pub options: SubscriptionOptions,
 }
 
-/// An UNSUBSCRIBE whose every filter has been checked.
+/// An UNSUBSCRIBE whose filters have all been checked.
 #[derive(Clone, Debug)]
 pub struct Unsubscribe<'a> {
-    /// To be echoed in UNSUBACK. `[MQTT5-3.10.4-5]` `[MQTT311-3.10.4-4]`
+    /// The identifier that UNSUBACK must repeat. `[MQTT5-3.10.4-5]` `[MQTT311-3.10.4-4]`
     pub packet_id: PacketId,
     /// At least one filter.
     pub filters: UnsubscribeFilters<'a>,
 }
 
-/// Iterates over the filters in order; cannot fail, since `decode` has walked it once.
+/// Iterates over the filters in order. It can't fail, because `decode` has already read them.
 #[derive(Clone, Debug)]
 pub struct UnsubscribeFilters<'a> {
     rest: &'a [u8],
@@ -54,9 +54,9 @@ impl<'a> Subscribe<'a> {
     /// Decodes the frame of a SUBSCRIBE.
     ///
     /// # Errors
-    /// Malformed for flags, lengths, properties, packet identifier 0, reserved option bits and filters
-    /// that break the grammar; Protocol for no filter at all, QoS or retain handling 3, a bad share
-    /// name, and No Local on a shared filter.
+    /// Malformed for wrong flags, lengths and properties, the packet identifier 0, reserved option bits, and
+    /// filters that break the grammar. Protocol for a packet without filters, QoS 3, retain handling 3, a bad
+    /// share name, and No Local on a shared filter.
     pub fn decode(version: ProtocolVersion, frame: Frame<'a>) -> Result<Subscribe<'a>, DecodeError> {
         // [MQTT5-3.8.1-1] [MQTT311-3.8.1-1]
         frame.check_flags(version, 0b0010)?;
@@ -88,8 +88,8 @@ impl<'a> Unsubscribe<'a> {
     /// Decodes the frame of an UNSUBSCRIBE.
     ///
     /// # Errors
-    /// Malformed for flags, lengths, properties, packet identifier 0 and filters that break the
-    /// grammar; Protocol for no filter at all and a bad share name.
+    /// Malformed for wrong flags, lengths and properties, the packet identifier 0, and filters that break the
+    /// grammar. Protocol for a packet without filters, and for a bad share name.
     pub fn decode(version: ProtocolVersion, frame: Frame<'a>) -> Result<Unsubscribe<'a>, DecodeError> {
         // [MQTT5-3.10.1-1] [MQTT311-3.10.1-1]
         frame.check_flags(version, 0b0010)?;
@@ -111,7 +111,7 @@ impl<'a> Unsubscribe<'a> {
     }
 }
 
-/// A packet has at most so many filters: to read more, and be it only to refuse them, would hold up others.
+/// The largest number of filters in a packet. Reading more, even to refuse them, would block other clients.
 const FILTERS_MAX: usize = 32_768;
 
 fn check_count(count: &mut usize) -> Result<(), DecodeError> {
@@ -126,24 +126,24 @@ fn check_count(count: &mut usize) -> Result<(), DecodeError> {
 }
 
 impl<'a> SubscribeFilters<'a> {
-    /// Goes on where another iterator, of a checked packet, has stopped with these bytes.
+    /// Continues an iterator over a checked packet that has stopped at these bytes.
     pub fn go_on(rest: &'a [u8], version: ProtocolVersion) -> SubscribeFilters<'a> {
         SubscribeFilters { rest, version }
     }
 
-    /// The bytes that it has not looked at.
+    /// The bytes that have not been read.
     pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
 }
 
 impl<'a> UnsubscribeFilters<'a> {
-    /// Goes on where another iterator, of a checked packet, has stopped with these bytes.
+    /// Continues an iterator over a checked packet that has stopped at these bytes.
     pub fn go_on(rest: &'a [u8]) -> UnsubscribeFilters<'a> {
         UnsubscribeFilters { rest }
     }
 
-    /// The bytes that it has not looked at.
+    /// The bytes that have not been read.
     pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
@@ -171,14 +171,15 @@ impl<'a> Iterator for UnsubscribeFilters<'a> {
     }
 }
 
-/// The standard pins no code for identifier 0 here [MQTT5-2.2.1-3] [MQTT311-2.3.1-1]; as mosquitto.
+/// The standard defines no code for the identifier 0 here. [MQTT5-2.2.1-3] [MQTT311-2.3.1-1] midge uses
+/// mosquitto's.
 const PACKET_ID_ZERO: DecodeError = DecodeError::malformed("packet identifier 0");
 
 fn check_not_empty(reader: &FieldReader<'_>) -> Result<(), DecodeError> {
     if reader.is_empty() { Err(DecodeError::protocol("no topic filter")) } else { Ok(()) }
 }
 
-/// A filter and its options byte.
+/// Reads a filter and its options byte.
 fn read_subscription<'a>(
     reader: &mut FieldReader<'a>,
     version: ProtocolVersion,
@@ -213,7 +214,7 @@ fn options_v5(byte: u8) -> Result<SubscriptionOptions, DecodeError> {
         // [MQTT5-3.8.3-5]
         return Err(DecodeError::malformed("reserved bits of the subscription options"));
     }
-    // Section 3.8.3.1 names both threes protocol errors.
+    // Section 3.8.3.1 makes both values 3 a protocol error.
     let qos = QoS::from_bits(byte & 0b11).ok_or(DecodeError::protocol("subscription of QoS 3"))?;
     let retain_handling = match byte >> 4 {
         0 => RetainHandling::Always,
@@ -240,10 +241,10 @@ fn options_v3(byte: u8) -> Result<SubscriptionOptions, DecodeError> {
     })
 }
 
-/// Appends a SUBACK, one code per filter in the order of the request. `[MQTT5-3.8.4-6]`
+/// Appends a SUBACK, with one code per filter in the order of the request. `[MQTT5-3.8.4-6]`
 /// `[MQTT5-3.9.3-1]` `[MQTT311-3.8.4-5]` `[MQTT311-3.9.3-1]`
 ///
-/// In 3.1.1 every failure is 0x80; the caller never passes a failure for 3.1, which has no code for it.
+/// In 3.1.1 every failure is 0x80. The caller never passes a failure for 3.1, which has no code for it.
 pub fn encode_suback(out: &mut Vec<u8>, version: ProtocolVersion, packet_id: PacketId, codes: &[Reason]) {
     debug_assert!(version > ProtocolVersion::V31 || !codes.iter().any(|code| code.is_error()));
     put_ack_head(out, 0x90, version, packet_id, codes.len());
@@ -255,7 +256,7 @@ pub fn encode_suback(out: &mut Vec<u8>, version: ProtocolVersion, packet_id: Pac
     }
 }
 
-/// Appends an UNSUBACK: in 5.0 one code per filter in the order of the request, in 3.x none.
+/// Appends an UNSUBACK, in 5.0 with one code per filter in the order of the request, in 3.x without codes.
 /// `[MQTT5-3.11.3-1]` `[MQTT311-3.10.4-4]`
 pub fn encode_unsuback(out: &mut Vec<u8>, version: ProtocolVersion, packet_id: PacketId, codes: &[Reason]) {
     let codes = if version == ProtocolVersion::V5 { codes } else { &[] };
@@ -263,7 +264,7 @@ pub fn encode_unsuback(out: &mut Vec<u8>, version: ProtocolVersion, packet_id: P
     out.extend(codes.iter().map(|code| code.code()));
 }
 
-/// Fixed header, packet identifier and, in 5.0, no properties. `[MQTT5-2.2.2-1]`
+/// Appends the fixed header, the packet identifier and, in 5.0, empty properties. `[MQTT5-2.2.2-1]`
 fn put_ack_head(
     out: &mut Vec<u8>,
     first_byte: u8,
@@ -304,7 +305,7 @@ mod tests {
         read(version, bytes).err().unwrap_or_else(|| panic!("accepted {bytes:x?}"))
     }
 
-    /// A packet whose payload holds the filters, each followed by `options` if there are any.
+    /// A packet whose payload has the filters, each followed by `options`.
     fn packet(version: ProtocolVersion, first: u8, filters: &[&[u8]], options: &[u8]) -> Vec<u8> {
         let mut body = vec![0, 10];
         if version == V5 {

@@ -1,4 +1,4 @@
-//! Tests over the whole codec: families of packets that only decoding can refuse, and mutated packets.
+//! Tests of the whole codec: packets that must be refused as a family, and mutated packets.
 
 use super::*;
 use crate::base::Random;
@@ -14,7 +14,7 @@ fn packet(first_byte: u8, body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Frames and decodes one packet as the server does; `Ok` is only the answer that it is acceptable.
+/// Frames and decodes one packet as the server does. `Ok` only means that the packet is accepted.
 fn judge(version: ProtocolVersion, bytes: &[u8]) -> Result<(), Fault> {
     let found = match frame(bytes, PACKET_BYTES_LIMIT) {
         Ok(Framing::Whole(found)) => found,
@@ -28,7 +28,7 @@ fn judge(version: ProtocolVersion, bytes: &[u8]) -> Result<(), Fault> {
     judged.map_err(|error| error.fault)
 }
 
-/// Valid packets of every type that a client sends, in one version.
+/// Valid packets of every type that clients send, in one version.
 fn valid(version: ProtocolVersion) -> Vec<Vec<u8>> {
     let mut connect = if version == V31 { b"\0\x06MQIsdp".to_vec() } else { b"\0\x04MQTT".to_vec() };
     connect.extend_from_slice(&[version as u8, 0xEE, 0, 60]);
@@ -123,7 +123,8 @@ fn reserved_flag_bits_are_malformed_from_3_1_1_on() {
     }
 }
 
-// Section 2.1.4 of 5.0, 2.2.3 of 3.1.1; section 3.14.2.1 lets DISCONNECT be shorter, 3.4.2.1 the acks
+// Section 2.1.4 of 5.0, 2.2.3 of 3.1.1. Section 3.14.2.1 allows a shorter DISCONNECT, 3.4.2.1 shorter
+// acknowledgements
 #[test]
 fn a_packet_cut_anywhere_is_refused_unless_what_is_left_is_whole_by_itself() {
     for version in VERSIONS {
@@ -186,7 +187,8 @@ fn properties_of_other_packets_are_malformed_and_own_ones_twice_a_protocol_error
         &[0x29, 1],
         &[0x2A, 1],
     ];
-    /// First byte, what precedes the property length, what follows the properties, the property ids.
+    /// The first byte, the bytes before the property length, the bytes after the properties, and the property
+    /// identifiers.
     type Carrier = (u8, &'static [u8], &'static [u8], &'static [u8]);
     let packets: [Carrier; 11] = [
         (0x10, b"\0\x04MQTT\x05\x02\0\x0A", b"\0\x01p", &[0x11, 0x17, 0x19, 0x21, 0x22, 0x26, 0x27]),
@@ -213,7 +215,8 @@ fn properties_of_other_packets_are_malformed_and_own_ones_twice_a_protocol_error
                 let raw = property.repeat(times);
                 judge(V5, &packet(first_byte, &[before, &[raw.len() as u8], &raw, after].concat()))
             };
-            // Not plainly allowed or forbidden: what needs a method, and what a client may not send.
+            // These are special cases: properties that need a method, and properties that a client may not
+            // send.
             let (once, twice) = match (first_byte, id) {
                 (0x10, 0x15) if before.len() == 10 => (Ok(()), Err(Fault::Protocol)),
                 (0x10, 0x16) if before.len() == 10 => (Err(Fault::Protocol), Err(Fault::Protocol)),
@@ -243,8 +246,8 @@ fn a_padded_remaining_length_is_refused_in_5_0_only() {
     }
 }
 
-/// One to four changes: a byte set, bumped or flipped, bytes inserted, removed or repeated, a tail cut.
-/// Half of the time the remaining length is made to fit again.
+/// Makes one to four changes: a byte is set, incremented or flipped, bytes are inserted, removed or repeated,
+/// the tail is cut off. In half of the cases the remaining length is corrected.
 fn mutate(random: &mut Random, bytes: &mut Vec<u8>) {
     for _ in 0..=random.below(4) {
         let at = random.index(bytes.len());
@@ -268,7 +271,7 @@ fn mutate(random: &mut Random, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Frames and decodes whatever the bytes are, walking all that comes out.
+/// Frames and decodes any bytes, and reads everything in the result.
 fn exercise(version: ProtocolVersion, bytes: &[u8]) -> bool {
     let found = match frame(bytes, 1 << 20) {
         Ok(Framing::Whole(found)) => found,
@@ -300,7 +303,7 @@ fn exercise(version: ProtocolVersion, bytes: &[u8]) -> bool {
     true
 }
 
-/// What was decoded, encoded again, decodes to the same.
+/// Encoding and decoding a decoded packet again gives the same packet.
 fn check_round_trip(version: ProtocolVersion, publish: &Publish<'_>) {
     let header = PublishHeader {
         version,
@@ -348,7 +351,7 @@ fn mutated_packets_never_panic_and_publishes_survive_a_round_trip() {
             }
         }
     }
-    // A generator whose packets are all refused at the door would prove nothing.
+    // If all generated packets were refused at once, the test would prove nothing.
     assert!(accepted > 10 * ROUNDS, "{accepted}");
 }
 

@@ -1,45 +1,45 @@
-//! Fixed header, variable byte integers, strings: the primitives of both directions.
+//! The fixed header, variable byte integers and strings: the primitives of both directions.
 //!
-//! Bytes of a connection come in, frames and borrowed fields go out; in the other direction the
-//! `put_*` functions append to the caller's buffer. Keeps chapters 1.5 and 2.1 of the standard.
+//! Bytes of a connection become frames and borrowed fields. In the other direction, the `put_*` functions
+//! append to the caller's buffer. Implements chapters 1.5 and 2.1 of the standard.
 
 use super::{DecodeError, Fault, PacketId, ProtocolVersion};
 
-/// The largest packet that the wire format can express, fixed header included, in bytes: a remaining
-/// length of 268,435,455 behind a header of five. An encoder stays below it.
+/// The largest packet in bytes that the wire format can express: a remaining length of 268,435,455 after a
+/// fixed header of five bytes. An encoder must not exceed it.
 pub const PACKET_BYTES_LIMIT: usize = 1 + 4 + VARINT_MAX as usize;
 
 /// The largest variable byte integer.
 pub(super) const VARINT_MAX: u32 = 268_435_455;
 
-/// One whole packet, split into its first byte and its body.
+/// One complete packet, split into its first byte and its body.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
     /// Packet type and flags.
     pub first_byte: u8,
     /// Everything after the fixed header.
     pub body: &'a [u8],
-    /// Fixed header and body, in bytes.
+    /// The length of fixed header and body, in bytes.
     pub total_len: usize,
 }
 
-/// What the bytes read so far amount to.
+/// The result of framing the bytes read so far.
 #[derive(Debug)]
 pub enum Framing<'a> {
-    /// More bytes are needed; the packet will have at least this many in all.
+    /// More bytes are needed. The packet has at least this many in total.
     Incomplete {
-        /// Lower bound of the packet's length in bytes, header included.
+        /// A lower bound of the packet's length in bytes, with the header.
         total_len: usize,
     },
-    /// A whole packet.
+    /// A complete packet.
     Whole(Frame<'a>),
 }
 
 /// Finds the first packet in `bytes`.
 ///
-/// `packet_bytes_max` counts the fixed header too. The length is judged as soon as it can be
-/// read, so an oversized packet is refused before its body arrives; the forbidden packet type 0
-/// is refused at its first byte.
+/// `packet_bytes_max` includes the fixed header. The length is checked as soon as it can be read, so an
+/// oversized packet is refused before its body arrives. The forbidden packet type 0 is refused at the first
+/// byte.
 ///
 /// # Errors
 /// Malformed for a fifth length byte, PacketTooLarge above the maximum, Protocol for type 0.
@@ -60,7 +60,7 @@ pub fn frame(bytes: &[u8], packet_bytes_max: usize) -> Result<Framing<'_>, Decod
         }
     }
     if !ended && length_bytes == 4 {
-        // Section 1.5.5: at once, without a fifth byte.
+        // Section 1.5.5: refused without waiting for a fifth byte.
         return Err(DecodeError::malformed("remaining length of more than four bytes"));
     }
     let header_len = 1 + length_bytes;
@@ -75,7 +75,7 @@ pub fn frame(bytes: &[u8], packet_bytes_max: usize) -> Result<Framing<'_>, Decod
     }
 }
 
-/// The packet types, upper half of the first byte.
+/// The packet types: the upper half of the first byte.
 pub(super) mod packet_type {
     pub(in crate::mqtt::codec) const RESERVED: u8 = 0;
     pub(in crate::mqtt::codec) const CONNECT: u8 = 1;
@@ -104,8 +104,8 @@ impl Frame<'_> {
         self.first_byte & 0x0F
     }
 
-    /// Refuses flag bits other than `expected`. 3.1 leaves unused bits unpoliced and lets DUP stand
-    /// on SUBSCRIBE, UNSUBSCRIBE and PUBREL (`[MQTT311 §3.1-g]` `[MQTT311 §3.1-h]`).
+    /// Refuses flag bits other than `expected`. 3.1 does not check unused bits, and allows DUP on SUBSCRIBE,
+    /// UNSUBSCRIBE and PUBREL (`[MQTT311 §3.1-g]` `[MQTT311 §3.1-h]`).
     pub(super) fn check_flags(&self, version: ProtocolVersion, expected: u8) -> Result<(), DecodeError> {
         if version > ProtocolVersion::V31 && self.flags() != expected {
             // [MQTT5-2.1.3-1] [MQTT311-2.2.2-2]
@@ -114,8 +114,8 @@ impl Frame<'_> {
         Ok(())
     }
 
-    /// 5.0 refuses a remaining length with padding; 3.x has no such rule, and padded lengths are
-    /// harmless. `[MQTT5-1.5.5-1]`
+    /// Refuses a padded remaining length in 5.0. 3.x has no such rule, and padding is harmless.
+    /// `[MQTT5-1.5.5-1]`
     pub(super) fn check_length(&self, version: ProtocolVersion) -> Result<(), DecodeError> {
         if version == ProtocolVersion::V5 && self.total_len != packet_len(self.body.len()) {
             return Err(DecodeError::malformed("remaining length not in its shortest form"));
@@ -124,7 +124,7 @@ impl Frame<'_> {
     }
 }
 
-/// Reads fields off the front of a body. Every method fails as Malformed when the bytes end first.
+/// Reads fields from the front of a body. Every method fails with Malformed if the bytes end too early.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FieldReader<'a> {
     rest: &'a [u8],
@@ -135,7 +135,7 @@ impl<'a> FieldReader<'a> {
         FieldReader { rest: bytes }
     }
 
-    /// What has not been read.
+    /// The bytes that have not been read.
     pub(super) fn rest(&self) -> &'a [u8] {
         self.rest
     }
@@ -168,7 +168,7 @@ impl<'a> FieldReader<'a> {
         self.array().map(u32::from_be_bytes)
     }
 
-    /// A variable byte integer in its shortest form. `[MQTT5-1.5.5-1]`
+    /// Reads a variable byte integer in its shortest form. `[MQTT5-1.5.5-1]`
     pub(super) fn varint(&mut self) -> Result<u32, DecodeError> {
         let mut value = 0;
         for position in 0..4 {
@@ -184,19 +184,20 @@ impl<'a> FieldReader<'a> {
         Err(DecodeError::malformed("variable byte integer of more than four bytes"))
     }
 
-    /// Binary data: two bytes of length, then that many.
+    /// Reads binary data: a length of two bytes, then as many bytes.
     pub(super) fn binary(&mut self) -> Result<&'a [u8], DecodeError> {
         let len = self.u16()?;
         self.take(usize::from(len))
     }
 
-    /// A string that is well-formed, but may hold U+0000: for fields that `crate::topic` checks next.
+    /// Reads a well-formed string, which may contain U+0000. It is for fields that `crate::topic` checks
+    /// afterwards.
     pub(super) fn utf8(&mut self) -> Result<&'a str, DecodeError> {
         // [MQTT5-1.5.4-1] [MQTT311-1.5.3-1]; a byte order mark stays [MQTT5-1.5.4-3].
         std::str::from_utf8(self.binary()?).map_err(|_| DecodeError::malformed("string is not UTF-8"))
     }
 
-    /// A string as section 1.5.4 wants it.
+    /// Reads a string that follows section 1.5.4.
     pub(super) fn text(&mut self) -> Result<&'a str, DecodeError> {
         let text = self.utf8()?;
         if text.as_bytes().contains(&0) {
@@ -206,7 +207,7 @@ impl<'a> FieldReader<'a> {
         Ok(text)
     }
 
-    /// A string that names somebody: no control character, no non-character either.
+    /// Reads a string that is a name: it may have neither control characters nor non-characters.
     pub(super) fn plain_text(&mut self) -> Result<&'a str, DecodeError> {
         let text = self.utf8()?;
         if !is_plain(text) {
@@ -219,7 +220,7 @@ impl<'a> FieldReader<'a> {
         PacketId::new(self.u16()?).ok_or(if_zero)
     }
 
-    /// Ends the packet.
+    /// Checks that the packet ends here.
     pub(super) fn finish(self) -> Result<(), DecodeError> {
         if self.is_empty() { Ok(()) } else { Err(DecodeError::malformed("bytes after the last field")) }
     }
@@ -227,7 +228,7 @@ impl<'a> FieldReader<'a> {
 
 const CUT_SHORT: DecodeError = DecodeError::malformed("packet ends inside a field");
 
-/// No control character (U+0000 to 001F, 007F to 009F) and no non-character.
+/// Whether the text has no control character (U+0000 to 001F, 007F to 009F) and no non-character.
 fn is_plain(text: &str) -> bool {
     text.bytes().all(|byte| (0x20..0x7F).contains(&byte)) || text.chars().all(is_plain_char)
 }
@@ -237,7 +238,7 @@ fn is_plain_char(c: char) -> bool {
     !c.is_control() && code & 0xFFFE != 0xFFFE && !(0xFDD0..=0xFDEF).contains(&code)
 }
 
-/// Whatever takes encoded bytes: a buffer, or a `Counter` that measures first.
+/// Takes encoded bytes: a buffer, or a `Counter` that measures first.
 pub(super) trait Sink {
     fn put(&mut self, bytes: &[u8]);
 }
@@ -248,7 +249,7 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// Counts what would be written.
+/// Counts the bytes that would be written.
 #[derive(Default)]
 pub(super) struct ByteCounter(pub(super) usize);
 
@@ -258,15 +259,15 @@ impl Sink for ByteCounter {
     }
 }
 
-/// Binary data or a string: two bytes of length, then the bytes. The caller has made sure that
-/// there are at most 65,535 of them.
+/// Appends binary data or a string: a length of two bytes, then the bytes. The caller must have checked that
+/// there are at most 65,535.
 pub(super) fn put_binary(out: &mut impl Sink, bytes: &[u8]) {
     debug_assert!(bytes.len() <= usize::from(u16::MAX), "a field is longer than its length can say");
     out.put(&(bytes.len() as u16).to_be_bytes());
     out.put(bytes);
 }
 
-/// In the shortest form. `[MQTT5-1.5.5-1]`
+/// Appends an integer in its shortest form. `[MQTT5-1.5.5-1]`
 pub(super) fn put_varint(out: &mut Vec<u8>, value: usize) {
     debug_assert!(value <= VARINT_MAX as usize, "a length is larger than four bytes can say");
     let mut value = value;
@@ -277,7 +278,7 @@ pub(super) fn put_varint(out: &mut Vec<u8>, value: usize) {
     out.push(value as u8);
 }
 
-/// Bytes that `put_varint` appends.
+/// The number of bytes that `put_varint` appends.
 pub(super) const fn varint_len(value: usize) -> usize {
     match value {
         0..=0x7F => 1,
@@ -287,7 +288,7 @@ pub(super) const fn varint_len(value: usize) -> usize {
     }
 }
 
-/// Bytes of a whole packet whose body has `remaining_len`.
+/// The length in bytes of a packet whose body has `remaining_len`.
 pub(super) const fn packet_len(remaining_len: usize) -> usize {
     1 + varint_len(remaining_len) + remaining_len
 }
