@@ -1,5 +1,5 @@
-//! The topic filters of a session as its client wrote them, sorted. Nearly all sessions have a few, which are side
-//! by side; those with many have a tree, so that one more moves nothing.
+//! The topic filters of a session as its client has sent them, sorted. Most sessions have few, which are
+//! adjacent in memory. A session with many has a tree, so that adding one moves nothing.
 
 use crate::base::Empty;
 use crate::base::steps;
@@ -25,9 +25,10 @@ enum Form {
 
 const _: () = assert!(size_of::<Filters>() == 32);
 
-/// From so many on there is a tree.
+/// From this number on, the filters are in a tree.
 const FEW_MAX: usize = 256;
-/// Down to so many, well below, so that a session at the border does not build it again and again.
+/// Down to this number, the tree stays. It is well below the other bound, so that a session near it does not
+/// rebuild the tree again and again.
 const MANY_MIN: usize = 64;
 
 impl Empty for Filters {
@@ -41,7 +42,7 @@ impl Default for Form {
 }
 
 impl Filters {
-    /// Adds a filter; false if it is there already.
+    /// Adds a filter. Returns false if it is already there.
     pub(super) fn insert(&mut self, filter: &str) -> bool {
         let inserted = self.insert_text(filter);
         self.bytes += if inserted { filter.len() } else { 0 };
@@ -55,7 +56,7 @@ impl Filters {
         };
         let Err(at) = few.binary_search_by(|have| (**have).cmp(filter)) else { return false };
         if few.is_empty() {
-            // Most devices have one.
+            // Most devices have one filter.
             few.reserve_exact(1);
         }
         steps::walked(few.len() - at);
@@ -66,7 +67,7 @@ impl Filters {
         true
     }
 
-    /// Removes a filter; false if there was none.
+    /// Removes a filter. Returns false if there was none.
     pub(super) fn remove(&mut self, filter: &str) -> bool {
         let removed = self.remove_text(filter);
         self.bytes -= if removed { filter.len() } else { 0 };
@@ -94,7 +95,7 @@ impl Filters {
         }
     }
 
-    /// Is this very filter there?
+    /// Whether exactly this filter is there.
     pub fn contains(&self, filter: &str) -> bool {
         match &self.form {
             Form::Few(few) => few.binary_search_by(|have| (**have).cmp(filter)).is_ok(),
@@ -102,7 +103,7 @@ impl Filters {
         }
     }
 
-    /// How many there are.
+    /// The number of filters.
     pub fn len(&self) -> usize {
         match &self.form {
             Form::Few(few) => few.len(),
@@ -110,27 +111,27 @@ impl Filters {
         }
     }
 
-    /// Bytes of them all.
+    /// The total length of the filters, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Is there none?
+    /// Whether there are no filters.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// All, sorted.
+    /// All filters, sorted.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.from(Bound::Unbounded)
     }
 
-    /// Those behind this one, sorted.
+    /// The filters after this one, sorted.
     pub fn after(&self, filter: &str) -> impl Iterator<Item = &str> {
         self.from(Bound::Excluded(filter))
     }
 
-    /// Those that begin so: sorting puts them side by side.
+    /// The filters with this prefix. They are adjacent because of the order.
     pub(super) fn beginning_with<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
         self.from(Bound::Included(prefix)).take_while(move |filter| filter.starts_with(prefix))
     }
@@ -160,7 +161,7 @@ impl Filters {
 mod tests {
     use super::*;
 
-    /// Not in the order of their numbers.
+    /// Names whose order differs from that of their numbers.
     fn name(number: usize) -> String {
         format!("{}/{number}", number * 7919 % 10_007)
     }

@@ -1,5 +1,5 @@
-//! QoS 2 messages received and not yet released: their packet identifiers, found without a walk however many a
-//! client holds. `[MQTT5-4.3.3-10]`
+//! The packet identifiers of QoS 2 messages that are received and not yet released. They are found without a
+//! scan, however many a client has. `[MQTT5-4.3.3-10]`
 
 use crate::base::Empty;
 use crate::base::Ticket;
@@ -10,29 +10,29 @@ use hashbrown::HashTable;
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) packet_id: u16,
-    /// It came again without DUP.
+    /// Whether it has come again without DUP.
     pub(super) repeated: bool,
     pub(super) payload_bytes: u32,
     /// The ticket that its PUBREC waits for.
     pub(super) ticket: Option<Ticket>,
-    /// It was refused, and its PUBREC has not been sent yet.
+    /// Whether it was refused and its PUBREC is not sent yet.
     pub(super) refused: bool,
 }
 
 const _: () = assert!(size_of::<Held>() == 16);
 
-/// In no promised order.
+/// The list. It has no particular order.
 #[derive(Debug, Default)]
 pub(super) struct HeldList {
     items: Vec<Held>,
-    /// Identifier, and its place in `items`, while the list is long.
+    /// The identifiers and their positions in `items`, while the list is long.
     places: Option<Box<HashTable<(u16, u16)>>>,
 }
 
-/// Up to this length a walk is as good as a table.
+/// Up to this length a scan is as fast as a table.
 const SCAN_MAX: usize = 64;
 
-/// An empty list keeps room for no more than this many: a kilobyte, so that bursts cost no allocations.
+/// The largest capacity of an empty list. It is a kilobyte, so that bursts cause no allocations.
 const KEPT_CAPACITY: usize = SCAN_MAX;
 
 impl Empty for HeldList {
@@ -52,7 +52,7 @@ impl HeldList {
         self.place(packet_id).map(|place| &mut self.items[place])
     }
 
-    /// The identifier is not in the list.
+    /// Adds an identifier that is not in the list.
     pub(super) fn insert(&mut self, held: Held) {
         let place = self.items.len();
         let packet_id = held.packet_id;
@@ -70,7 +70,7 @@ impl HeldList {
         }
     }
 
-    /// Takes it out, if it is there.
+    /// Removes an identifier, if it is there.
     pub(super) fn remove(&mut self, packet_id: u16) -> Option<Held> {
         let place = self.place(packet_id)?;
         let last = self.items.len() - 1;
@@ -89,7 +89,8 @@ impl HeldList {
     }
 
     fn give_back(&mut self) {
-        // Well below the length at which it was made: a list at the border does not build it again and again.
+        // This bound is well below the length at which the table is made. Otherwise a list near that length
+        // would rebuild it again and again.
         if self.items.len() < SCAN_MAX / 4 {
             self.places = None;
         }
@@ -116,8 +117,8 @@ fn note(places: &mut HashTable<(u16, u16)>, packet_id: u16, place: usize) {
     places.insert_unique(spread(packet_id), (packet_id, place), |found| spread(found.0));
 }
 
-/// A client chooses the identifiers, but an odd factor spreads them over the low bits without a collision: of those
-/// that share a bucket there are no more than 65,536 divided by the number of buckets.
+/// A client chooses the identifiers, but an odd factor spreads them over the low bits without a collision. No
+/// more than 65,536 divided by the number of buckets share a bucket.
 fn spread(packet_id: u16) -> u64 {
     u64::from(packet_id).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }

@@ -1,4 +1,5 @@
-//! Messages sent at QoS 1 and 2 and not yet settled: packet identifiers, states, the window.
+//! Messages that were sent with QoS 1 or 2 and are not settled: their packet identifiers, their states, and
+//! the window.
 
 use super::LazyBox;
 use super::unsettled::{IDS, Unsettled, after};
@@ -9,18 +10,18 @@ use smallvec::SmallVec;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// A message for one session: what the subscription made of it.
+/// A message for one session, with the effect of its subscription.
 #[derive(Debug)]
 pub struct Delivery {
-    /// The message, shared with the other sessions of the shard.
+    /// The message. The sessions of the shard share it.
     pub message: Rc<KeptMessage>,
     /// The smaller of published and granted QoS. `[MQTT5-3.8.4-8]`
     pub qos: QoS,
     /// The RETAIN flag to send.
     pub retain: bool,
-    /// Its name in the log; 0: it is not there.
+    /// Its number in the log; 0: it is not in the log.
     pub number: u64,
-    /// What most deliveries do not have.
+    /// Parts that most deliveries do not have.
     pub extra: Option<Box<Extra>>,
 }
 
@@ -29,69 +30,70 @@ pub struct Delivery {
 pub struct Extra {
     /// Subscription identifiers. `[MQTT5-3.3.4-3]`
     pub subscription_ids: SmallVec<[u32; 4]>,
-    /// The filter of the shared subscription that chose this session.
+    /// The filter of the shared subscription that has chosen this session.
     pub group: Option<Arc<str>>,
 }
 
 impl Delivery {
-    /// The filter of the shared subscription that chose the session.
+    /// The filter of the shared subscription that has chosen the session.
     pub fn group(&self) -> Option<&Arc<str>> {
         self.extra.as_ref()?.group.as_ref()
     }
 }
 
-/// Where a delivery stands.
+/// The state of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InflightState {
-    /// Sent on an earlier connection, to be sent again on this one.
+    /// It was sent on an earlier connection and must be sent again on this one.
     Resend,
-    /// PUBLISH sent, or about to be once the log has it; waiting for PUBACK or PUBREC.
+    /// PUBLISH is sent, or will be when the log has it. PUBACK or PUBREC is expected.
     Sent,
-    /// PUBREL sent, waiting for PUBCOMP. `[MQTT5-4.3.3-5]`
+    /// PUBREL is sent, and PUBCOMP is expected. `[MQTT5-4.3.3-5]`
     Released,
 }
 
-/// One unsettled delivery.
+/// An unsettled delivery.
 #[derive(Debug)]
 pub struct Inflight {
     /// Its packet identifier.
     pub packet_id: PacketId,
     /// Its state.
     pub state: InflightState,
-    /// It may have been sent: from now on it carries DUP. `[MQTT5-3.3.1-1]`
+    /// Whether it may have been sent. If so, it is sent with DUP. `[MQTT5-3.3.1-1]`
     pub attempted: bool,
-    /// The delivery; the message is not needed once it is released.
+    /// The delivery. After the release, the message is no longer needed.
     pub delivery: Delivery,
 }
 
-/// What an acknowledgement did.
+/// The effect of an acknowledgement.
 #[derive(Debug)]
 pub enum AckOutcome {
-    /// The delivery with this number is settled and its identifier free.
+    /// The delivery with this number is settled, and its identifier is free.
     Settled(u64),
-    /// PUBREL is due for the delivery with this number.
+    /// PUBREL must be sent for the delivery with this number.
     Release(u64),
-    /// No such identifier.
+    /// The identifier is not in use.
     Unknown,
-    /// The identifier is in another flow or state: a protocol error.
+    /// The identifier belongs to another exchange or state. This is a protocol error.
     Mismatch,
 }
 
-/// The unsettled deliveries of a session in the order of their first sending, and how many
-/// more may be sent.
+/// The unsettled deliveries of a session in the order of their first sending, and the number of messages that
+/// may still be sent.
 #[derive(Debug)]
 pub struct InflightWindow {
     entries: LazyBox<Unsettled>,
     next_id: PacketId,
     quota: u16,
     window: u16,
-    /// Identifiers have gone round past one that is still in use: look before each use.
+    /// Whether the identifiers have wrapped around past one that is still in use. If so, each must be checked
+    /// before use.
     crowded: bool,
-    /// Entries in state `Resend`.
+    /// The number of entries in the state `Resend`.
     resends: u16,
-    /// A QoS 2 message has been sent on this connection.
+    /// Whether a QoS 2 message was sent on this connection.
     sent_qos2: bool,
-    /// Payload bytes that may still be sent; `UNBOUND`: not counted.
+    /// The payload bytes that may still be sent. `UNBOUND`: they are not counted.
     bytes_left: i32,
 }
 
@@ -119,7 +121,7 @@ impl Default for InflightWindow {
 }
 
 impl InflightWindow {
-    /// A new connection with its own window (Receive Maximum and our own limit, the smaller).
+    /// Starts a new connection with its own window, the smaller one of Receive Maximum and midge's limit.
     /// `[MQTT5-4.9.0-1]`
     pub fn reconnect(&mut self, window: u16) {
         self.window = window;
@@ -139,8 +141,8 @@ impl InflightWindow {
         }
     }
 
-    /// Lets so many payload bytes be unsettled at a time, those that are already among them: the message that
-    /// reaches the bound still goes.
+    /// Bounds the unsettled payload bytes, including those that are unsettled now. The message that reaches
+    /// the bound is still sent.
     pub fn bound_bytes(&mut self, max: usize) {
         let max = i32::try_from(max).unwrap_or(UNBOUND);
         self.bytes_left = max;
@@ -150,19 +152,19 @@ impl InflightWindow {
         }
     }
 
-    /// May a message that was never sent go out now? Older ones go first. `[MQTT5-4.6.0-1]`
+    /// Whether a message that was never sent may be sent now. Older ones go first. `[MQTT5-4.6.0-1]`
     pub fn has_room(&self) -> bool {
         self.quota > 0 && self.resends == 0 && self.entries.len() < IDS && self.bytes_left > 0
     }
 
-    /// Takes a delivery in and gives it a packet identifier. `[MQTT5-2.2.1-4]` `[MQTT5-4.9.0-2]`
+    /// Adds a delivery and gives it a packet identifier. `[MQTT5-2.2.1-4]` `[MQTT5-4.9.0-2]`
     ///
-    /// The caller has asked `has_room`, and sends it now.
+    /// The caller must have checked `has_room`, and sends it now.
     pub fn start(&mut self, delivery: Delivery) -> PacketId {
         self.take_in(delivery, true)
     }
 
-    /// The same; the caller sends it later, if [`InflightWindow::send_first`] still has it.
+    /// The same, but the caller sends it later, if [`InflightWindow::send_first`] still has it.
     pub fn prepare(&mut self, delivery: Delivery) -> PacketId {
         self.take_in(delivery, false)
     }
@@ -181,14 +183,15 @@ impl InflightWindow {
         packet_id
     }
 
-    /// A message that could have had the next identifier goes nowhere. mosquitto numbers messages as it takes them
-    /// in, and those who count on that find the same numbers here. Where none is free there is none to pass over.
+    /// Skips the next identifier for a message that could have had it but is not sent. mosquitto numbers
+    /// messages when it receives them, and clients that depend on this find the same numbers here. If no
+    /// identifier is free, none is skipped.
     pub fn pass_id(&mut self) {
         self.free_id();
     }
 
-    /// Takes the next delivery that an earlier connection has left, if the quota allows. True: it may have
-    /// been sent then, and the caller sends it with DUP 1. `[MQTT5-3.3.1-1]`
+    /// Takes the next delivery that an earlier connection has left, if the quota allows it. True: it may have
+    /// been sent before, and the caller must send it with DUP 1. `[MQTT5-3.3.1-1]`
     pub fn next_resend(&mut self) -> Option<(&Inflight, bool)> {
         if self.resends == 0 || self.quota == 0 {
             return None;
@@ -201,12 +204,12 @@ impl InflightWindow {
         Some((entry, duplicate))
     }
 
-    /// Has a QoS 2 exchange been begun or gone on with on this connection?
+    /// Whether a QoS 2 exchange was begun or continued on this connection.
     pub fn sent_qos2(&self) -> bool {
         self.sent_qos2
     }
 
-    /// Packet identifiers whose PUBREL is owed, in order.
+    /// The packet identifiers for which PUBREL must be sent, in order.
     pub fn released(&self) -> impl Iterator<Item = PacketId> {
         self.entries
             .iter()
@@ -214,16 +217,15 @@ impl InflightWindow {
             .map(|entry| entry.packet_id)
     }
 
-    /// An acknowledgement came in (PUBACK, PUBREC or PUBCOMP), `refused` if its code is 0x80 or
-    /// above.
+    /// Handles an acknowledgement (PUBACK, PUBREC or PUBCOMP). `refused`: its code is 0x80 or above.
     pub fn handle_ack(&mut self, kind: AckKind, packet_id: PacketId, refused: bool) -> AckOutcome {
         let rises = !self.crowded;
         let Some(entries) = self.entries.existing() else { return AckOutcome::Unknown };
         let Some(at) = entries.position_indexed(packet_id, rises) else { return AckOutcome::Unknown };
         let Some(entry) = entries.get_mut(at) else { return AckOutcome::Unknown };
         match (kind, entry.delivery.qos, entry.state) {
-            // An entry that this connection has not seen again yet is acknowledged by a client
-            // that remembers it from the last one: as good as sent.
+            // A client may acknowledge an entry that this connection has not sent again yet, because it
+            // remembers the entry from the last connection. The entry counts as sent.
             (AckKind::Puback, QoS::AtLeastOnce, InflightState::Sent | InflightState::Resend) => {
                 self.settle(at)
             }
@@ -247,24 +249,25 @@ impl InflightWindow {
         }
     }
 
-    /// Puts a delivery of an earlier run back, behind those that are there.
+    /// Restores a delivery of an earlier run, after those that are there.
     pub fn restore(&mut self, packet_id: PacketId, released: bool, delivery: Delivery) {
         let state = if released { InflightState::Released } else { InflightState::Sent };
         self.next_id = after(packet_id);
-        // Where the earlier run stood in the round is not known.
+        // The point at which the earlier run has wrapped around is not known.
         self.crowded = true;
-        // Nor whether it sent this one: DUP says that it "might be" a re-delivery. [MQTT5 §3.3.1.1]
+        // It is not known whether the earlier run has sent this one. DUP says that it "might be" a
+        // re-delivery. [MQTT5 §3.3.1.1]
         self.entries.filled().push(Inflight { packet_id, state, attempted: true, delivery });
     }
 
-    /// The delivery that was prepared with this packet identifier and this number, if it is still to be sent.
+    /// The delivery that was prepared with this packet identifier and this number, if it is not sent yet.
     pub fn first(&self, packet_id: PacketId, number: u64) -> Option<&Delivery> {
         let entry = self.entries.get(self.entries.position(packet_id, !self.crowded)?)?;
         let waits = entry.state == InflightState::Sent && !entry.attempted;
         (waits && entry.delivery.number == number).then_some(&entry.delivery)
     }
 
-    /// The same; the caller sends it now.
+    /// The same, and the caller sends it now.
     pub fn send_first(&mut self, packet_id: PacketId, number: u64) -> Option<&Delivery> {
         self.first(packet_id, number)?;
         let at = self.entries.position(packet_id, !self.crowded)?;
@@ -273,22 +276,22 @@ impl InflightWindow {
         Some(&entry.delivery)
     }
 
-    /// Unsettled deliveries, in the order of their first sending.
+    /// The unsettled deliveries, in the order of their first sending.
     pub fn iter(&self) -> impl Iterator<Item = &Inflight> {
         self.entries.iter()
     }
 
-    /// Is there something to be sent again?
+    /// Whether deliveries must be sent again.
     pub fn has_resends(&self) -> bool {
         self.resends > 0
     }
 
-    /// Unsettled deliveries.
+    /// The number of unsettled deliveries.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Is everything settled?
+    /// Whether everything is settled.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -306,7 +309,7 @@ impl InflightWindow {
         if settled.state == InflightState::Resend {
             self.resends -= 1;
         } else if self.quota < self.window {
-            // Never above the start value. [MQTT5 §4.9]
+            // The quota never exceeds its start value. [MQTT5 §4.9]
             self.quota += 1;
         }
         if self.bytes_left != UNBOUND {
@@ -316,12 +319,13 @@ impl InflightWindow {
         AckOutcome::Settled(settled.delivery.number)
     }
 
-    /// The next identifier that is not in use; none if all are.
+    /// The next identifier that is not in use. `None` if all are.
     #[inline(always)]
     fn free_id(&mut self) -> Option<PacketId> {
         let mut id = self.next_id;
         if let Some(oldest) = self.entries.first() {
-            // Identifiers rise; one can be in use only after a whole round past the oldest.
+            // Identifiers increase, so the next one can only be in use after a complete round past the
+            // oldest.
             self.crowded |= oldest.packet_id == id;
             if self.crowded {
                 id = self.entries.filled().next_free(id)?;
@@ -477,7 +481,7 @@ mod tests {
         }
     }
 
-    /// As many as there are identifiers, of QoS 2, and their identifiers.
+    /// A window in which all identifiers are in use with QoS 2, and the identifiers.
     fn full() -> (InflightWindow, Vec<PacketId>) {
         let mut window = InflightWindow::default();
         window.reconnect(u16::MAX);
@@ -486,7 +490,7 @@ mod tests {
         (window, ids)
     }
 
-    /// What is walked for one of `operations` with everything in flight.
+    /// Checks the number of steps for one of `operations` with everything in flight.
     fn assert_few(steps: u64, operations: usize, what: &str) {
         let each = steps / operations as u64;
         assert!(each <= 40, "{each} steps each for {operations} {what}");
@@ -502,7 +506,8 @@ mod tests {
             assert!(matches!(window.handle_ack(AckKind::Pubrec, ids[at], true), AckOutcome::Settled(_)));
             assert_eq!(window.start(delivery(QoS::ExactlyOnce)), ids[at], "the only one that is free");
         }
-        // A bound for the search of the only free one, wherever the round stands: the words of the index.
+        // The search for the only free identifier is bounded by the words of the index, wherever the next
+        // identifier is.
         window.handle_ack(AckKind::Pubrec, ids[9], true);
         let (id, steps) = steps::of(|| window.start(delivery(QoS::ExactlyOnce)));
         assert_eq!(id, ids[9]);
@@ -523,7 +528,8 @@ mod tests {
             for (name, order) in orders {
                 let (mut window, mut ids) = full();
                 if goes_round {
-                    // The first identifiers are used again, and so none can be told by its place.
+                    // The first identifiers are used again, so the position no longer follows from the
+                    // identifier.
                     for id in &ids[1000..2000] {
                         window.handle_ack(AckKind::Pubrec, *id, true);
                     }
@@ -579,9 +585,9 @@ mod tests {
             let mut random = |below: usize| numbers.index(below);
             let mut window = InflightWindow::default();
             window.reconnect(u16::MAX);
-            // Begin where the round soon ends.
+            // The test begins shortly before the identifiers wrap around.
             (0..64_000).for_each(|_| window.pass_id());
-            // Identifier, and whether it is to be sent again.
+            // The identifier, and whether it must be sent again.
             let mut model: Vec<(PacketId, bool)> = Vec::new();
             for step in 0..6000 {
                 let grows = step / 500 % 2 == 0;

@@ -1,11 +1,11 @@
-//! Messages that a shard keeps for its sessions, and what they count for.
+//! Messages that a shard keeps for its sessions, and their memory account.
 
 use super::Message;
 use crate::base::{MemoryAccount, MemoryKind};
 use std::ops::Deref;
 use std::rc::Rc;
 
-/// A message that a shard keeps for sessions, counted once however many of them share it.
+/// A message that a shard keeps for sessions. It is counted once, however many sessions share it.
 #[derive(Debug)]
 pub struct KeptMessage {
     message: Message,

@@ -1,25 +1,26 @@
-//! The loss ledger of a session: how many messages it has lost since its client was told last, and why.
+//! The losses of a session: how many messages it has lost since its client was last told, and why.
 //!
-//! It counts what was meant for the session at QoS 1 or 2. QoS 0 promises nothing, and a stream of it to a slow client
-//! would hide the losses that matter; it is in the counters of the broker alone.
+//! Only messages for the session with QoS 1 or 2 are counted. QoS 0 guarantees nothing, and many QoS 0 losses
+//! of a slow client would hide the losses that matter. They are in the broker's counters only.
 
 /// Why a message was lost for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LossCause {
-    /// Its queue was full: dropped, or refused.
+    /// Its queue was full: the message was dropped or refused.
     QueueFull = 0,
-    /// The Message Expiry Interval ran out while the message waited.
+    /// The Message Expiry Interval ended while the message waited.
     Expired = 1,
-    /// It was above the client's Maximum Packet Size.
+    /// The message was larger than the client's Maximum Packet Size.
     TooLarge = 2,
-    /// By then the client of the session might not receive it: rules have changed, or another user has the session.
+    /// The client was no longer allowed to receive the message: the rules have changed, or another user has
+    /// the session.
     Withdrawn = 3,
 }
 
-/// How many causes there are.
+/// The number of causes.
 pub const LOSS_CAUSES: usize = 4;
 
-/// The ledger. A count stays at its highest value.
+/// The counts. A count at its highest value does not wrap around.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
     counts: [u32; LOSS_CAUSES],
@@ -36,7 +37,7 @@ pub struct LossTimes {
 }
 
 impl LossCause {
-    /// All of them; each stands at the place of its discriminant.
+    /// All causes, in the order of their discriminants.
     pub const ALL: [LossCause; LOSS_CAUSES] =
         [LossCause::QueueFull, LossCause::Expired, LossCause::TooLarge, LossCause::Withdrawn];
 }
@@ -47,7 +48,7 @@ impl Losses {
         Losses { counts, times }
     }
 
-    /// By cause.
+    /// The counts by cause.
     pub fn counts(&self) -> [u32; LOSS_CAUSES] {
         self.counts
     }
@@ -57,28 +58,29 @@ impl Losses {
         self.times
     }
 
-    /// So many were lost for this cause.
+    /// The number of losses with this cause.
     pub fn of(&self, cause: LossCause) -> u32 {
         self.counts[cause as usize]
     }
 
-    /// Nothing was lost.
+    /// Whether nothing was lost.
     pub fn is_empty(&self) -> bool {
         self.counts == [0; LOSS_CAUSES]
     }
 
-    /// What the client should have got and has not, but for what has expired. What it may not receive is not among it:
-    /// with a filtered subscription, that is everything that was never its own.
+    /// The messages that the client should have received, without expired ones and without those that it was
+    /// not allowed to receive. With a filtered subscription, the latter include everything that was never
+    /// meant for it.
     pub fn dropped(&self) -> u32 {
         self.of(LossCause::QueueFull).saturating_add(self.of(LossCause::TooLarge))
     }
 
-    /// One more.
+    /// Counts a loss.
     pub fn note(&mut self, cause: LossCause, at_millis: u64) {
         self.set(cause, self.of(cause).saturating_add(1), at_millis);
     }
 
-    /// The last one made it so many.
+    /// Sets the count after the latest loss.
     pub fn set(&mut self, cause: LossCause, count: u32, at_millis: u64) {
         if self.is_empty() {
             self.times.first_millis = at_millis;
@@ -87,7 +89,7 @@ impl Losses {
         self.counts[cause as usize] = count;
     }
 
-    /// So many are left that the client was not told of.
+    /// Sets the losses that the client has not been told of.
     pub fn leave(&mut self, left: [u32; LOSS_CAUSES]) {
         *self = match left {
             [0, 0, 0, 0] => Losses::default(),
@@ -98,7 +100,7 @@ impl Losses {
         };
     }
 
-    /// What is left after a client was told of these.
+    /// The losses that are left after the client was told of `told`.
     pub fn without(&self, told: &Losses) -> [u32; LOSS_CAUSES] {
         std::array::from_fn(|at| self.counts[at].saturating_sub(told.counts[at]))
     }

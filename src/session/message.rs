@@ -1,10 +1,9 @@
-//! Application messages: borrowed while they pass through, owned once they must outlive the
-//! read buffer.
+//! Application messages: borrowed while they pass through, owned if they must outlive the read buffer.
 //!
-//! A [`Publication`] borrows from the bytes a client sent, from a stored [`Message`], or from a
-//! will: routing and encoding work on it alone, so that a QoS 0 message that no one has to keep
-//! is never copied but into the send arena. A [`Message`] is one allocation (topic name,
-//! forwarded properties and payload side by side) that shards share by reference count.
+//! A [`Publication`] borrows from the bytes that a client has sent, from a stored [`Message`], or from a
+//! will. Routing and encoding work on it, so a QoS 0 message that nobody has to keep is only copied into the
+//! send arena. A [`Message`] is one allocation (topic name, forwarded properties and payload together) that
+//! shards share by reference count.
 
 use crate::base::SessionKey;
 use crate::base::Time;
@@ -12,27 +11,27 @@ use crate::base::allocated;
 use crate::mqtt::QoS;
 use bytes::Bytes;
 
-/// A message on its way, borrowed.
+/// A borrowed message on its way.
 #[derive(Clone, Copy, Debug)]
 pub struct Publication<'a> {
-    /// Topic name.
+    /// The topic name.
     pub topic: &'a str,
-    /// Properties that are forwarded unaltered, as raw bytes. `[MQTT5-3.3.2-17]`
+    /// The properties that are forwarded unaltered, as raw bytes. `[MQTT5-3.3.2-17]`
     pub forward: [&'a [u8]; 3],
-    /// Application message.
+    /// The application message.
     pub payload: &'a [u8],
-    /// QoS of the publisher.
+    /// The publisher's QoS.
     pub qos: QoS,
-    /// RETAIN flag of the publisher.
+    /// The publisher's RETAIN flag.
     pub retain: bool,
-    /// When the message expiry interval runs out.
+    /// The end of the message expiry interval.
     pub expires_at: Option<Time>,
-    /// The session that published it, for No Local; none for what the broker itself says.
+    /// The session that has published it, for No Local. `None` for messages of the broker itself.
     pub origin: Option<SessionKey>,
-    /// Order among retained messages of one topic, over all shards. See `Shard::next_stamp`.
+    /// The order among the retained messages of one topic, over all shards. See `Shard::next_stamp`.
     pub stamp: u64,
-    /// Who published it, as bytes, for the retained ones that are sent only as long as the publisher may publish
-    /// them; nearly always empty.
+    /// The publisher, as bytes. It is for retained messages that are only sent as long as the publisher may
+    /// publish them. It is nearly always empty.
     pub source: &'a [u8],
 }
 
@@ -43,25 +42,25 @@ pub struct Message {
     topic_len: u16,
     properties_len: u32,
     qos: QoS,
-    /// [`RETAIN`] and [`SOURCE`].
+    /// The bits [`RETAIN`] and [`SOURCE`].
     marks: u8,
     expires_at: Option<Time>,
     origin: Option<SessionKey>,
     stamp: u64,
 }
 
-/// The RETAIN flag of the publisher.
+/// The publisher's RETAIN flag.
 const RETAIN: u8 = 1;
-/// Behind the payload stands the source, and behind that its length in four bytes.
+/// The source follows the payload, and its length follows in four bytes.
 const SOURCE: u8 = 2;
 
-/// The record of a kept message, the count of those who share its body, and one place in a queue or window,
-/// which grow by doubling.
+/// The record of a kept message, the reference count of its body, and one place in a queue or window. These
+/// grow by doubling.
 const RECORD_BYTES: usize = allocated(size_of::<Message>() + 24) + allocated(24) + PLACE_BYTES;
 const PLACE_BYTES: usize = 48;
 
 impl Publication<'_> {
-    /// Copies what is borrowed into one allocation.
+    /// Copies the borrowed parts into one allocation.
     pub fn to_message(&self) -> Message {
         let properties_len: usize = self.forward.iter().map(|run| run.len()).sum();
         let mut body = Vec::with_capacity(self.topic.len() + properties_len + self.payload.len());
@@ -90,19 +89,20 @@ impl Publication<'_> {
         }
     }
 
-    /// Has the message expiry interval passed? `[MQTT5-3.3.2-5]`
+    /// Whether the message expiry interval has passed. `[MQTT5-3.3.2-5]`
     pub fn is_expired(&self, now: Time) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    /// The interval to send on: what was received less the time waited. `[MQTT5-3.3.2-6]`
+    /// The interval to send on: the received one minus the time that the message has waited.
+    /// `[MQTT5-3.3.2-6]`
     pub fn expiry_seconds_left(&self, now: Time) -> Option<u32> {
         self.expires_at.map(|at| at.seconds_left(now))
     }
 }
 
 impl Message {
-    /// The message as routing sees it.
+    /// The message in borrowed form.
     pub fn as_publication(&self) -> Publication<'_> {
         let (body, source) = self.split_source();
         let (topic, rest) = body.split_at(usize::from(self.topic_len));
@@ -128,56 +128,56 @@ impl Message {
         rest.split_at(rest.len() - u32::from_le_bytes(*len) as usize)
     }
 
-    /// Who published it; see [`Publication::source`].
+    /// The publisher. See [`Publication::source`].
     pub fn source(&self) -> &[u8] {
         self.split_source().1
     }
 
-    /// Bytes of the payload.
+    /// The length of the payload in bytes.
     pub fn payload_len(&self) -> usize {
         let source = if self.marks & SOURCE == 0 { 0 } else { self.source().len() + 4 };
         self.body.len() - usize::from(self.topic_len) - self.properties_len as usize - source
     }
 
-    /// QoS of the publisher.
+    /// The publisher's QoS.
     pub fn qos(&self) -> QoS {
         self.qos
     }
 
-    /// The session that published it.
+    /// The session that has published it.
     pub fn origin(&self) -> Option<SessionKey> {
         self.origin
     }
 
-    /// RETAIN flag of the publisher.
+    /// The publisher's RETAIN flag.
     pub fn is_retained(&self) -> bool {
         self.marks & RETAIN != 0
     }
 
-    /// Has the message expiry interval passed?
+    /// Whether the message expiry interval has passed.
     pub fn is_expired(&self, now: Time) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    /// What the message counts for in every limit in bytes: what the allocator takes for its body and for the
+    /// The size of the message for every limit in bytes: what the allocator takes for its body and for the
     /// record, with a place in a queue.
     pub fn bytes(&self) -> usize {
         allocated(self.body.len()) + RECORD_BYTES
     }
 
-    /// Its place in the order of its topic's retained messages.
+    /// Its position in the order of its topic's retained messages.
     pub fn stamp(&self) -> u64 {
         self.stamp
     }
 
-    /// When it expires.
+    /// The time at which it expires.
     pub fn expires_at(&self) -> Option<Time> {
         self.expires_at
     }
 }
 
 impl std::fmt::Debug for Message {
-    // Payloads never reach a log.
+    // Payloads must never be logged.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Message({} bytes, {:?})", self.body.len(), self.qos)
     }

@@ -5,12 +5,12 @@ use crate::base::Time;
 use crate::base::{Empty, LazyBox};
 use std::collections::VecDeque;
 
-/// Bounds of one session's queue. At a bound the new message is refused.
+/// The bounds of one session's queue. At a bound the new message is refused.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {
-    /// Messages.
+    /// The largest number of messages.
     pub messages: usize,
-    /// Bytes, by `Message::bytes`.
+    /// The largest number of bytes, by `Message::bytes`.
     pub bytes: usize,
 }
 
@@ -22,7 +22,7 @@ pub struct QueueFull;
 #[derive(Debug, Default)]
 pub struct Queue(LazyBox<Waiting>);
 
-/// What a queue has while it is not empty.
+/// The content of a queue that is not empty.
 #[derive(Debug, Default)]
 struct Waiting {
     deliveries: VecDeque<Delivery>,
@@ -34,7 +34,7 @@ impl Empty for Waiting {
 }
 
 impl Queue {
-    /// Appends.
+    /// Appends a delivery.
     ///
     /// # Errors
     /// `QueueFull` at either bound.
@@ -49,26 +49,26 @@ impl Queue {
         Ok(())
     }
 
-    /// Gives the newest its number in the log.
+    /// Sets the log number of the newest delivery.
     pub fn number_newest(&mut self, number: u64) {
         if let Some(newest) = self.0.existing().and_then(|waiting| waiting.deliveries.back_mut()) {
             newest.number = number;
         }
     }
 
-    /// Takes the oldest.
+    /// Takes the oldest delivery.
     pub fn pop(&mut self) -> Option<Delivery> {
         let waiting = self.0.existing()?;
         let delivery = waiting.deliveries.pop_front()?;
         waiting.bytes -= delivery.message.bytes();
         if waiting.deliveries.is_empty() {
-            // The memory of a long absence goes back at once.
+            // The memory of a long absence is freed at once.
             self.0 = LazyBox::default();
         }
         Some(delivery)
     }
 
-    /// Takes what has expired out of the oldest ones, as many as are looked at.
+    /// Takes the expired deliveries among the oldest `visits_max`.
     pub fn take_expired(&mut self, now: Time, visits_max: usize) -> Vec<Delivery> {
         let has_expired = |delivery: &Delivery| delivery.message.is_expired(now);
         if !self.iter().take(visits_max).any(has_expired) {
@@ -88,27 +88,27 @@ impl Queue {
         expired
     }
 
-    /// The oldest.
+    /// The oldest delivery.
     pub fn front(&self) -> Option<&Delivery> {
         self.0.deliveries.front()
     }
 
-    /// All, from the oldest on.
+    /// All deliveries, from the oldest on.
     pub fn iter(&self) -> impl Iterator<Item = &Delivery> {
         self.0.deliveries.iter()
     }
 
-    /// Nothing waits.
+    /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.0.deliveries.is_empty()
     }
 
-    /// Messages that wait.
+    /// The number of messages that wait.
     pub fn len(&self) -> usize {
         self.0.deliveries.len()
     }
 
-    /// Bytes that wait, by `Message::bytes`.
+    /// The bytes that wait, by `Message::bytes`.
     pub fn bytes(&self) -> usize {
         self.0.bytes
     }

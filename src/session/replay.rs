@@ -1,4 +1,4 @@
-//! The paced sending of retained messages to a new subscription.
+//! Sends retained messages to a new subscription, at a limited pace.
 
 use crate::base::{Empty, RequestToken, TextHash, steps};
 use crate::mqtt::QoS;
@@ -6,49 +6,49 @@ use crate::session::Message;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-/// One subscription's retained messages, fetched in batches from one shard after the other.
+/// The retained messages of one subscription. They are fetched in batches from one shard after the other.
 ///
-/// At most one batch is on its way or waiting at a time, so a million retained messages cost
-/// the broker no more than a batch.
+/// At most one batch is on its way or waiting at a time, so a million retained messages need no more memory
+/// than a batch.
 #[derive(Debug)]
 pub struct Replay {
-    /// Names the replay in queries and batches.
+    /// Identifies the replay in queries and batches.
     pub token: RequestToken,
     /// The topic filter.
     pub filter: Rc<str>,
-    /// Granted QoS.
+    /// The granted QoS.
     pub qos: QoS,
-    /// Subscription identifier, 0: none.
+    /// The subscription identifier; 0: none.
     pub subscription_id: u32,
-    /// With No Local: the newest stamp here when the client subscribed. What it publishes after that is hidden from it
-    /// as a live message, and comes as no retained one either. `[MQTT5-3.8.3-3]`
+    /// With No Local: the newest stamp of this shard when the client subscribed. Messages that the client
+    /// publishes later are hidden from it as live messages, and are not replayed either. `[MQTT5-3.8.3-3]`
     pub hides_own_after: Option<u64>,
-    /// Shards still to be asked, the present one first.
+    /// The shards that are still to be asked, the current one first.
     pub shards: VecDeque<u16>,
-    /// Where the present shard goes on; none: from its start.
+    /// The point at which the current shard continues. `None`: at its start.
     pub cursor: Option<Box<str>>,
-    /// The SUBSCRIBE that waits for other shards before its SUBACK and this replay may leave.
+    /// The SUBSCRIBE that waits for other shards before its SUBACK and this replay may be sent.
     pub held_by: Option<RequestToken>,
-    /// A query is on its way.
+    /// Whether a query is pending.
     pub waiting: bool,
-    /// Messages that have arrived and are not yet sent.
+    /// Messages that have arrived and are not sent yet.
     pub ready: VecDeque<Message>,
-    /// Messages that wait for the log, to be sent then.
+    /// The number of messages that wait for the log before they are sent.
     pub for_log: u32,
 }
 
 impl Replay {
-    /// Everything fetched and sent?
+    /// Whether everything is fetched and sent.
     pub fn is_done(&self) -> bool {
         !self.waiting && self.ready.is_empty() && self.shards.is_empty() && self.for_log == 0
     }
 
-    /// Is this message, which the session itself has published, hidden from it?
+    /// Whether this message, which the session itself has published, is hidden from it.
     pub fn hides_own(&self, stamp: u64) -> bool {
         self.hides_own_after.is_some_and(|newest| stamp > newest)
     }
 
-    /// Takes a batch in. `next` none: the present shard is done.
+    /// Adds a batch. If `next` is `None`, the current shard is done.
     pub fn handle_batch(&mut self, messages: Vec<Message>, next: Option<Box<str>>) {
         self.waiting = false;
         self.ready.extend(messages);
@@ -59,25 +59,26 @@ impl Replay {
     }
 }
 
-/// A live retained message that a client got while retained messages were being replayed.
+/// A live retained message that a client has received while retained messages were being replayed.
 #[derive(Debug)]
 pub(super) struct Overtaken {
     pub topic_hash: TextHash,
     pub stamp: u64,
-    /// Token of the newest replay at that time.
+    /// The token of the newest replay at that time.
     pub replay: RequestToken,
-    /// It waits in the queue, which may drop it: then what the client has got before counts.
+    /// Whether it waits in the queue. If the queue drops it, the message that the client has received before
+    /// counts.
     pub is_queued: bool,
 }
 
-/// The replays of a session, in the order of SUBSCRIBE: one after the other is sent. A client that does not read may
-/// have as many as subscriptions, so each is found without a walk.
+/// The replays of a session, in the order of SUBSCRIBE. They are sent one after the other. A client that does
+/// not read may have one for each subscription, so each is found without a scan.
 #[derive(Debug, Default)]
 pub struct Replays {
-    /// Tokens rise with each SUBSCRIBE, and with each replay.
+    /// Tokens increase with each SUBSCRIBE and with each replay.
     by_token: BTreeMap<RequestToken, Box<Replay>>,
     by_filter: BTreeSet<(Rc<str>, RequestToken)>,
-    /// Topics whose live retained message overtook one of them.
+    /// The topics whose live retained message has overtaken one of the replays.
     pub(super) overtaken: Vec<Overtaken>,
 }
 
@@ -87,38 +88,39 @@ impl Empty for Replays {
 }
 
 impl Replays {
-    /// Is there none?
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.by_token.is_empty()
     }
 
-    /// How many there are.
+    /// The number of replays.
     pub fn len(&self) -> usize {
         self.by_token.len()
     }
 
-    /// Token of the newest.
+    /// The token of the newest replay.
     pub fn newest(&self) -> Option<RequestToken> {
         self.by_token.last_key_value().map(|(token, _)| *token)
     }
 
-    /// The one that is being sent.
+    /// The replay that is being sent.
     pub fn front_mut(&mut self) -> Option<&mut Replay> {
         self.by_token.first_entry().map(|entry| &mut **entry.into_mut())
     }
 
-    /// The one with this token.
+    /// The replay with this token.
     pub fn get_mut(&mut self, token: RequestToken) -> Option<&mut Replay> {
         self.by_token.get_mut(&token).map(|replay| &mut **replay)
     }
 
-    /// One more, the newest.
+    /// Adds a replay, which is the newest.
     pub fn push(&mut self, replay: Replay) {
         self.by_filter.insert((Rc::clone(&replay.filter), replay.token));
         self.by_token.insert(replay.token, Box::new(replay));
     }
 
-    /// Those of a SUBSCRIBE may begin; false if there is none. `subscribe`: its token, older than theirs.
+    /// Allows the replays of a SUBSCRIBE to begin. Returns false if it has none. `subscribe` is its token,
+    /// which is lower than theirs.
     pub fn start(&mut self, subscribe: RequestToken) -> bool {
         let behind = self.by_token.range_mut(subscribe..).map(|(_, replay)| replay);
         let own = behind.take_while(|replay| {
@@ -128,7 +130,7 @@ impl Replays {
         own.map(|replay| replay.held_by = None).count() > 0
     }
 
-    /// Forgets those of a filter.
+    /// Forgets the replays of a filter.
     pub fn drop_filter(&mut self, filter: &str) {
         let from = (Rc::from(filter), RequestToken::new(1));
         while let Some((_, token)) =
@@ -141,7 +143,7 @@ impl Replays {
         }
     }
 
-    /// Forgets the one that was being sent.
+    /// Forgets the replay that was being sent.
     pub(super) fn pop_front(&mut self) {
         if let Some((token, replay)) = self.by_token.pop_first() {
             self.by_filter.remove(&(replay.filter, token));
@@ -162,7 +164,7 @@ mod tests {
             session.note_overtaken(TextHash::new(7), sent, false);
             queued.iter().for_each(|&stamp| session.note_overtaken(TextHash::new(7), stamp, true));
             assert!(session.is_overtaken(TextHash::new(7), sent + 19, RequestToken::new(1)));
-            // The oldest first, and none of another topic.
+            // The oldest is forgotten first, and none of another topic.
             queued.iter().for_each(|&stamp| session.forget_overtaken(TextHash::new(7), stamp));
             session.forget_overtaken(TextHash::new(7), sent);
             session.forget_overtaken(TextHash::new(8), sent);
@@ -199,7 +201,7 @@ mod tests {
         let mut replays = Replays::default();
         let ((), steps) = steps::of(|| {
             for subscribe in 1..=SUBSCRIBES {
-                // Tokens of a SUBSCRIBE with two filters.
+                // These are the tokens of a SUBSCRIBE with two filters.
                 let token = subscribe * 3;
                 let held_by = Some(RequestToken::new(token));
                 replays.push(replay(token + 1, held_by, &format!("a/{subscribe}")));

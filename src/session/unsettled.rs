@@ -1,9 +1,9 @@
-//! The unsettled deliveries of a session: in the order of their first sending, and found by their packet
-//! identifiers without a walk, however many there are and in whatever order they are settled.
+//! The unsettled deliveries of a session, in the order of their first sending. They are found by packet
+//! identifier without a scan, however many there are and in whatever order they are settled.
 //!
-//! A short list is walked. In a long one a settled delivery leaves its place behind, so that nothing moves. As
-//! long as identifiers have not gone round, they rise from place to place and are searched by halves; after that
-//! there is an index.
+//! A short list is scanned. In a long list, a settled delivery leaves its place behind, so that nothing
+//! moves. As long as the identifiers have not wrapped around, they increase from place to place and allow a
+//! binary search. After that there is an index.
 
 use super::inflight::{Inflight, InflightState};
 use crate::base::Empty;
@@ -16,16 +16,16 @@ use std::num::NonZeroU16;
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Unsettled {
-    /// Neither the first nor the last is settled.
+    /// The first and the last place are not settled.
     places: VecDeque<Place>,
-    /// What only a long list needs.
+    /// Data that only a long list needs.
     aside: Option<Box<Aside>>,
 }
 
 #[derive(Debug)]
 enum Place {
     Unsettled(Inflight),
-    /// Left behind, with the identifier that it had.
+    /// A place that was left behind, with its old identifier.
     Settled(PacketId),
 }
 
@@ -33,37 +33,37 @@ const _: () = assert!(size_of::<Place>() <= 40);
 
 #[derive(Debug, Default)]
 struct Aside {
-    /// Places left behind.
+    /// The number of places that were left behind.
     settled: usize,
-    /// Places that have gone from the front: what is remembered of a place is its number, and the first of `places`
-    /// has this one.
+    /// The number of places that were removed from the front. Places are remembered by their numbers, and the
+    /// first of `places` has this number.
     gone: u64,
-    /// Before the place of this number none is to be sent again.
+    /// No place before this number must be sent again.
     resend_from: u64,
     index: Option<Index>,
 }
 
-/// Identifiers that are in use, and where.
+/// The identifiers in use, and their places.
 #[derive(Debug)]
 struct Index {
-    /// Identifier, and the lower half of the number of its place.
+    /// The identifier, and the lower half of its place's number.
     numbers: HashTable<(u16, u32)>,
     used: Box<UsedIds>,
 }
 
-/// A bit for each identifier. That of 0, which is none, is set.
+/// A bit for each identifier in use. The bit of 0, which is not an identifier, is always set.
 #[derive(Debug)]
 struct UsedIds([u64; WORDS]);
 
 const WORDS: usize = 1 << 10;
 
-/// Up to this length a walk is as good as anything else.
+/// Up to this length a scan is as fast as anything else.
 const SCAN_MAX: usize = 64;
 
-/// Identifiers there are.
+/// The number of identifiers.
 pub(super) const IDS: usize = u16::MAX as usize;
 
-/// An idle session keeps room for no more than this many.
+/// The largest capacity that an idle session keeps.
 const KEPT_CAPACITY: usize = 4;
 
 impl Empty for Unsettled {
@@ -109,16 +109,16 @@ impl Unsettled {
         self.places.push_back(Place::Unsettled(inflight));
     }
 
-    /// Where the delivery with this identifier is. `rises`: identifiers rise from place to place.
+    /// The place of the delivery with this identifier. `rises`: identifiers increase from place to place.
     #[inline(always)]
     pub(super) fn position(&self, packet_id: PacketId, rises: bool) -> Option<usize> {
-        // Clients acknowledge in order, nearly always.
+        // Clients nearly always acknowledge in order.
         let first = self.places.front()?.packet_id();
         if first == packet_id { Some(0) } else { self.position_behind(first, packet_id, rises) }
     }
 
     fn position_behind(&self, first: PacketId, packet_id: PacketId, rises: bool) -> Option<usize> {
-        // What was sent last is asked for next most often.
+        // The delivery that was sent last is the most frequent next one.
         if self.places.back()?.packet_id() == packet_id {
             return Some(self.places.len() - 1);
         }
@@ -134,7 +134,7 @@ impl Unsettled {
         }
     }
 
-    /// The same, for a list that may be long: from now on there is an index, if one is needed.
+    /// The same for a list that may be long. It creates the index if one is needed.
     #[inline(always)]
     pub(super) fn position_indexed(&mut self, packet_id: PacketId, rises: bool) -> Option<usize> {
         if !rises && self.places.len() > SCAN_MAX {
@@ -157,7 +157,7 @@ impl Unsettled {
             id.get().wrapping_sub(first.get())
         };
         let wanted = distance(packet_id);
-        // Where no identifier was passed over, it stands at its distance.
+        // If no identifier was skipped, the place follows from the distance.
         if self.get(wanted.into()).is_some_and(|inflight| inflight.packet_id == packet_id) {
             return Some(wanted.into());
         }
@@ -165,7 +165,7 @@ impl Unsettled {
         self.get(at).map(|_| at)
     }
 
-    /// Takes the delivery at a place out.
+    /// Removes the delivery at a place.
     #[inline(always)]
     pub(super) fn remove(&mut self, at: usize) -> Option<Inflight> {
         if at == 0 && self.aside.is_none() {
@@ -204,7 +204,7 @@ impl Unsettled {
         removed.and_then(Place::into_unsettled)
     }
 
-    /// The first has gone, and those that were left behind after it go too.
+    /// After the first place is removed, removes the left-behind places after it too.
     fn note_gone(&mut self) {
         let Some(aside) = &mut self.aside else { return };
         aside.gone += 1;
@@ -215,7 +215,7 @@ impl Unsettled {
         }
     }
 
-    /// More than half of the places are left behind.
+    /// Removes the left-behind places. It is called when they are more than half of all.
     fn close_up(&mut self) {
         steps::walked(self.places.len());
         self.places.retain(|place| matches!(place, Place::Unsettled(_)));
@@ -227,14 +227,15 @@ impl Unsettled {
         }
     }
 
-    /// Frees what an empty list does not need; true if its room is more than an idle session keeps.
+    /// Frees what an empty list does not need. Returns true if its capacity exceeds what an idle session
+    /// keeps.
     #[inline(always)]
     pub(super) fn trim(&mut self) -> bool {
         self.aside = None;
         self.places.capacity() > KEPT_CAPACITY
     }
 
-    /// All that is to be sent again will be asked for from the first on.
+    /// Prepares for asking for all deliveries that must be sent again, starting with the first.
     pub(super) fn begin_resending(&mut self) {
         if self.places.len() > SCAN_MAX || self.aside.is_some() {
             let aside = self.aside.get_or_insert_default();
@@ -242,7 +243,7 @@ impl Unsettled {
         }
     }
 
-    /// The next delivery to be sent again.
+    /// The next delivery that must be sent again.
     pub(super) fn next_resend(&mut self) -> Option<&mut Inflight> {
         let from = self.aside.as_ref().map_or(0, |aside| aside.resend_from.saturating_sub(aside.gone));
         let from = usize::try_from(from).unwrap_or(usize::MAX).min(self.places.len());
@@ -257,7 +258,7 @@ impl Unsettled {
         self.get_mut(at)
     }
 
-    /// The first identifier from this one on that is not in use; none if all are.
+    /// The first identifier from `from` on that is not in use. `None` if all are.
     pub(super) fn next_free(&mut self, from: PacketId) -> Option<PacketId> {
         if self.len() >= IDS {
             return None;
@@ -265,7 +266,7 @@ impl Unsettled {
         if self.places.len() > SCAN_MAX {
             return self.index().used.next_free(from);
         }
-        // At most one try more than there are deliveries.
+        // At most one more try than there are deliveries is needed.
         let mut id = from;
         while self.walk(id).is_some() {
             id = after(id);
@@ -283,7 +284,7 @@ impl Unsettled {
     }
 }
 
-/// Identifiers go round.
+/// The next identifier. Identifiers wrap around.
 pub(super) fn after(id: PacketId) -> PacketId {
     id.checked_add(1).unwrap_or(NonZeroU16::MIN)
 }
@@ -370,7 +371,7 @@ impl UsedIds {
         if here != 0 {
             return id_at(word, here);
         }
-        // Round, to the first word again for what is before `from`.
+        // It wraps around to the first word, for the part before `from`.
         let mut others = (1..=WORDS).map(|step| (word + step) % WORDS);
         let word = others.find(|&word| {
             steps::walked(1);

@@ -1,18 +1,18 @@
-//! The will: a message that the broker publishes when a connection ends without a farewell.
+//! The will: a message that the broker publishes when a connection ends without a DISCONNECT.
 
 use crate::base::{Charged, MemoryAccount, MemoryKind, allocated};
 use crate::session::Message;
 
-/// A will as CONNECT gave it. `[MQTT5-3.1.2-7]`
+/// A will as CONNECT has set it. `[MQTT5-3.1.2-7]`
 #[derive(Debug)]
 pub struct Will {
-    /// Topic, forwarded properties, payload, QoS and retain; its expiry starts at publication.
+    /// The topic, forwarded properties, payload, QoS and retain flag. Its expiry starts at publication.
     pub message: Message,
-    /// Will Delay Interval, seconds. Never forwarded.
+    /// The Will Delay Interval in seconds. It is never forwarded.
     pub delay_seconds: u32,
-    /// Message Expiry Interval, seconds, counted from publication.
+    /// The Message Expiry Interval in seconds, counted from publication.
     pub message_expiry_seconds: Option<u32>,
-    /// Its name in the log, if its session is not there; 0: it has none.
+    /// Its number in the log, if its session is not in the log; 0: it has none.
     pub number: u64,
 }
 
