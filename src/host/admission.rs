@@ -23,7 +23,7 @@ pub(super) struct FailedLogin {
     pub(super) peer: SocketAddr,
 }
 
-/// A wrong login that the address gate has judged, and what it costs.
+/// A wrong login with the address gate's penalty.
 #[derive(Clone, Copy)]
 pub(super) struct Judged {
     pub(super) slot: ConnectionSlot,
@@ -31,13 +31,14 @@ pub(super) struct Judged {
     pub(super) penalty: Penalty,
 }
 
-/// What of the address gate is a shard's own.
+/// The part of the address gate that belongs to one shard.
 pub(super) struct Admissions {
     pub(super) handshakes: Handshakes,
     pub(super) failed: Vec<FailedLogin>,
     /// The login whose verdict is being handled.
     pub(super) judged: Option<Judged>,
-    /// The list of the banned is new: connections in slots from this one on are still to be looked at.
+    /// After a change of the banned networks, the connections in slots from this one on must still be
+    /// checked.
     pub(super) banned_to: Option<u32>,
 }
 
@@ -47,8 +48,8 @@ impl Admissions {
     }
 }
 
-/// The address that a connection counts for; none for a Unix-domain socket, and for a load balancer that does not
-/// speak for a client, or has not yet.
+/// The address that a connection counts for. `None` for a Unix-domain socket, and for a load balancer that
+/// has named no client.
 pub(super) fn source(
     connections: &ConnectionTable,
     slot: ConnectionSlot,
@@ -59,7 +60,8 @@ pub(super) fn source(
 }
 
 impl<I: Io> Host<I> {
-    /// May a connection come in from this address? One that may not is counted, and told of once in a while.
+    /// Whether a connection from this address may be admitted. A refused one is counted, and logged from time
+    /// to time.
     pub(super) fn lets_in(&mut self, now: Time, address: IpAddr) -> bool {
         let Err(away) = self.control.address_gate.open(now, address) else { return true };
         let cause = if away.is_banned { Away::Banned } else { Away::TooFast };
@@ -74,8 +76,8 @@ impl<I: Io> Host<I> {
         }
     }
 
-    /// A connection of this address begins its handshake here; false, counted and told of once in a while, if the
-    /// address has its share of them already.
+    /// Counts the start of a handshake of this address. Returns false if the address has its share of
+    /// handshakes already. This is counted, and logged from time to time.
     pub(super) fn begin_handshake(&mut self, now: Time, slot: ConnectionSlot, address: IpAddr) -> bool {
         if self.policies.address_gate.is_exempt(address) {
             return true;
@@ -97,7 +99,7 @@ impl<I: Io> Host<I> {
         }
     }
 
-    /// A connection has come in from this address.
+    /// Records an admitted connection of this address.
     pub(super) fn begin_stay(&mut self, now: Time, slot: ConnectionSlot, address: IpAddr) {
         if self.policies.address_gate.flap_connects > 0 {
             self.connections.entry(slot).stay = Some(Stay { address, since: now });
@@ -131,7 +133,7 @@ impl<I: Io> Host<I> {
         }
     }
 
-    /// Tells the machine what the wrong logins cost that it has told of.
+    /// Tells the machine the penalties for the wrong logins that it has reported.
     pub(super) fn judge_failures(&mut self, now: Time) {
         for FailedLogin { slot, serial, peer } in std::mem::take(&mut self.admissions.failed) {
             let judged =
@@ -150,7 +152,7 @@ impl<I: Io> Host<I> {
         self.carry_out(now, None);
     }
 
-    /// A login from this address was wrong: what that costs. Tells of the ban, if it makes one.
+    /// The penalty for a wrong login from this address. Logs the ban if this causes one.
     pub(super) fn penalty(&mut self, now: Time, address: IpAddr) -> Penalty {
         let penalty = self.control.address_gate.failed(now, address);
         if let Penalty::Ban { .. } = penalty {
@@ -165,7 +167,7 @@ impl<I: Io> Host<I> {
         }
     }
 
-    /// Goes on with ending the connections of those who stand in a new list of the banned.
+    /// Continues to end the connections of newly banned networks.
     pub(super) fn end_banned(&mut self, now: Time) {
         let Some(from) = self.admissions.banned_to.take() else { return };
         let settings = Arc::clone(&self.policies.address_gate);

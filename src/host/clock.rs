@@ -1,21 +1,21 @@
-//! The host and the wall clock: whether it was set.
+//! Detects changes of the wall clock.
 
 use super::{Host, Io};
 use crate::base::Time;
 use crate::store::{ClockMark, STEP_MILLIS_MIN, Wall};
 use std::sync::atomic::Ordering;
 
-/// What a shard has noted of the machine's clocks.
+/// The machine's clocks, as a shard has last seen them.
 pub(super) struct ClockWatch {
-    /// The log's clock, if there is a log.
+    /// The log's clock. It is only set if there is a log.
     wall: Wall,
     noted: ClockMark,
-    /// Of all steps since the start, milliseconds.
+    /// The sum of all clock changes since the start, in milliseconds.
     step_millis: i64,
     next: Time,
 }
 
-/// So often a turn looks at the wall clock.
+/// How often a turn looks at the wall clock.
 const LOOK_MILLIS: u64 = 1000;
 
 impl ClockWatch {
@@ -28,7 +28,7 @@ impl ClockWatch {
 }
 
 impl<I: Io> Host<I> {
-    /// A log begins, with a note of the clocks.
+    /// Starts with the log's clock and a reading of the machine's clocks.
     pub(super) fn begin_clock(&mut self, wall: Wall) {
         let (now, reading) = self.io.read_clock();
         self.machine.handle_clock(now, reading);
@@ -36,8 +36,9 @@ impl<I: Io> Host<I> {
         self.clock.noted = ClockMark { at_millis: wall.millis(now), reading };
     }
 
-    /// A wall clock that was set moves no expiry: those go by the machine's steady clock. But the next start may have
-    /// to measure by it how long the machine was off, and permissions end by it.
+    /// Checks whether the wall clock was set. A change moves no expiry, because these use the machine's
+    /// steady clock. But the next start may need the wall clock to measure how long the machine was off, and
+    /// permissions end by it.
     pub(super) fn watch_clock(&mut self, now: Time) {
         if now < self.clock.next {
             return;
@@ -55,12 +56,12 @@ impl<I: Io> Host<I> {
         let total = watch.step_millis;
         self.machine.handle_clock(now, reading);
         self.machine.handle_wall_step(now, step);
-        // Every shard sees it, and one says so.
+        // Every shard sees the change. One of them logs it.
         let told = self.control.told_step_millis.swap(total, Ordering::AcqRel);
         if told.abs_diff(total) >= STEP_MILLIS_MIN {
             tracing::warn!(
                 step_millis = total.saturating_sub(told),
-                "the wall clock was set: expiries and delays go on by the time that passes, not by it"
+                "the wall clock was set: expiries and delays do not follow it, and count the time that passes"
             );
         }
     }

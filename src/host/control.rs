@@ -1,4 +1,5 @@
-//! What the shards and the main thread share while the broker runs, and what a shard starts with.
+//! The data that the shards and the main thread share while the broker runs, and the parts that a shard
+//! starts with.
 
 use crate::base::ShardId;
 use crate::base::Time;
@@ -14,38 +15,38 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What the shards and the main thread share besides `Shared`.
+/// The data that the shards and the main thread share, besides `Shared`.
 pub struct Control {
-    /// The broker is to stop.
+    /// Set when the broker must stop.
     pub stop: AtomicBool,
-    /// Connections of all shards, for `limits.connections`.
+    /// The number of connections of all shards, for `limits.connections`.
     pub open: AtomicUsize,
-    /// Connections of the listeners that have a bound of their own.
+    /// The number of connections of each listener that has a bound of its own.
     pub open_by_listener: Vec<AtomicUsize>,
-    /// The effective `limits.connections`.
+    /// The effective value of `limits.connections`.
     pub connections_max: usize,
-    /// Shards that know what the sessions of all shards want.
+    /// The number of shards that know the interest of the sessions of all shards.
     pub restored: AtomicUsize,
-    /// Shards that have done what fell due while the broker was down.
+    /// The number of shards that have handled what fell due while the broker was down.
     pub settled: AtomicUsize,
-    /// Shards whose clients are gone, once the broker stops.
+    /// The number of shards whose clients are gone, while the broker stops.
     pub finished: AtomicUsize,
-    /// What is asked of those who want in, and how often it was changed.
+    /// The access policies, and how often they have changed.
     pub policies: Mutex<(AccessPolicies, u64)>,
-    /// The same number, to be looked at without the lock.
+    /// The same number, for reading without the lock.
     pub policies_changed: AtomicU64,
-    /// How often a checkpoint was asked for. Looked at when the bell rings.
+    /// The number of requests for a checkpoint. Shards read it when their bells ring.
     pub checkpoints_asked: AtomicU64,
-    /// Who checks logins.
+    /// Checks logins.
     pub logins: Box<dyn CheckLogins>,
-    /// Which addresses may come in.
+    /// The gate: which addresses may connect.
     pub address_gate: SharedAddressGate,
-    /// By how much the wall clock was set since the start, as the operator was told, milliseconds.
+    /// The sum of the wall clock's changes since the start that has been logged, in milliseconds.
     pub told_step_millis: AtomicI64,
 }
 
 impl Control {
-    /// Of a broker that starts, with the effective `limits.connections`.
+    /// The state at the start, with the effective `limits.connections`.
     pub fn new(
         config: &Config,
         policies: AccessPolicies,
@@ -70,12 +71,12 @@ impl Control {
         }
     }
 
-    /// What is asked of those who want in, and how often that was changed.
+    /// The access policies, and how often they have changed.
     pub(super) fn policies(&self) -> (AccessPolicies, u64) {
         self.policies.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Something else is asked from now on. The shards see it when their bells ring.
+    /// Changes the access policies. The shards see it when their bells ring.
     pub fn change_policies(&self, policies: AccessPolicies) {
         self.address_gate.change(&policies.address_gate);
         let mut current = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
@@ -83,28 +84,29 @@ impl Control {
         self.policies_changed.store(current.1, Ordering::Release);
     }
 
-    /// What of TLS has expired, is not valid yet or soon ends at `now`, in seconds since 1970. A line each.
+    /// The TLS files that at `now`, in seconds since 1970, have expired, are not valid yet, or expire soon,
+    /// one per line.
     pub fn outdated(&self, now: i64) -> Vec<String> {
         self.policies().0.outdated(now)
     }
 
-    /// Bans an address by hand, or with IPv6 its /64, for so many seconds or until [`Control::unban`]. False, and
-    /// nothing is done, for one of `gate.exempt`. Clients that are in stay.
+    /// Bans an address manually, or for IPv6 its /64, for `seconds` or until [`Control::unban`]. Returns
+    /// false and does nothing for an address in `gate.exempt`. Open connections stay open.
     pub fn ban(&self, now: Time, address: IpAddr, seconds: Option<u32>) -> bool {
         self.address_gate.ban(now, address, seconds.map_or(Time::MAX, |seconds| now.after_seconds(seconds)))
     }
 
-    /// Takes a ban back, whatever made it but `gate.banned`; gives whether there was one.
+    /// Ends a ban that does not come from `gate.banned`. Returns whether there was one.
     pub fn unban(&self, now: Time, address: IpAddr) -> bool {
         self.address_gate.unban(now, address)
     }
 
-    /// The bans of this moment but for those of `gate.banned`, on the clock of the shards and in no order.
+    /// The current bans except those of `gate.banned`, on the clock of the shards and in no order.
     pub fn bans(&self, now: Time) -> Vec<Ban> {
         self.address_gate.bans(now)
     }
 
-    /// Counts a connection in, or names the bound that is reached.
+    /// Counts a new connection, or returns the bound that is reached.
     pub(super) fn admit(&self, config: &Config, listener: u16) -> Result<(), Limit> {
         let taken = |open: &AtomicUsize, max| {
             let taken = open.fetch_add(1, Ordering::Relaxed) < max;
@@ -126,20 +128,20 @@ impl Control {
     }
 }
 
-/// What one shard starts with. `L`: a listening socket.
+/// The parts that a shard starts with. `L` is a listening socket.
 pub struct ShardStart<L> {
-    /// Its number.
+    /// The number of the shard.
     pub id: ShardId,
     /// See `Shared`.
     pub shared: Arc<Shared>,
     /// See `Control`.
     pub control: Arc<Control>,
-    /// Listening sockets, with the number of their listener.
+    /// Listening sockets, each with the number of its listener.
     pub listeners: Vec<(u16, L)>,
-    /// Wakes the shard from any thread: for those who answer it.
+    /// Wakes the shard from any thread. Other threads call it after sending an answer.
     pub bell: Arc<dyn Fn() + Send + Sync>,
-    /// Counts behind its interest in exact filters.
+    /// The counts behind the shard's interest in exact filters.
     pub interest: Option<InterestCounts>,
-    /// Chance: assigned client identifiers, hash keys.
+    /// A random seed for assigned client identifiers and hash keys.
     pub seed: u64,
 }

@@ -1,4 +1,4 @@
-//! The host and what happens on its sockets, and what the machine has it do.
+//! Handles the events of the host's sockets, and carries out the machine's effects.
 
 use super::admission::FailedLogin;
 use super::{Host, Io, IoEvent, SocketEnd, UNIX_PEER};
@@ -22,7 +22,7 @@ impl<I: Io> Host<I> {
                     SocketEnd::Error(error) => Hangup::Error(error),
                     SocketEnd::BacklogFull => Hangup::BacklogFull,
                 };
-                // Bytes that came before it may be held.
+                // The host may hold bytes that came before the hangup.
                 if self.io.hold_hangup(slot, cause) {
                     return;
                 }
@@ -37,7 +37,7 @@ impl<I: Io> Host<I> {
                 self.machine.handle_drained(now, slot);
                 self.carry_out(now, None);
             }
-            // Mails and `Control` are looked at every turn.
+            // Mails and `Control` are read every turn anyway.
             IoEvent::Woken => {}
             IoEvent::Readable { .. } => {
                 self.verdicts.look();
@@ -47,7 +47,8 @@ impl<I: Io> Host<I> {
     }
 
     fn accept(&mut self, now: Time, slot: ConnectionSlot, peer: SocketAddr, listener: u16) {
-        // A load balancer is asked for its client's address, once it has named it.
+        // For a load balancer, the gate decides about the client's address after the PROXY header has named
+        // it.
         let counts = peer != UNIX_PEER && !self.layers.is_balancer(listener, peer.ip());
         if counts && !(self.lets_in(now, peer.ip()) && self.begin_handshake(now, slot, peer.ip())) {
             return self.close_at_once(slot);
@@ -95,14 +96,14 @@ impl<I: Io> Host<I> {
         }
     }
 
-    /// Is the connection read single shot by single shot, and due for the next one? One whose handshake waits
-    /// for the next turn has nothing armed, since it may still have to move; and one whose login is checked
-    /// waits for the answer.
+    /// Whether the connection is read one receive at a time and is due for the next one. Two kinds are not
+    /// due: a connection whose handshake waits for the next turn, because it may still move to another shard,
+    /// and a connection whose login is being checked.
     pub(super) fn reads_once(&self, slot: ConnectionSlot) -> bool {
         self.machine.is_handshaking(slot) && !self.machine.awaits_verdict(slot) && !self.io.is_held(slot)
     }
 
-    /// Sends the machine's mails and carries its effects out. `cause`: the connection whose bytes brought them about.
+    /// Sends out the machine's mails and carries its effects. `cause` is the connection whose bytes have caused them.
     pub(super) fn carry_out(&mut self, now: Time, cause: Option<ConnectionSlot>) {
         self.send_mails(now, cause);
         let mut effects = self.machine.take_effects();
@@ -126,7 +127,7 @@ impl<I: Io> Host<I> {
                 }
                 Effect::LoginSucceeded { slot, peer } => self.note_success(now, slot, peer),
                 Effect::Pause { slot } => self.io.pause(slot),
-                // By now there may be a reason of our own.
+                // The shard itself may have a reason to pause it by now.
                 Effect::Resume { slot } if self.machine.is_paused(slot) => {}
                 Effect::Resume { slot } => self.io.resume(slot),
                 Effect::Event(event) => self.write_event(now, &event),

@@ -1,4 +1,4 @@
-//! Events as log lines: one line each, client and cause, and never a flood.
+//! Writes events to the log: one line each, with client and cause, at a limited rate.
 
 mod lines;
 
@@ -13,29 +13,29 @@ use std::fmt;
 use std::net::SocketAddr;
 use tracing::level_filters::LevelFilter;
 
-/// Lines of a kind that a client can bring about at will (refusals, limits) are written this
-/// often per second and shard; the rest is counted and told in one line. Refused clients have as many of their own.
+/// The largest number of lines per second and shard for events that a client can cause at will (refusals,
+/// limits). Further ones are counted and reported in one line. Refused clients have a bound of their own.
 const LINES_PER_SECOND: u64 = 20;
 
-/// Clients that come and clients that go have so many each: a fleet that comes and goes all day is told of, and a storm
-/// fills no disk.
+/// The largest number of lines per second for clients that connect, and for clients that disconnect. Normal
+/// coming and going is logged completely, and a reconnect storm does not fill the disk.
 const CONNECTION_LINES_PER_SECOND: u64 = 50;
 
-/// At log level debug: subscriptions, and what messages have matched.
+/// At log level debug: subscriptions, and the subscribers that messages have matched.
 const DETAIL_LINES_PER_SECOND: u64 = 1000;
 
-/// Kinds of lines that do not hide each other.
+/// The kinds of lines. Each has its own bound, so that no kind hides another.
 #[derive(Clone, Copy)]
 enum Kind {
     Connected,
     Disconnected,
-    /// A flood of other lines hides no refusal.
+    /// A flood of other lines must not hide a refusal.
     Refused,
     Others,
     Details,
 }
 
-/// Every kind with its name and its bound, in order.
+/// Every kind with its name and its bound, in the order of the variants.
 const KINDS: [(&str, u64); 5] = [
     ("client connected", CONNECTION_LINES_PER_SECOND),
     ("client disconnected", CONNECTION_LINES_PER_SECOND),
@@ -49,7 +49,7 @@ const KINDS: [(&str, u64); 5] = [
 pub(super) struct EventLog {
     /// By kind.
     lines: [Lines; KINDS.len()],
-    /// When there may be something to tell of what was left out.
+    /// The time at which suppressed lines may have to be reported.
     due: Time,
     /// The addresses of the listeners.
     listeners: Vec<String>,
@@ -68,17 +68,17 @@ impl EventLog {
         self.listeners.get(usize::from(number)).map_or("", String::as_str)
     }
 
-    /// Are events for log level debug written?
+    /// Whether events for log level debug are logged.
     pub(super) fn shows_detail() -> bool {
         LevelFilter::current() >= LevelFilter::DEBUG
     }
 
-    /// When [`EventLog::tell_left_out`] has something to tell.
+    /// The time at which [`EventLog::tell_left_out`] has something to report.
     pub(super) fn due(&self) -> Option<Time> {
         (self.due < Time::MAX).then_some(self.due)
     }
 
-    /// Tells what was left out in seconds that are over.
+    /// Reports the suppressed lines of seconds that are over.
     pub(super) fn tell_left_out(&mut self, now: Time) {
         if now < self.due {
             return;
@@ -89,7 +89,7 @@ impl EventLog {
         self.due = self.lines.iter().filter_map(Lines::due).min().unwrap_or(Time::MAX);
     }
 
-    /// No more lines come: says what was left out.
+    /// Reports the suppressed lines. No more lines follow.
     pub(super) fn close(&mut self) {
         for lines in &mut self.lines {
             tell(lines.kind, lines.close());
@@ -106,7 +106,7 @@ impl EventLog {
         self.due = lines.due().unwrap_or(Time::MAX).min(self.due);
     }
 
-    /// One line.
+    /// Writes one line.
     fn put(&self, event: &Event) {
         match event {
             Event::Connected {
@@ -256,7 +256,7 @@ impl EventLog {
     }
 }
 
-/// One line of level debug.
+/// Writes one line of level debug.
 fn put_detail(event: &Event) {
     match event {
         Event::Subscribed { client, filter, options, subscription_id, is_new } => {
@@ -296,14 +296,14 @@ fn put_detail(event: &Event) {
     }
 }
 
-/// Says what was left out of a kind.
+/// Reports the suppressed lines of a kind.
 fn tell(kind: &str, left_out: Option<LeftOut>) {
     if let Some(left_out) = left_out {
         tracing::warn!(lines = left_out.lines, causes = %left_out, "log lines were left out: {kind}");
     }
 }
 
-/// What bounds the line of an event, and what it counts as if it is left out.
+/// The kind of an event's line, and the cause it is counted under if the line is suppressed.
 fn kind_of(event: &Event) -> (Kind, &'static str) {
     match event {
         Event::Connected { session_present: true, .. } => (Kind::Connected, "session resumed"),
@@ -343,7 +343,7 @@ fn retain_handling_word(retain_handling: RetainHandling) -> &'static str {
     }
 }
 
-/// An address as log lines have it.
+/// An address in the form that log lines use.
 struct Shown(SocketAddr);
 
 impl fmt::Display for Shown {
@@ -352,8 +352,8 @@ impl fmt::Display for Shown {
     }
 }
 
-/// A client identifier may have 65,535 bytes; a log line shows the beginning. Control characters
-/// never got past the decoder, so it can't forge a line.
+/// The beginning of a client identifier, which may have 65,535 bytes. The decoder refuses control characters,
+/// so it can't forge a line.
 fn shown(client: &str) -> &str {
     match client.char_indices().nth(CHARACTERS_TOLD) {
         Some((end, _)) => &client[..end],
@@ -361,7 +361,7 @@ fn shown(client: &str) -> &str {
     }
 }
 
-/// A text that is not known is left out.
+/// A text, or `None` if it is empty. Log lines leave out unknown texts.
 fn told(text: &str) -> Option<&str> {
     (!text.is_empty()).then(|| shown(text))
 }

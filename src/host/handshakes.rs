@@ -15,7 +15,7 @@ pub(super) struct Handshakes {
 }
 
 impl Handshakes {
-    /// Each address may have `share` of them. The seed keys the table.
+    /// Each address may have `share` handshakes. The seed keys the table.
     pub(super) fn new(share: usize, seed: u64) -> Handshakes {
         let hasher = RandomState::with_seeds(seed, 0x6861, 0x6e64, 0x73);
         Handshakes { by_source: HashMap::with_hasher(hasher), share }
@@ -65,7 +65,7 @@ mod tests {
         handshakes.end(begun.remove(0));
         begun.extend(handshakes.begin(address(1)));
         assert!(begun.len() == 4 && handshakes.begin(address(1)).is_none());
-        // A network of IPv6 that counts as one.
+        // An IPv6 network counts as one address.
         let v6 = |host: u16| IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, host]);
         begun.extend((10..14).filter_map(|host| handshakes.begin(v6(host))));
         assert_eq!(begun.len(), 7);

@@ -1,12 +1,15 @@
-//! What a host asks of the kernel, and of the other shards.
+//! The operations that a host requests from the kernel, and its exchange with other shards.
 //!
-//! The driver does it on the shard's ring; the simulator does it as its seed says. The host's turn is
-//! 1. [`Io::poll`]: what has happened;
-//! 2. it handles the events, gives each buffer back, takes the messages of other shards, and fills the outbox;
-//! 3. [`Io::park`]: sends the outbox, wakes the shards that something was sent to, and waits.
+//! The driver performs them on the shard's ring. The simulator performs them as its seed decides. The host's
+//! turn is
+//! 1. [`Io::poll`] returns what has happened;
+//! 2. the host handles the events, gives each buffer back, takes the messages of other shards, and fills the
+//!    outbox;
+//! 3. [`Io::park`] sends the outbox, wakes the shards that have new messages, and waits.
 //!
-//! A slot number is the host's from its [`IoEvent::Accepted`] (or [`Io::adopt`]) until it calls [`Io::close`],
-//! [`Io::abort`] or [`Io::detach`]; it is not given to another connection before the next [`Io::poll`].
+//! A slot number belongs to the host from [`IoEvent::Accepted`] (or [`Io::adopt`]) until it calls
+//! [`Io::close`], [`Io::abort`] or [`Io::detach`]. It is not given to another connection before the next
+//! [`Io::poll`].
 
 use super::ShardMessage;
 use crate::base::log_files::{FileDone, LogFiles};
@@ -16,32 +19,32 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-/// See the module. The files are those of the shard's log.
+/// See the module. The file operations are for the shard's log.
 pub trait Io: LogFiles {
     /// A listening socket.
     type Listener;
-    /// A connection on its way to another shard.
+    /// A connection that moves to another shard.
     type Socket;
-    /// Received bytes on loan: read with [`Io::bytes`], returned with [`Io::give_back`].
+    /// A buffer with received bytes. [`Io::bytes`] reads it, and [`Io::give_back`] returns it.
     type Buffer;
 
-    /// The present time, on the clock that all shards share.
+    /// The current time, on the clock that all shards share.
     fn now(&self) -> Time;
-    /// The present time, and what the machine's clocks say.
+    /// The current time, and a reading of the machine's clocks.
     fn read_clock(&self) -> (Time, ClockReading);
 
-    /// Appends what has happened to `events`, as much as one turn is to handle.
+    /// Appends what has happened to `events`, as much as one turn should handle.
     fn poll(&mut self, events: &mut Vec<IoEvent<Self::Buffer>>);
-    /// Sends the outbox, with the wake-ups of other shards. The owner clears it.
+    /// Sends the outbox, and wakes other shards. The owner clears the outbox.
     ///
     /// # Errors
-    /// The ring's: there is no use in going on.
+    /// The ring's error. The shard can't continue.
     fn flush(&mut self, outbox: &Outbox, events: &mut Vec<IoEvent<Self::Buffer>>) -> io::Result<()>;
-    /// The same, and waits for the next event, for `deadline`, or, if `takes_mails`, for a message of another shard.
-    /// Returns at once if something is in `events` already. It may return for no visible reason.
+    /// Does the same, and waits for the next event, for `deadline`, or, if `takes_mails`, for a message of
+    /// another shard. Returns at once if `events` is not empty. It may also return without a reason.
     ///
     /// # Errors
-    /// As with [`Io::flush`].
+    /// The same as for [`Io::flush`].
     fn park(
         &mut self,
         outbox: &Outbox,
@@ -50,49 +53,52 @@ pub trait Io: LogFiles {
         takes_mails: bool,
     ) -> io::Result<()>;
 
-    /// Unsent bytes that a connection may have; one that has more ends with [`SocketEnd::BacklogFull`].
+    /// Sets how many unsent bytes a connection may have. A connection with more ends with
+    /// [`SocketEnd::BacklogFull`].
     fn set_backlog_bytes_max(&mut self, bytes: usize);
-    /// Accepts connections for the listener of this number from now on.
+    /// Starts to accept connections for this listener.
     fn listen(&mut self, listener: u16, socket: Self::Listener);
-    /// Accepts no more.
+    /// Stops accepting.
     fn stop_listening(&mut self);
-    /// Connections, those included whose last bytes are still on their way.
+    /// The number of connections, including those whose last bytes are still being sent.
     fn connections(&self) -> usize;
 
     /// The bytes of a buffer.
     fn bytes<'a>(&'a self, buffer: &'a Self::Buffer) -> &'a [u8];
-    /// A buffer is done with.
+    /// Returns a buffer that is no longer needed.
     fn give_back(&mut self, buffer: Self::Buffer);
-    /// Keeps a buffer, from byte `consumed` on, until [`Io::resume`]; then it comes again, before anything newer.
+    /// Keeps a buffer, from the byte `consumed` on, until [`Io::resume`]. It is then delivered again, before
+    /// newer bytes.
     fn hold(&mut self, slot: ConnectionSlot, buffer: Self::Buffer, consumed: usize);
-    /// Keeps the end of a connection until all that came before it is read; false: nothing is kept from the host.
+    /// Keeps the end of a connection until everything that came before it has been read. Returns false if the
+    /// connection must end now.
     fn hold_hangup(&mut self, slot: ConnectionSlot, cause: SocketEnd) -> bool;
-    /// Is something of this connection kept?
+    /// Whether something is held for this connection.
     fn is_held(&self, slot: ConnectionSlot) -> bool;
 
-    /// One receive, if none is under way.
+    /// Starts one receive, if none is pending.
     fn receive_once(&mut self, slot: ConnectionSlot);
     /// Receives until [`Io::pause`] or the end.
     fn receive_stream(&mut self, slot: ConnectionSlot);
-    /// Reads no more. What has been received before still comes.
+    /// Stops receiving. Bytes that were already received are still delivered.
     fn pause(&mut self, slot: ConnectionSlot);
-    /// Reads again.
+    /// Receives again.
     fn resume(&mut self, slot: ConnectionSlot);
-    /// Ends a connection once it has sent what it was given, with this turn too.
+    /// Closes a connection after it has sent what it was given, including this turn's bytes.
     fn close(&mut self, slot: ConnectionSlot);
-    /// Ends a connection at once.
+    /// Closes a connection at once.
     fn abort(&mut self, slot: ConnectionSlot);
-    /// Takes a connection out; none if it can't be, because a receive is under way or its peer has gone. Then the
-    /// slot is still the host's.
+    /// Takes a connection out, for another shard. `None` if this is not possible because a receive is pending
+    /// or the peer has gone. In this case the slot still belongs to the host.
     fn detach(&mut self, slot: ConnectionSlot) -> Option<Self::Socket>;
-    /// Takes a connection of another shard in. Nothing is received until [`Io::receive_once`].
+    /// Adds a connection of another shard. Nothing is received before [`Io::receive_once`].
     fn adopt(&mut self, socket: Self::Socket) -> ConnectionSlot;
 
-    /// Puts a message into the box of another shard, or returns it when that box is full, by messages or by the
-    /// `bytes` that they take elsewhere.
+    /// Puts a message into the box of another shard. A box has bounds on the number of messages, and on the
+    /// `bytes` that they take outside of it.
     ///
     /// # Errors
-    /// The message.
+    /// The box is full. The error returns the message.
     #[expect(clippy::result_large_err, reason = "what does not fit comes back as it is")]
     fn send(
         &mut self,
@@ -100,80 +106,81 @@ pub trait Io: LogFiles {
         message: ShardMessage<Self::Socket>,
         bytes: usize,
     ) -> Result<(), ShardMessage<Self::Socket>>;
-    /// How many messages of another shard are there.
+    /// The number of waiting messages of another shard.
     fn waiting(&self, from: usize) -> usize;
-    /// The oldest message of another shard.
+    /// The oldest waiting message of another shard.
     fn receive(&mut self, from: usize) -> Option<ShardMessage<Self::Socket>>;
-    /// Is there a message of any shard?
+    /// Whether any shard has sent a message.
     fn has_messages(&self) -> bool;
 
-    /// The end of an operation on files.
+    /// The next finished operation on files.
     fn next_file_done(&mut self) -> Option<FileDone>;
-    /// Waits until an operation on files has ended, or for so long. Events are not lost meanwhile.
+    /// Waits until an operation on files has finished, at most for `patience`. No events are lost.
     ///
     /// # Errors
-    /// As with [`Io::flush`].
+    /// The same as for [`Io::flush`].
     fn await_files(&mut self, patience: Duration) -> io::Result<()>;
 
-    /// A quiet moment: gives back what only a larger number of connections needed.
+    /// Called in a quiet moment: frees memory that was only needed for a larger number of connections.
     fn give_memory_back(&mut self);
 }
 
-/// What happened on a shard's sockets.
+/// An event on a shard's sockets.
 #[derive(Debug)]
 pub enum IoEvent<B> {
-    /// A connection came in; one receive is under way on it.
+    /// A connection was accepted. One receive is pending on it.
     Accepted {
         /// The number given to [`Io::listen`].
         listener: u16,
-        /// Its slot.
+        /// The slot of the connection.
         slot: ConnectionSlot,
-        /// The other side's address; [`UNIX_PEER`] for one that came by a Unix-domain socket.
+        /// The peer's address, or [`UNIX_PEER`] for a Unix-domain socket.
         peer: SocketAddr,
     },
-    /// The kernel could not hand a connection over; the listener goes on, after a pause when we
-    /// lack file descriptors or memory.
+    /// The kernel could not accept a connection. The listener continues, after a pause if file descriptors or
+    /// memory are missing.
     AcceptFailed {
         /// The number given to [`Io::listen`].
         listener: u16,
         /// The error number.
         error: i32,
     },
-    /// Bytes came in.
+    /// Bytes were received.
     Received {
         /// The connection.
         slot: ConnectionSlot,
-        /// Where they are; must be given back.
+        /// The buffer with the bytes. The host must give it back.
         buffer: B,
     },
-    /// A connection is at its end, paused or not. Comes at most once, unless the host has given it back with
-    /// [`Io::hold_hangup`], and not after the host closed it. The slot stays the host's until it calls [`Io::close`].
+    /// A connection has ended, paused or not. This comes at most once, unless the host has returned it with
+    /// [`Io::hold_hangup`], and never after the host has closed the connection. The slot belongs to the host
+    /// until it calls [`Io::close`].
     Hangup {
         /// The connection.
         slot: ConnectionSlot,
-        /// Why.
+        /// The cause.
         cause: SocketEnd,
     },
-    /// The peer did not take all that was sent; the rest is kept. Comes again each time that the rest has grown
-    /// or shrunk, until [`IoEvent::Drained`].
+    /// The peer has not taken everything that was sent. The rest is kept. This comes again each time the rest
+    /// has grown or shrunk, until [`IoEvent::Drained`].
     Backlogged {
         /// The connection.
         slot: ConnectionSlot,
-        /// Unsent bytes.
+        /// The number of unsent bytes.
         bytes: u32,
-        /// What the peer's socket has taken since the backlog began.
+        /// The number of bytes that the peer's socket has taken since the backlog began.
         taken: u64,
     },
-    /// A backlog is sent to its end.
+    /// A backlog is completely sent.
     Drained {
         /// The connection.
         slot: ConnectionSlot,
     },
     /// Another shard has sent something.
     Woken,
-    /// A watched file descriptor has something to read: the shard's bell has rung.
+    /// A watched file descriptor is readable: the shard's bell has rung.
     Readable {
-        /// Which, if there are several.
+        /// Identifies the descriptor, if there are several.
         token: u32,
     },
 }
@@ -181,7 +188,7 @@ pub enum IoEvent<B> {
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketEnd {
-    /// The peer has sent its end of stream; it may still read.
+    /// The peer has closed its sending side. It may still read.
     EndOfStream,
     /// The peer reset the connection.
     Reset,
@@ -191,5 +198,5 @@ pub enum SocketEnd {
     BacklogFull,
 }
 
-/// Stands for the address of a peer that came by a Unix-domain socket: no TCP connection comes from it.
+/// The address of peers on a Unix-domain socket. No TCP connection can have it.
 pub const UNIX_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);

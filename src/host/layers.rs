@@ -1,5 +1,5 @@
-//! The host and what its listeners put in front of MQTT: bytes of a socket go through the connection's layers
-//! before the machine sees them, and what the machine sends goes through them at the end of the turn.
+//! Connects the host to the layers below MQTT. Bytes of a socket pass through the connection's layers before
+//! the machine gets them. The bytes that the machine sends pass through them at the end of the turn.
 
 use super::connections::ConnectionTable;
 use super::{Host, Io};
@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The layers of a connection, and the listener that it came in by.
+/// The layers of a connection, and its listener.
 pub(super) struct Layered {
     listener: u16,
     layers: Layers,
@@ -33,17 +33,18 @@ pub(super) struct ConnectionLayers {
     stacks: Arc<[LayerStack]>,
     scratch: Scratch,
     cipher: Vec<u8>,
-    /// What layers have answered in this turn; it goes out before what the machine sends.
+    /// The layers' own answers of this turn. They are sent before the machine's bytes.
     answers: Vec<(ConnectionSlot, Range)>,
-    /// Connections whose last bytes go out with this turn.
+    /// Connections whose last bytes are sent in this turn.
     closing: Vec<(ConnectionSlot, Box<Layered>)>,
-    /// How long handshakes have taken in this turn.
+    /// The time that handshakes have taken in this turn.
     spent: Duration,
-    /// Connections whose handshake goes on in a later turn.
+    /// Connections whose handshake continues in a later turn.
     waiting: VecDeque<ConnectionSlot>,
 }
 
-/// A handshake costs as much as a thousand messages: after so much time of a turn the others wait for the next.
+/// A handshake costs as much as a thousand messages. After this time in a turn, the other handshakes wait for
+/// the next one.
 const HANDSHAKE_BUDGET: Duration = Duration::from_millis(1);
 
 impl ConnectionLayers {
@@ -59,7 +60,7 @@ impl ConnectionLayers {
         }
     }
 
-    /// The layers for connections that come from now on.
+    /// Sets the layers for new connections.
     pub(super) fn reload(&mut self, stacks: Arc<[LayerStack]>) {
         self.stacks = stacks;
     }
@@ -86,14 +87,14 @@ impl ConnectionLayers {
         unsent
     }
 
-    /// The connection has come from another shard, where its layers have answered this.
+    /// Adds the layers of a connection from another shard, where its layers have answered this.
     pub(super) fn adopt(&mut self, slot: ConnectionSlot, unsent: &[u8], outbox: &mut Outbox) {
         let start = outbox.arena_bytes();
         outbox.arena_mut().extend_from_slice(unsent);
         self.note_answer(slot, start, outbox);
     }
 
-    /// The connection is closed once this turn is sent.
+    /// Marks the connection as closing: it is closed after this turn is sent.
     pub(super) fn close(&mut self, slot: ConnectionSlot, layered: Box<Layered>) {
         self.closing.push((slot, layered));
     }
@@ -105,7 +106,7 @@ impl ConnectionLayers {
         }
     }
 
-    /// Do connections from there speak for others?
+    /// Whether a peer at this address is a load balancer.
     pub(super) fn is_balancer(&self, listener: u16, address: IpAddr) -> bool {
         self.stack(listener).is_balancer(address)
     }
@@ -124,13 +125,13 @@ impl ConnectionLayers {
         read
     }
 
-    /// Puts the turn's bytes of each layered connection into the form that its socket gets.
+    /// Converts the turn's bytes of each layered connection into the bytes for its socket.
     pub(super) fn seal(&mut self, connections: &mut ConnectionTable, outbox: &mut Outbox) {
-        // The table may have been given back in the turn in which its last connection has ended.
+        // The table may have been freed in the turn in which its last connection ended.
         if connections.is_unused() && self.closing.is_empty() && self.answers.is_empty() {
             return;
         }
-        // All clients of a listener may be closed in one turn.
+        // The list is sorted because all clients of a listener may be closed in one turn.
         self.closing.sort_unstable_by_key(|(slot, _)| *slot);
         let touched: Vec<ConnectionSlot> = outbox.touched().iter().map(|touched| touched.slot).collect();
         for slot in touched {
@@ -157,15 +158,15 @@ impl ConnectionLayers {
         }
     }
 
-    /// A turn begins. Connections whose handshake has waited, to be resumed.
+    /// Begins a turn. Returns connections whose handshake has waited and must be resumed.
     pub(super) fn begin_turn(&mut self) -> Vec<ConnectionSlot> {
         self.spent = Duration::ZERO;
-        // As many as are likely to fit; the others would only be put back.
+        // It returns as many as are likely to fit. The others would only be put back.
         let some = self.waiting.len().min(16);
         self.waiting.drain(..some).collect()
     }
 
-    /// Handshakes wait for the next turn.
+    /// Whether handshakes wait for the next turn.
     pub(super) fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
@@ -177,7 +178,8 @@ impl ConnectionLayers {
     }
 }
 
-/// Only what is in front of the bytes changes where nothing is encrypted; else there is one range of ciphertext.
+/// Without encryption, only headers are added between the parts. With encryption, there is one range of
+/// ciphertext.
 fn seal_one(
     slot: ConnectionSlot,
     layers: &mut Layers,
@@ -200,7 +202,7 @@ fn seal_one(
     }
     cipher.clear();
     let parts = outbox.segments_of(&touched).map(|range| outbox.bytes(range));
-    // After a failure there is an alert among the answers, or the peer is gone: nothing more can be said.
+    // After a failure, an alert is among the answers, or the peer is gone. Nothing more can be sent.
     let written = layers.write(parts, bytes, scratch, cipher);
     if written.is_err() {
         cipher.clear();
@@ -213,8 +215,8 @@ fn seal_one(
     }
 }
 
-/// What was appended for a connection. If that is more than a turn can hold, the connection does not get it, and its
-/// stream ends: the budget of a turn is far below.
+/// The bytes that were appended for a connection. If they exceed what a turn can hold, the connection does
+/// not get them and its stream ends. The budget of a turn is far below that.
 fn since(slot: ConnectionSlot, start: usize, outbox: &mut Outbox) -> Range {
     let has_some = outbox.arena_bytes() > start;
     let range = outbox.range_since(start);
@@ -224,11 +226,11 @@ fn since(slot: ConnectionSlot, start: usize, outbox: &mut Outbox) -> Range {
     range
 }
 
-/// What the buffer of ciphertext keeps from one connection to the next.
+/// The largest capacity that the ciphertext buffer keeps for the next connection, in bytes.
 const CIPHER_BYTES_KEPT: usize = 1 << 20;
 
 impl<I: Io> Host<I> {
-    /// Takes bytes of a connection with layers; false, and nothing is done, for a plain one.
+    /// Takes bytes of a connection with layers. Returns false and does nothing for a plain one.
     pub(super) fn receive_layered(
         &mut self,
         now: Time,
@@ -293,7 +295,7 @@ impl<I: Io> Host<I> {
         self.machine.handle_bytes_below(now, slot, below);
         self.layers.scratch.give_back(mqtt);
         if let Some(hangup) = end {
-            // What it has brought about comes first: the connection may have moved or ended by it.
+            // The effects come first: they may have moved or ended the connection.
             self.carry_out(now, Some(slot));
             if self.machine.has_connection(slot) {
                 self.machine.handle_hangup(now, slot, hangup);
@@ -302,7 +304,8 @@ impl<I: Io> Host<I> {
         None
     }
 
-    /// The PROXY header has come, if it is whole: asks the gate for the client, and goes on with what follows.
+    /// Handles a complete PROXY header: asks the gate about the client, and continues with the bytes after
+    /// the header.
     fn follow_header(
         &mut self,
         now: Time,
@@ -339,10 +342,10 @@ impl<I: Io> Host<I> {
         }
     }
 
-    /// Goes on with the handshakes that the last turn had no time for.
+    /// Continues with the handshakes that had to wait for this turn.
     pub(super) fn resume_handshakes(&mut self) {
         for slot in self.layers.begin_turn() {
-            // Few turns have one: the clock is read only then.
+            // Few turns have such a handshake, so the clock is only read here.
             let now = self.now();
             self.resume(now, slot, HoldBack::Turn);
         }
@@ -410,7 +413,7 @@ mod tests {
             for part in parts {
                 let start = outbox.arena_len();
                 outbox.arena_mut().extend_from_slice(part);
-                // Something of another connection's between them.
+                // Bytes of another connection lie between them.
                 outbox.send(ConnectionSlot::new(0), Range { start, len: outbox.arena_len() - start });
                 outbox.arena_mut().push(0);
             }
@@ -423,7 +426,7 @@ mod tests {
             bytes
         };
         assert_eq!(sent(&mut layers, &mut outbox, &[PINGRESP]), b"\x82\x02\xD0\x00");
-        // One after the other, and a payload apart from its header.
+        // The packets come one after the other, and a payload is separate from its header.
         let both = b"\x82\x02\xD0\x00\x82\x06\x30\x04\x00\x01ta\x82\x02\xD0\x00";
         assert_eq!(sent(&mut layers, &mut outbox, &[PINGRESP, PUBLISH, PINGRESP]), both);
         let joined = [PINGRESP, &PUBLISH[..5]].concat();

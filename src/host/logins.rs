@@ -1,5 +1,4 @@
-//! The host and the logins of its clients: they are checked on other threads, whose answers come with a ring of
-//! the shard's bell.
+//! Connects the host to the threads that check logins. Their answers arrive with a ring of the shard's bell.
 
 use super::admission::{Judged, source};
 use super::{Host, Io};
@@ -15,7 +14,7 @@ struct Answer {
     slot: ConnectionSlot,
     serial: u32,
     verdict: Verdict,
-    /// It was checked; none: it was refused before its turn came.
+    /// The origin of a checked login. `None`: the login was refused before its turn came.
     checked: Option<LoginOrigin>,
 }
 
@@ -26,25 +25,25 @@ struct Waiting {
     login: Box<Login>,
 }
 
-/// The answers that a shard waits for, and the logins that wait for their turn.
+/// The pending answers of a shard, and its logins that wait for their turn.
 pub(super) struct Verdicts {
     sender: Sender<Answer>,
     receiver: Receiver<Answer>,
     bell: Arc<dyn Fn() + Send + Sync>,
-    /// Come, and not yet handled.
+    /// Answers that have arrived and are not handled yet.
     come: Vec<Answer>,
     queue: LoginQueue<Waiting>,
 }
 
 impl Verdicts {
-    /// Of one of so many shards.
+    /// For one of `shards` shards.
     pub(super) fn new(bell: Arc<dyn Fn() + Send + Sync>, shards: usize, seed: u64) -> Verdicts {
         let (sender, receiver) = channel();
         let queue = LoginQueue::new(WAITING_MAX.div_ceil(shards.max(1)), seed);
         Verdicts { sender, receiver, bell, come: Vec::new(), queue }
     }
 
-    /// The bell has rung.
+    /// Collects answers after the bell has rung.
     pub(super) fn look(&mut self) {
         self.come.extend(self.receiver.try_iter());
     }
@@ -53,7 +52,7 @@ impl Verdicts {
         !self.come.is_empty()
     }
 
-    /// The connection has gone.
+    /// Forgets the login of a connection that has gone.
     pub(super) fn forget(&mut self, slot: ConnectionSlot) {
         if self.queue.waiting() > 0 {
             self.queue.forget(slot);
@@ -76,7 +75,7 @@ impl<I: Io> Host<I> {
         self.begin_checks(now);
     }
 
-    /// Hands logins whose turn it is to the threads.
+    /// Passes logins to the threads when it is their turn.
     fn begin_checks(&mut self, now: Time) {
         while self.has_idle_threads() {
             let gate = &self.control.address_gate;
@@ -92,7 +91,7 @@ impl<I: Io> Host<I> {
             let (sender, bell) = (self.verdicts.sender.clone(), Arc::clone(&self.verdicts.bell));
             let checked = Some(origin);
             let told = move |verdict| {
-                // A shard that has ended wants no answer.
+                // A shard that has ended needs no answer.
                 let _ = sender.send(Answer { slot, serial, verdict, checked });
                 bell();
             };
@@ -106,7 +105,7 @@ impl<I: Io> Host<I> {
         self.verdicts.queue.checked() < self.control.logins.at_once(self.shared.shards())
     }
 
-    /// When a login that waits is to be looked at again, if nothing else happens.
+    /// The time at which a waiting login must be looked at again if nothing else happens.
     pub(super) fn logins_due(&self) -> Option<Time> {
         self.verdicts.queue.due().filter(|_| self.has_idle_threads())
     }
@@ -116,7 +115,7 @@ impl<I: Io> Host<I> {
             if let Some(origin) = checked {
                 let was_wrong = matches!(verdict, Verdict::Bad(_));
                 self.verdicts.queue.done(origin, was_wrong);
-                // It counts also when its connection has gone: the guess was made.
+                // It counts even if its connection has gone, because the guess was made.
                 let address = origin.address.filter(|_| was_wrong);
                 let penalty = address.map(|address| self.penalty(now, address));
                 self.admissions.judged = penalty.map(|penalty| Judged { slot, serial, penalty });

@@ -1,5 +1,5 @@
-//! The host and the mesh: mails and connections go into the boxes of other shards, and come out of its own. A box
-//! that is full stops the reading of the connections that have filled it.
+//! Connects the host to the mesh. Mails and connections go into the boxes of other shards, and arrive in its
+//! own. If a box is full, midge stops reading from the connections that have filled it.
 
 use super::admission::source;
 use super::connections::ConnectionEntry;
@@ -13,16 +13,16 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::Ordering;
 
-/// What goes through the mesh: mails of the machine, and sockets on their way home.
+/// A message in the mesh: a mail of the machine, or a socket that moves to its home shard.
 pub enum ShardMessage<S> {
     /// A mail.
     Mail(Mail),
-    /// A connection whose client identifier is at home there.
+    /// A connection whose client identifier has its home on the receiving shard.
     Socket(Box<Arrival<S>>),
 }
 
 impl<S> ShardMessage<S> {
-    /// What it takes beside its place in a box.
+    /// The bytes that it takes besides its place in a box.
     fn bytes(&self) -> usize {
         match self {
             ShardMessage::Mail(mail) => mail.message_bytes(),
@@ -31,21 +31,21 @@ impl<S> ShardMessage<S> {
     }
 }
 
-/// A connection on its way to another shard.
+/// A connection that moves to another shard.
 pub struct Arrival<S> {
     socket: S,
     handover: Handover,
     connection: Option<Box<ConnectionEntry>>,
-    /// What the layers have answered and is not sent yet.
+    /// The unsent answers of the layers.
     unsent: Vec<u8>,
 }
 
-/// A message is kept here while the box it is for is full. The connection that caused it is not
-/// read meanwhile, so the list is bounded by what a turn and the other shards' answers bring.
+/// Messages for a box that is full. The connections that have caused them are not read, so the list is
+/// bounded by the output of a turn and the answers for other shards.
 pub(super) type Overflow<S> = VecDeque<ShardMessage<S>>;
 
 impl<I: Io> Host<I> {
-    /// Are there mails that may be taken?
+    /// Whether there are mails that may be taken.
     pub(super) fn has_mails(&self) -> bool {
         self.io.has_messages() && self.machine.takes_mails()
     }
@@ -57,7 +57,8 @@ impl<I: Io> Host<I> {
         self.empty_overflow(self.now());
         let is_stopping = self.control.stop.load(Ordering::Acquire);
         let own = usize::from(self.machine.id());
-        // All that was there when they were last looked at, be it in several turns: see `Shard::note_mails_left`.
+        // Everything that was there at the last count is taken, possibly in several turns. See
+        // `Shard::note_mails_left`.
         if self.mails_left.iter().all(|&left| left == 0) {
             for from in (0..self.shared.shards()).filter(|&from| from != own) {
                 self.mails_left[from] = self.io.waiting(from);
@@ -67,10 +68,11 @@ impl<I: Io> Host<I> {
             if self.mails_left[from] == 0 {
                 continue;
             }
-            // The sender's turn may have begun after this one: its times must not lie ahead.
+            // The sender's turn may have begun after this one, and its times must not be in the future.
             let now = self.now();
             self.worked_at = now;
-            // The boxes fill, and their writers stop reading. The log goes on without them.
+            // If no mails are taken, the boxes fill and their writers stop reading. The log continues without
+            // them.
             while self.mails_left[from] > 0 && (self.machine.takes_mails() || is_stopping) {
                 let Some(message) = self.io.receive(from) else { break };
                 self.mails_left[from] -= 1;
@@ -152,7 +154,7 @@ impl<I: Io> Host<I> {
         }
     }
 
-    /// Puts a message into its box, or behind those that wait for room there.
+    /// Puts a message into its box, or after those that wait for room there.
     fn send(
         &mut self,
         now: Time,
@@ -175,7 +177,7 @@ impl<I: Io> Host<I> {
         self.note_mesh_full(now, cause);
     }
 
-    /// One more message waits.
+    /// Counts a waiting message.
     fn note_mesh_full(&mut self, now: Time, cause: Option<ConnectionSlot>) {
         self.machine.handle_mesh_full(true);
         if let Some(slot) = cause

@@ -1,9 +1,9 @@
-//! The host of a shard's machine: its turn, and all that stands between the machine and the kernel. What it asks of
-//! the kernel is [`Io`], so the same turn runs on the ring and in the simulator.
+//! The host of a shard's machine. It runs the turn, and connects the machine to the kernel. Its kernel
+//! interface is [`Io`], so the same turn runs on the ring and in the simulator.
 //!
-//! A turn: take what has happened, give it to the machine, empty the boxes of other shards, look at the
-//! clock, and park, which sends the outbox in the system call that waits. The clock is read once
-//! a turn, after the events were taken, so that what is stamped with it came before.
+//! A turn takes what has happened, passes it to the machine, empties the boxes of other shards, reads the
+//! clock, and parks. Parking sends the outbox in the same system call that waits. The clock is read once per
+//! turn, after the events were taken, so no event is later than its timestamp.
 
 mod admission;
 mod clock;
@@ -43,19 +43,18 @@ use std::time::Duration;
 use store::Store;
 use tidy::{Kept, Tidy};
 
-/// The machine tells how much it wants to send; above this the turn is flushed before more is
-/// taken in.
+/// If the machine has more bytes than this to send, the turn is flushed before more input is handled.
 const ARENA_BYTES_MAX: usize = 1 << 20;
-/// How soon a full box is tried again: its reader does not say when it has room.
+/// How soon a full box is tried again. Its reader does not announce free room.
 const OVERFLOW_RETRY: Duration = Duration::from_micros(200);
 
-/// A shard that ends waits no longer than this for one that does not.
+/// How long a stopping shard waits at most for one that does not stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often a shard looks whether the others have restored their sessions too.
+/// How often a shard checks whether the others have restored their sessions.
 const RESTORE_PATIENCE: Duration = Duration::from_millis(1);
 
-/// A shard: its machine, and what joins it to the kernel and to the other shards.
+/// A shard: its machine, and its connections to the kernel and to the other shards.
 pub struct Host<I: Io> {
     machine: Shard,
     io: I,
@@ -66,12 +65,13 @@ pub struct Host<I: Io> {
     overflowing: usize,
     /// Mails that the machine could not send, because a retained message before them waits for room at its home.
     mails_held: usize,
-    /// Connections that wait for the boxes of others. One that has ended meanwhile is passed over.
+    /// Connections that wait for the boxes of other shards. A connection that has ended in the meantime is
+    /// skipped.
     paused_by_mesh: BTreeSet<ConnectionSlot>,
-    /// By sender: mails that were there when the boxes were last looked at, and are not taken yet.
+    /// By sender: the number of mails that were there at the last count and are not taken yet.
     mails_left: Vec<usize>,
     log: EventLog,
-    /// When there was something to do last.
+    /// The time of the last work.
     worked_at: Time,
     tidy: Tidy,
     store: Option<Store>,
@@ -87,9 +87,9 @@ pub struct Host<I: Io> {
     clock: ClockWatch,
     restore: Restore,
     is_finished: bool,
-    /// What was taken and is not handled yet.
+    /// Events that were taken and are not handled yet.
     events: Vec<IoEvent<I::Buffer>>,
-    /// The broker is to stop: until when its clients may take their time.
+    /// Set while the broker stops: the time until which its clients may finish.
     stopping: Option<Time>,
     observer: Option<Observer>,
     /// See [`Host::tell_detail`].
@@ -99,23 +99,23 @@ pub struct Host<I: Io> {
 /// See [`Host::observe`].
 type Observer = Box<dyn FnMut(Time, &Event)>;
 
-/// How far a start has come. The shards wait for each other after each step.
+/// The progress of a start. The shards wait for each other after each step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Restore {
-    /// Others do not know all that this shard's sessions want.
+    /// Other shards do not yet know the interest of this shard's sessions.
     Begun,
     /// They do.
     Known,
-    /// It does what fell due while the broker was down.
+    /// The shard handles what fell due while the broker was down.
     Settling,
-    /// It is done.
+    /// It has done so.
     Settled,
 }
 
 /// Runs a shard until the broker stops.
 ///
 /// # Errors
-/// The ring's, or the disk's at the start: without them there is no shard.
+/// The ring's error, or the disk's at the start. The shard can't work without them.
 pub fn run<I: Io>(start: ShardStart<I::Listener>, store: Option<StartStore>, io: I) -> std::io::Result<()> {
     let mut host = Host::new(start, io);
     host.begin(store)?;
@@ -129,7 +129,8 @@ impl<I: Io> Host<I> {
         let limits = &start.shared.config.limits;
         let packet_bytes =
             start.shared.terms.iter().map(|terms| terms.packet_bytes).max().unwrap_or_default();
-        // The machine stops filling at `backlog_bytes`; what it may add after that is a packet and a turn's answers.
+        // The machine stops adding at `backlog_bytes`. After that it may still add a packet and a turn's
+        // answers.
         io.set_backlog_bytes_max(limits.backlog_bytes + 2 * packet_bytes + (8 << 20));
         let (policies, policies_seen) = start.control.policies();
         let shards = start.shared.shards();
@@ -167,11 +168,11 @@ impl<I: Io> Host<I> {
         }
     }
 
-    /// Opens the log, if the shard keeps something, and starts the machine. Before the first [`Host::turn`]; nobody can
-    /// connect before the turns of all shards let them.
+    /// Opens the log, if the shard keeps anything, and starts the machine. It must be called before the first
+    /// [`Host::turn`]. No client can connect before the turns of all shards allow it.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk's error.
     pub fn begin(&mut self, store: Option<StartStore>) -> std::io::Result<()> {
         if let Some(start) = store {
             self.store = Some(Store::open(self, start)?);
@@ -183,34 +184,35 @@ impl<I: Io> Host<I> {
         Ok(())
     }
 
-    /// The machine: for tests and the simulator.
+    /// The machine, for tests and the simulator.
     pub fn machine(&mut self) -> &mut Shard {
         &mut self.machine
     }
 
-    /// The input and output: for tests and the simulator.
+    /// The I/O, for tests and the simulator.
     pub fn io(&mut self) -> &mut I {
         &mut self.io
     }
 
-    /// Tells of every event of the machine, whatever the log writes of it.
+    /// Reports every event of the machine to `observer`, whether or not it is logged.
     pub fn observe(&mut self, observer: impl FnMut(Time, &Event) + 'static) {
         self.observer = Some(Box::new(observer));
     }
 
-    /// Says whether the machine tells what is for log level debug. Else the log's level says it, which all hosts of a
-    /// process have in common.
+    /// Sets whether the machine reports events for log level debug. Otherwise the log level decides, which is
+    /// the same for all hosts of a process.
     pub fn tell_detail(&mut self, is_wanted: bool) {
         self.detail = Some(is_wanted);
     }
 
-    /// One turn, with the wait at its end; false once the broker has stopped, and the log is closed.
+    /// Runs one turn, with the wait at its end. Returns false after the broker has stopped and the log is
+    /// closed.
     ///
     /// # Errors
-    /// The ring's: there is no use in going on.
+    /// The ring's error. The shard can't continue.
     pub fn turn(&mut self) -> std::io::Result<bool> {
         self.resume_handshakes();
-        // Slots are used anew with a poll: not before all that is known of them is handled.
+        // A poll may reuse slots, so all earlier events must be handled first.
         if self.events.is_empty() {
             self.io.poll(&mut self.events);
         }
@@ -241,14 +243,14 @@ impl<I: Io> Host<I> {
         }
         let deadline = self.park_until(now);
         self.layers.seal(&mut self.connections, self.machine.outbox());
-        // A mail that must wait for the log must not keep the shard awake: the end of the write wakes it.
+        // A mail that must wait for the log must not keep the shard awake. The end of the write wakes it.
         let takes_mails = self.machine.takes_mails();
         self.io.park(self.machine.outbox(), &mut self.events, deadline, takes_mails)?;
         self.clear_outbox();
         Ok(true)
     }
 
-    /// The broker is to stop: lets the clients go, and tells whether the shard is at its end.
+    /// Stops the broker: disconnects the clients. Returns whether the shard has finished.
     fn stop(&mut self, now: Time) -> std::io::Result<bool> {
         let grace = Duration::from_secs(self.shared.config.shutdown.grace_seconds.into());
         let until = match self.stopping {
@@ -268,7 +270,7 @@ impl<I: Io> Host<I> {
         if !std::mem::replace(&mut self.is_finished, true) {
             self.control.finished.fetch_add(1, Ordering::AcqRel);
         }
-        // Wills and what members give back are still on their way to sessions of others.
+        // Wills, and messages that group members return, are still on their way to sessions of other shards.
         if self.control.finished.load(Ordering::Acquire) < self.shared.shards()
             && self.now() < until.after(STOP_PATIENCE)
         {
@@ -281,7 +283,7 @@ impl<I: Io> Host<I> {
         Ok(true)
     }
 
-    /// As many events as the turn has room for; the others wait for the next one.
+    /// Handles as many events as the turn has room for. The others wait for the next turn.
     fn handle_events(&mut self, now: Time) -> std::io::Result<()> {
         let mut events = VecDeque::from(std::mem::take(&mut self.events));
         while !self.machine.is_spent()
@@ -306,7 +308,8 @@ impl<I: Io> Host<I> {
         self.end_banned(now);
     }
 
-    /// Goes on with what was put off, for a while: messages may still be on their way to sessions that are kept.
+    /// Continues with deferred work for a limited time: messages may still be on their way to sessions that
+    /// are kept.
     fn finish_work(&mut self, now: Time) -> std::io::Result<()> {
         let until = self.now().after(STOP_PATIENCE);
         while self.machine.has_deferred() && self.now() < until {
@@ -346,10 +349,10 @@ impl<I: Io> Host<I> {
         [timer, retry, stop, tidy, log, restore, logins, lines].into_iter().flatten().min()
     }
 
-    /// Lets clients in once every shard knows what the sessions of an earlier run want, as a message that came before
-    /// would pass them by, and has done what fell due while the broker was down.
+    /// Starts to accept clients when every shard knows the interest of the sessions of an earlier run and has
+    /// handled what fell due while the broker was down. Those sessions would miss messages that came earlier.
     fn listen_when_settled(&mut self) {
-        // The others wait for a shard without listeners too.
+        // The other shards also wait for a shard without listeners.
         let shards = self.shared.shards();
         if self.restore == Restore::Begun && !self.machine.is_restoring() {
             self.restore = Restore::Known;
@@ -370,7 +373,7 @@ impl<I: Io> Host<I> {
         }
     }
 
-    /// If it is time to.
+    /// Frees memory, if it is due.
     fn give_memory_back(&mut self, now: Time) {
         let kept = Kept { connections: self.io.connections(), bytes: self.machine.kept_bytes() };
         if self.tidy.is_due(now, kept) {
@@ -394,7 +397,7 @@ impl<I: Io> Host<I> {
         Ok(())
     }
 
-    /// What was in the outbox is with the sockets now, or waits for them in the driver.
+    /// Clears the outbox. Its bytes are now in the sockets, or wait for them in the driver.
     fn clear_outbox(&mut self) {
         let outbox = self.machine.outbox();
         let bytes = outbox.touched().iter().map(|touched| u64::from(touched.bytes)).sum();
@@ -402,7 +405,7 @@ impl<I: Io> Host<I> {
         self.shared.counters[usize::from(self.machine.id())].add(Counter::BytesSent, bytes);
     }
 
-    /// Stops reading from a connection; false if it was stopped for this reason before.
+    /// Stops reading from a connection. Returns false if it was already stopped for this reason.
     fn pause(&mut self, slot: ConnectionSlot, why: HoldBack) -> bool {
         let is_new = self.machine.hold_back(slot, why);
         if is_new {
@@ -411,7 +414,7 @@ impl<I: Io> Host<I> {
         is_new
     }
 
-    /// Reads from it again, unless there is another reason not to.
+    /// Removes this reason, and reads from the connection again if there is no other.
     fn resume(&mut self, now: Time, slot: ConnectionSlot, why: HoldBack) {
         if self.machine.let_go(now, slot, why) {
             self.io.resume(slot);

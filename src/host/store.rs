@@ -1,5 +1,5 @@
-//! The host and the log of its shard: batches go to the disk, one at a time, and what is durable goes
-//! back to the machine.
+//! Connects the host to the log of its shard. Batches go to the disk one at a time, and the machine learns
+//! what is durable.
 
 use super::{Host, Io};
 use crate::base::ConnectionSlot;
@@ -16,39 +16,39 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Takes the segments that a log has filled, and works them into the checkpoint.
+/// Takes the segments that a log has filled, and merges them into the checkpoint.
 pub trait SealedSegments: Send {
-    /// A segment to which nothing is written any more, with the number of bytes written to it. Those of one
-    /// log come in their order.
+    /// Submits a segment to which nothing more is written, with the number of bytes in it. The segments of
+    /// one log come in order.
     fn submit(&self, path: PathBuf, bytes: u64);
-    /// All that this shard was asked for is submitted.
+    /// Reports that this shard has submitted everything it was asked for.
     fn mark(&self, mark: CheckpointMark);
-    /// Bytes of segments, over all shards, that are sealed and not in the checkpoint yet.
+    /// The bytes of all shards' segments that are sealed and not yet in the checkpoint.
     fn log_bytes(&self) -> u64;
-    /// Files of segments that are in the checkpoint.
+    /// The files of segments that are in the checkpoint, for reuse.
     fn spares(&self) -> Spares;
 }
 
-/// A shard has submitted what it had when a checkpoint was asked for.
+/// The report that a shard has submitted everything it had when a checkpoint was requested.
 #[derive(Clone, Copy, Debug)]
 pub struct CheckpointMark {
     /// The shard.
     pub shard: u16,
-    /// How many shards there are.
+    /// The number of shards.
     pub shards: usize,
-    /// The number of the request. A later one stands for those before it.
+    /// The number of the request. A later one also stands for the earlier ones.
     pub request: u64,
 }
 
-/// What a shard that keeps something starts with.
+/// The parts that a shard with a log starts with.
 pub struct StartStore {
-    /// Whose log it begins.
+    /// The name of the log that it begins.
     pub name: LogName,
-    /// Directory of the segments.
+    /// The directory of the segments.
     pub directory: PathBuf,
     /// The seed of the home shards.
     pub seed: u64,
-    /// What survived of an earlier run.
+    /// The restored state of an earlier run.
     pub restored: Restored,
     /// The log's clock.
     pub wall: Wall,
@@ -61,62 +61,62 @@ pub(super) struct Store {
     writer: Box<LogWriter>,
     sync: SyncPolicy,
     checkpoint: Box<dyn SealedSegments>,
-    /// The most bytes of log, over all shards, that may wait for the checkpoint.
+    /// The largest number of log bytes of all shards that may wait for the checkpoint.
     log_bytes_max: u64,
     waits_for_checkpoint: bool,
-    /// It has waited for the checkpoint, as the operator was told: since when, and until when.
+    /// The period in which the log waits for the checkpoint, after this was logged.
     told_wait: Option<ToldWait>,
-    /// When records that nobody waits for are written.
+    /// The time at which records without a waiting reply are written.
     lazy_until: Option<Time>,
     /// The last request for a checkpoint that was seen: `Control::checkpoints_asked`.
     checkpoint_asked: u64,
     answer: Answer,
-    /// Connections that wait for the disk. One that has ended meanwhile is passed over.
+    /// Connections that wait for the disk. A connection that has ended in the meantime is skipped.
     paused: BTreeSet<ConnectionSlot>,
 }
 
-/// What the shard has done of a request for a checkpoint.
+/// The progress of a request for a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
-    /// All of it.
+    /// It is completely answered.
     Given,
-    /// What was taken down before it, up to this mark of the journal, is being written.
+    /// The records from before the request, up to this mark of the journal, are being written.
     Writing { mark: LogMark },
     /// The segment is being sealed.
     Sealing,
 }
 
-/// A time in which the log waited for the checkpoint again and again.
+/// A period in which the log waited for the checkpoint again and again.
 #[derive(Clone, Copy)]
 struct ToldWait {
     since: Time,
     last: Time,
 }
 
-/// Records that nobody waits for, such as that a delivery is settled, are written with the next ones that
-/// someone does wait for, or after this time: a write of their own would hold up the next.
+/// Records without a waiting reply, such as those of settled deliveries, are written together with the next
+/// records that have one, or after this time. A write of their own would delay the next one.
 const LAZY: Duration = Duration::from_millis(10);
-/// Or when there are so many bytes of them.
+/// They are also written when they have this many bytes.
 const LAZY_BYTES_MAX: usize = 64 << 10;
 
-/// How soon a checkpoint that is behind is looked at again.
+/// How soon a checkpoint that is behind is checked again.
 const CHECKPOINT_RETRY: Duration = Duration::from_millis(10);
-/// A log that has not waited for the checkpoint for this long goes on. At its bound it waits for each segment
-/// anew, which is no news.
+/// A log that has not waited for the checkpoint for this long has caught up. At its bound the log waits for
+/// every segment, which is not worth a line each time.
 const CHECKPOINT_QUIET: Duration = Duration::from_secs(1);
 
-/// How long the start and the end of a log wait for the disk before they look again; the end of an operation ends the
-/// wait.
+/// How long the start and the end of a log wait for the disk at most before they check again. The end of an
+/// operation ends the wait earlier.
 const FILES_PATIENCE: Duration = Duration::from_millis(100);
 
-/// A shard that ends waits no longer for the log to take what is left, and as long for it to close.
+/// How long a stopping shard waits at most for the log to write the rest, and for it to close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Store {
     /// Opens the log.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk's error.
     pub(super) fn open<I: Io>(host: &mut Host<I>, start: StartStore) -> io::Result<Store> {
         let persistence = &host.shared.config.persistence;
         let (sync, log_bytes_max) = (persistence.sync, persistence.log_bytes as u64);
@@ -147,7 +147,7 @@ impl Store {
         })
     }
 
-    /// Is there nothing to write for which anyone waits?
+    /// Whether the next write may be postponed: no reply waits for the journal's records.
     fn may_wait(&mut self, now: Time, machine: &Shard) -> bool {
         let bytes = machine.journal_bytes();
         let is_asked = self.answer != Answer::Given;
@@ -157,7 +157,7 @@ impl Store {
         *self.lazy_until.get_or_insert(now.after(LAZY)) > now
     }
 
-    /// When the log must be looked at though nothing has come.
+    /// The time until the log must be looked at if nothing else happens.
     pub(super) fn due_in(&self, now: Time) -> Option<Duration> {
         let writer = self.writer.wake_at().map(|at| at.since(now));
         let checkpoint = self.waits_for_checkpoint.then_some(CHECKPOINT_RETRY);
@@ -167,7 +167,7 @@ impl Store {
     }
 }
 
-/// Begins a log; nothing else is done meanwhile.
+/// Begins a log. Nothing else is done at the same time.
 fn begin_log(config: LogConfig, io: &mut impl Io) -> io::Result<Box<LogWriter>> {
     let mut start = Box::new(LogStart::begin(config, io));
     loop {
@@ -187,19 +187,19 @@ fn tell_failure(shard: ShardId, cause: &io::Error) {
             shard,
             %cause,
             "the state directory was removed or moved while midge runs: nothing that must be kept is acknowledged \
-             any more; put it back, and start midge anew"
+             any more; put it back and restart midge"
         );
     } else {
         tracing::error!(
             shard,
             %cause,
-            "the disk has failed: nothing that must be kept is acknowledged any more; mend it, and start midge anew"
+            "the disk has failed: nothing that must be kept is acknowledged any more; repair it and restart midge"
         );
     }
 }
 
 impl<I: Io> Host<I> {
-    /// Takes in what has become of the writes.
+    /// Handles the results of the writes.
     pub(super) fn read_log(&mut self, now: Time) {
         let Some(store) = &mut self.store else { return };
         while let Some(done) = self.io.next_file_done() {
@@ -226,7 +226,7 @@ impl<I: Io> Host<I> {
                 LogEvent::Failed { cause } => {
                     tell_failure(shard, &cause);
                     self.machine.handle_store_failed();
-                    // No write comes any more for which they could wait, and the journal takes nothing down.
+                    // No further write comes that they could wait for, and the journal records nothing.
                     self.resume_for_log(now);
                 }
             }
@@ -234,7 +234,7 @@ impl<I: Io> Host<I> {
         self.answer_when_sealed();
     }
 
-    /// The bell has rung: has a checkpoint been asked for?
+    /// Checks for a new request for a checkpoint, after the bell has rung.
     pub(super) fn look_for_checkpoint(&mut self) {
         let asked = self.control.checkpoints_asked.load(Ordering::Acquire);
         let Some(store) = &mut self.store else { return };
@@ -243,7 +243,7 @@ impl<I: Io> Host<I> {
         }
     }
 
-    /// Seals the segment once it has all that was there when a checkpoint was asked for.
+    /// Seals the segment when it has everything from before the request for a checkpoint.
     fn seal_if_asked(&mut self) {
         let Some(store) = &mut self.store else { return };
         if let Answer::Writing { mark } = store.answer
@@ -264,7 +264,7 @@ impl<I: Io> Host<I> {
         }
     }
 
-    /// Begins the next write, if none is under way.
+    /// Begins the next write, if none is pending.
     pub(super) fn write_log(&mut self, now: Time) {
         let Some(store) = &mut self.store else { return };
         store.waits_for_checkpoint = store.checkpoint.log_bytes() > store.log_bytes_max;
@@ -273,7 +273,7 @@ impl<I: Io> Host<I> {
         }
         let Some(store) = &mut self.store else { return };
         if store.waits_for_checkpoint || !store.writer.is_idle() {
-            // That these records have waited long enough must wake no one now.
+            // The timer of these records must not wake the shard now.
             store.lazy_until = None;
             return;
         }
@@ -293,7 +293,7 @@ impl<I: Io> Host<I> {
         self.resume_for_log(now);
     }
 
-    /// Says once that the log waits for the checkpoint, and once that it goes on.
+    /// Logs once that the log waits for the checkpoint, and once that it has caught up.
     fn tell_wait(&mut self, now: Time) {
         let Some(store) = &mut self.store else { return };
         let shard = self.machine.id();
@@ -320,7 +320,8 @@ impl<I: Io> Host<I> {
         }
     }
 
-    /// Is the log so far behind that nothing of a connection may be handled? Then the connection is paused.
+    /// Whether the log is so far behind that nothing of a connection may be handled. If so, the connection is
+    /// paused.
     pub(super) fn hold_back(&mut self, now: Time, slot: ConnectionSlot) -> bool {
         if !self.machine.is_log_far_behind() || !self.machine.has_connection(slot) {
             return false;
@@ -348,10 +349,10 @@ impl<I: Io> Host<I> {
         }
     }
 
-    /// Writes what is left, and ends the log.
+    /// Writes the rest, and closes the log.
     ///
     /// # Errors
-    /// The ring's.
+    /// The ring's error.
     pub(super) fn close_log(&mut self, now: Time) -> io::Result<()> {
         let Some(mut store) = self.store.take() else { return Ok(()) };
         let end = now.after(CLOSE_PATIENCE);
@@ -370,7 +371,7 @@ impl<I: Io> Host<I> {
         let end = self.now().after(CLOSE_PATIENCE);
         while !store.writer.is_closed() {
             if self.now() >= end {
-                // What is still being written was never acknowledged.
+                // Whatever is still being written was never acknowledged.
                 tracing::error!(
                     shard = self.machine.id(),
                     "the disk does not answer: midge stops without the end of its log"
@@ -383,7 +384,7 @@ impl<I: Io> Host<I> {
         Ok(())
     }
 
-    /// Takes in what has become of the last writes.
+    /// Handles the results of the last writes.
     fn read_last(&mut self, store: &mut Store) {
         let at = self.now();
         while let Some(done) = self.io.next_file_done() {

@@ -1,18 +1,19 @@
-//! When memory is given back: a while after many connections, or many bytes, have gone. Then tables are far too large,
-//! there are buffers that only the storm needed, and the allocator keeps it all. What stays as it is sets no timer.
+//! Decides when memory is freed: some time after many connections or many bytes have gone. At that time
+//! tables are far too large, some buffers were only needed for the peak, and the allocator keeps all of this.
+//! Without a change no timer runs.
 
 use crate::base::Time;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Tidy {
-    /// How many connections there were when memory was last given back.
+    /// The number of connections when memory was last freed.
     connections: usize,
-    /// The most bytes that were kept since.
+    /// The largest number of bytes that were kept since then.
     bytes_max: usize,
-    /// When it will be the next time.
+    /// The time of the next run.
     at: Option<Time>,
-    /// For the sake of bytes alone, not again before.
+    /// Only because of bytes, memory is not freed again before this time.
     not_before: Time,
 }
 
@@ -24,17 +25,18 @@ pub(super) struct Kept {
     pub(super) bytes: usize,
 }
 
-/// Memory is given back this long after it began to pay.
+/// The delay between the moment when freeing memory becomes useful and the run.
 const DELAY_MILLIS: u64 = 300;
-/// Less than so many connections do not make it worth while.
+/// With fewer connections, freeing memory is not useful.
 const CONNECTIONS_MIN: usize = 256;
-/// Nor do so many bytes.
+/// With fewer bytes, freeing memory is not useful.
 const BYTES_MIN: usize = 8 << 20;
-/// Queues may fill and drain all day long: each time costs a visit to every free stretch of the heap.
+/// The smallest pause between two runs because of bytes. Queues may fill and drain all day, and each run
+/// visits every free part of the heap.
 const PAUSE_SECONDS: u32 = 30;
 
 impl Tidy {
-    /// When it is due.
+    /// The time at which it is due.
     pub(super) fn at(&self) -> Option<Time> {
         self.at
     }
@@ -72,7 +74,7 @@ impl Tidy {
 mod tests {
     use super::*;
 
-    /// When it is due for the first time, asked every 100 ms, in milliseconds.
+    /// The first time at which it is due, checked every 100 ms, in milliseconds.
     fn due(tidy: &mut Tidy, from: u64, to: u64, connections: usize, bytes: usize) -> Option<u64> {
         let kept = Kept { connections, bytes };
         (from..to).step_by(100).find(|&millis| tidy.is_due(Time::from_millis(millis), kept))

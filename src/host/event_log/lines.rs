@@ -1,15 +1,16 @@
-//! How many lines of a kind are written in a second, and what is told of the others.
+//! Limits how many lines of a kind are written per second, and counts the others.
 //!
-//! Owns the count of the second under way, and by cause what was left out in it. Events and the time come in; out comes
-//! whether an event has its line, and once a second at most what the others were. A flood costs no memory: there are so
-//! many causes at most, and the words of a cause are the program's own.
+//! It counts the lines of the current second, and the suppressed ones by cause. The inputs are events and the
+//! time. The outputs are whether an event gets a line, and at most once per second the counts of the
+//! suppressed ones. A flood uses no more memory: the number of causes is bounded, and their names are
+//! constants of the program.
 
 use crate::base::Time;
 use std::fmt;
 
-/// Causes that are counted by themselves; the rest is told as one.
+/// The number of causes that are counted separately. The rest are counted together.
 const CAUSES_MAX: usize = 12;
-/// A second, in which so many lines may be written.
+/// The length of the window for the bound.
 const WINDOW_MILLIS: u64 = 1000;
 
 /// The lines of one kind.
@@ -17,7 +18,7 @@ const WINDOW_MILLIS: u64 = 1000;
 pub(super) struct Lines {
     pub(super) kind: &'static str,
     per_second: u64,
-    /// While more come than may be written, none is: the second is told in one line.
+    /// Whether a second with too many events is reported in one line only.
     sums_up: bool,
     is_storm: bool,
     window: Time,
@@ -25,7 +26,7 @@ pub(super) struct Lines {
     left_out: LeftOut,
 }
 
-/// What was left out in a second.
+/// The suppressed lines of one second.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct LeftOut {
     pub(super) lines: u64,
@@ -45,20 +46,20 @@ impl Lines {
         }
     }
 
-    /// The time is `now`: what is to be told of a second that is over, if something was left out in it.
+    /// Advances the time to `now`. Returns the suppressed lines of a second that is over, if there are any.
     pub(super) fn turn(&mut self, now: Time) -> Option<LeftOut> {
         let passed = now.millis_since(self.window);
         if passed < WINDOW_MILLIS {
             return None;
         }
-        // A second without an event ends a storm too.
+        // A second without an event also ends a storm.
         let is_next = passed < 2 * WINDOW_MILLIS;
         self.is_storm = self.sums_up && is_next && self.came > self.per_second;
         (self.window, self.came) = (now, 0);
         self.close()
     }
 
-    /// May the line of an event be written? Else it is counted. To be asked after [`Lines::turn`].
+    /// Whether the line of an event may be written. If not, it is counted. Call it after [`Lines::turn`].
     pub(super) fn allows(&mut self, cause: &'static str) -> bool {
         self.came += 1;
         let may = !self.is_storm && self.came <= self.per_second;
@@ -68,12 +69,12 @@ impl Lines {
         may
     }
 
-    /// When there is something to tell.
+    /// The time at which there is something to report.
     pub(super) fn due(&self) -> Option<Time> {
         (self.left_out.lines > 0).then(|| self.window.after_millis(WINDOW_MILLIS))
     }
 
-    /// What was left out so far.
+    /// The suppressed lines so far.
     pub(super) fn close(&mut self) -> Option<LeftOut> {
         (self.left_out.lines > 0).then(|| std::mem::take(&mut self.left_out))
     }
@@ -112,7 +113,7 @@ mod tests {
         Time::ZERO.after_millis(10_000 + millis)
     }
 
-    /// So many events at a time: how many have a line, and what is told before them.
+    /// Sends `events` at a time. Returns how many get a line, and the report before them.
     fn flood(lines: &mut Lines, millis: u64, events: usize) -> (usize, Option<String>) {
         let told = lines.turn(at(millis)).map(|left_out| format!("{} {left_out}", left_out.lines));
         ((0..events).filter(|_| lines.allows("a cause")).count(), told)
@@ -127,7 +128,7 @@ mod tests {
         assert_eq!(flood(&mut lines, 1000, 10), (10, Some("180 a cause: 180".into())));
         assert_eq!(lines.due(), None);
         assert_eq!(flood(&mut lines, 1500, 20), (10, None));
-        // Told when it is due, though no further event comes.
+        // It is reported when it is due, even without a further event.
         assert_eq!(flood(&mut lines, 2000, 0), (0, Some("10 a cause: 10".into())));
         assert_eq!((flood(&mut lines, 60_000, 0), lines.due()), ((0, None), None));
     }
@@ -138,7 +139,7 @@ mod tests {
         assert_eq!(flood(&mut lines, 0, 100), (20, None));
         assert_eq!(flood(&mut lines, 1000, 100), (0, Some("80 a cause: 80".into())));
         assert_eq!(flood(&mut lines, 2000, 15), (0, Some("100 a cause: 100".into())));
-        // That second was within the bound: lines are written again.
+        // That second was within the bound, so lines are written again.
         assert_eq!(flood(&mut lines, 3000, 15), (15, Some("15 a cause: 15".into())));
         assert_eq!(flood(&mut lines, 4000, 100), (20, None));
         // Nothing came for a while.
