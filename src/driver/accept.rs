@@ -1,5 +1,5 @@
-//! Listening sockets on the ring: a multishot accept each, that survives whatever the kernel or the
-//! peers do to it.
+//! Listening sockets on the ring. Each has a multishot accept, which is armed again after errors of the
+//! kernel or the peers.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -15,14 +15,14 @@ use crate::base::ConnectionSlot;
 
 pub(super) struct Listener {
     number: u16,
-    /// None once the listener is stopped and its accept has ended.
+    /// `None` after the listener is stopped and its accept has ended.
     socket: Option<OwnedFd>,
     stopping: bool,
     pub(super) paused_until: Option<Instant>,
 }
 
 impl Net {
-    /// Accepts connections from a socket made by [`super::bind`]; they carry its number.
+    /// Accepts connections from a socket made by [`super::bind`]. They get the listener's number.
     pub fn listen(&mut self, listener: u16, socket: OwnedFd) {
         self.listeners.push(Listener {
             number: listener,
@@ -33,12 +33,12 @@ impl Net {
         self.arm_accept(self.listeners.len() - 1);
     }
 
-    /// Stops accepting, on all listeners. Connections the kernel has not handed over are reset.
+    /// Stops accepting on all listeners. Connections that the kernel has not handed over are reset.
     pub fn stop_listening(&mut self) {
         for listener in &mut self.listeners {
             listener.stopping = true;
             match listener.paused_until.take() {
-                // Nothing is armed, so the socket can be closed.
+                // No accept is armed, so the socket can be closed.
                 Some(_) => listener.socket = None,
                 None => shutdown_listener(listener),
             }
@@ -67,7 +67,7 @@ impl Net {
         if listener.stopping {
             listener.socket = None;
         } else if lacks_resources(-completion.result) {
-            // The connection stays in the kernel's queue: trying again at once would spin.
+            // The connection stays in the kernel's queue. Trying again at once would cause a busy loop.
             listener.paused_until = Some(Instant::now() + ACCEPT_PAUSE);
         } else {
             self.arm_accept(index);
@@ -75,10 +75,10 @@ impl Net {
     }
 
     fn admit(&mut self, index: usize, fd: RawFd, events: &mut Vec<IoEvent<Buffer>>) {
-        // SAFETY: the kernel has just made this descriptor for us, and nothing else has it.
+        // SAFETY: the kernel has just created this descriptor for us, and nothing else uses it.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         let listener = &self.listeners[index];
-        // A peer that is gone already has no address; its socket is dropped here.
+        // A peer that has already gone has no address. Its socket is dropped here.
         let Some(peer) = peer_of(&socket).filter(|_| !listener.stopping) else { return };
         let listener = listener.number;
         let slot = self.adopt(socket);
@@ -103,7 +103,7 @@ fn accepted_event(listener: u16, slot: ConnectionSlot, peer: SocketAddr) -> IoEv
 
 fn shutdown_listener(listener: &Listener) {
     if let Some(socket) = &listener.socket {
-        // It ends the accept; a socket that is not connected says so.
+        // This ends the accept. It fails because the socket is not connected; the error is ignored.
         let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Read);
     }
 }
@@ -112,5 +112,5 @@ fn lacks_resources(error: i32) -> bool {
     matches!(error, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
 }
 
-/// How long a listener waits for descriptors or memory.
+/// How long a listener waits if file descriptors or memory are missing.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

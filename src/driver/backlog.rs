@@ -1,13 +1,13 @@
-//! Bytes a slow peer has not taken yet, oldest first.
+//! Bytes that a slow peer has not taken yet, oldest first.
 
 use std::io;
 
-/// A queue of bytes in one piece.
+/// A queue of bytes in one contiguous buffer.
 #[derive(Debug, Default)]
 pub(super) struct UnsentBytes {
     bytes: Vec<u8>,
     sent: usize,
-    /// What the socket has taken since the backlog began.
+    /// The number of bytes that the socket has taken since the backlog began.
     taken: u64,
 }
 
@@ -21,7 +21,7 @@ impl UnsentBytes {
     }
 
     pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        // What is sent already is dropped once it is the larger part, so that each byte moves once.
+        // Sent bytes are removed when they are the larger part, so that each byte is moved once.
         if self.sent >= self.len() && self.sent > 0 {
             self.bytes.drain(..self.sent);
             self.sent = 0;
@@ -31,12 +31,12 @@ impl UnsentBytes {
         Ok(())
     }
 
-    /// What to send next.
+    /// The bytes to send next.
     pub(super) fn unsent(&self) -> &[u8] {
         &self.bytes[self.sent..]
     }
 
-    /// Notes that the peer's socket took bytes from the front.
+    /// Records that the peer's socket has taken bytes from the front.
     pub(super) fn advance(&mut self, bytes: usize) {
         assert!(bytes <= self.len(), "no more is sent than there was");
         self.sent += bytes;

@@ -1,4 +1,4 @@
-//! What wakes a shard from a thread that is no shard.
+//! Wakes a shard from a thread that is not a shard.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,19 +12,20 @@ impl Bell {
     /// A bell for one shard.
     ///
     /// # Errors
-    /// The process may open no more files.
+    /// The process has no file descriptors left.
     pub fn new() -> io::Result<Bell> {
         let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
         Ok(Bell(Arc::new(rustix::event::eventfd(0, flags)?)))
     }
 
-    /// Rings it. The counter behind it is never read: each write wakes, and it takes centuries to fill.
+    /// Rings the bell. Its counter is never read: each write wakes the shard, and the counter would need
+    /// centuries to overflow.
     pub fn ring(&self) {
-        // A shard that is gone needs no bell.
+        // A shard that has ended needs no bell.
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 
-    /// Another descriptor of it, to be watched.
+    /// Another descriptor of the bell, for watching.
     pub(super) fn to_fd(&self) -> io::Result<OwnedFd> {
         self.0.try_clone()
     }

@@ -1,10 +1,10 @@
-//! The ring of receive buffers the kernel picks from, shared by all connections of a shard.
+//! The ring of receive buffers that the kernel chooses from. All connections of a shard share it.
 //!
-//! A buffer belongs to the kernel until a completion names it, to the owner until it is given back.
-//! What the kernel gets becomes visible to it with one store of the tail, once a turn.
+//! A buffer belongs to the kernel until a completion names it, then to the owner until it is given back. One
+//! store of the tail per turn makes the returned buffers visible to the kernel.
 //!
-//! The kernel goes through its buffers in a circle, so it gets few as long as few are enough: those
-//! used last, which are in the cache. A turn that nearly uses them up doubles their number.
+//! The kernel uses its buffers in a circle, so it gets few while few are enough: those that were used last,
+//! which are in the cache. A turn that nearly uses them up doubles their number.
 
 use std::io;
 use std::ops::Range;
@@ -22,23 +22,24 @@ pub(super) struct Buffers {
     buffer_bytes: u32,
     tail: u16,
     published: u16,
-    /// Buffers the kernel has, as far as completions told.
+    /// The number of buffers that the kernel has, according to the completions so far.
     available: u16,
-    /// How many it is to have.
+    /// The number of buffers that the kernel should have.
     wanted: u16,
-    /// Given back and not with the kernel, the one used last at the end.
+    /// Buffers that were given back and that the kernel does not have. The one that was used last is at the
+    /// end.
     spare: Vec<u16>,
 }
 
 impl Buffers {
-    /// Maps and registers `count` buffers, a power of two up to 32,768, of `buffer_bytes` each.
+    /// Maps and registers `count` buffers of `buffer_bytes` each. `count` is a power of two up to 32,768.
     pub(super) fn new(submitter: &Submitter<'_>, count: u16, buffer_bytes: u32) -> io::Result<Buffers> {
         if !count.is_power_of_two() || count > COUNT_MAX || buffer_bytes == 0 {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         let entries = MemoryMapping::new(entries_bytes(count))?;
         let memory = MemoryMapping::new(usize::from(count) * buffer_bytes as usize)?;
-        // SAFETY: the mapping is page aligned, as large as `count` entries, and outlives the
+        // SAFETY: the mapping is page aligned, large enough for `count` entries, and outlives the
         // registration, which `unregister` ends before the mapping is dropped.
         unsafe { submitter.register_buf_ring_with_flags(entries.base.as_ptr() as u64, count, GROUP, 0)? };
         let mut buffers = Buffers {
@@ -56,31 +57,31 @@ impl Buffers {
         Ok(buffers)
     }
 
-    /// Ends the registration, so that the kernel writes to no buffer any more.
+    /// Ends the registration, so that the kernel no longer writes to any buffer.
     pub(super) fn unregister(&mut self, submitter: &Submitter<'_>) {
         let _ = submitter.unregister_buf_ring(GROUP);
     }
 
-    /// Notes that a completion named a buffer.
+    /// Records that a completion has named a buffer.
     pub(super) fn lend(&mut self) {
         self.available -= 1;
     }
 
-    /// Bytes the kernel wrote into a buffer that was lent and not given back.
+    /// The bytes that the kernel has written into a buffer that is not given back yet.
     pub(super) fn bytes(&self, id: u16, len: u32) -> &[u8] {
         assert!(id < self.count && len <= self.buffer_bytes, "not a buffer of this ring");
-        // SAFETY: the assertion keeps the range inside the mapping; mapped memory is initialised,
-        // and the kernel leaves a lent buffer alone until it is given back.
+        // SAFETY: the assertion keeps the range inside the mapping. Mapped memory is initialized, and the
+        // kernel does not write to this buffer before it is given back.
         unsafe { std::slice::from_raw_parts(self.address(id), len as usize) }
     }
 
-    /// Puts a buffer back; the kernel may get it at the next [`Buffers::publish`].
+    /// Returns a buffer. The kernel may get it at the next [`Buffers::publish`].
     pub(super) fn give_back(&mut self, id: u16) {
         assert!(id < self.count && self.lent() > 0, "a buffer is given back once");
         self.spare.push(id);
     }
 
-    /// Buffers that completions named and that were not given back yet.
+    /// The number of buffers that completions have named and that are not given back yet.
     pub(super) fn lent(&self) -> usize {
         usize::from(self.count - self.available) - self.spare.len()
     }
@@ -99,8 +100,8 @@ impl Buffers {
     fn hand_out(&mut self, id: u16) {
         let address = self.address(id) as u64;
         let index = usize::from(self.tail & (self.count - 1));
-        // SAFETY: the index is below `count`, so the entry lies within the mapping, and the kernel
-        // reads no entry at or behind the published tail.
+        // SAFETY: the index is below `count`, so the entry lies within the mapping, and the kernel reads no
+        // entry at or after the published tail.
         let entry = unsafe { &mut *self.first_entry().add(index) };
         entry.set_addr(address);
         entry.set_len(self.buffer_bytes);
@@ -109,7 +110,7 @@ impl Buffers {
         self.available += 1;
     }
 
-    /// Gives the kernel as many as it is to have, and shows them to it.
+    /// Fills the kernel's buffers up to the wanted number and publishes them.
     pub(super) fn publish(&mut self) {
         if self.available < self.wanted / 4 {
             self.wanted = self.count.min(self.wanted.saturating_mul(2));
@@ -117,23 +118,23 @@ impl Buffers {
         self.hand_out_wanted();
     }
 
-    /// Takes back what the kernel has above [`WANTED_MIN`], and gives the memory of all spare buffers
-    /// to the system.
+    /// Takes back the buffers above [`WANTED_MIN`] that the kernel has, and frees the memory of all spare
+    /// buffers.
     ///
-    /// The caller has handled every completion, and none comes meanwhile, since the shard's own
-    /// enter posts them: the kernel's place in the ring is `available` before the tail.
+    /// The caller must have handled every completion. No completion comes at the same time, because only the
+    /// shard's own enter posts them. So the kernel's position in the ring is `available` before the tail.
     pub(super) fn give_memory_back(&mut self) {
         self.wanted = self.count.min(WANTED_MIN);
         while self.available > self.wanted {
             self.tail = self.tail.wrapping_sub(1);
             self.available -= 1;
             let index = usize::from(self.tail & (self.count - 1));
-            // SAFETY: the index is below `count`, so the entry lies within the mapping; it was
-            // written when it was handed out.
+            // SAFETY: the index is below `count`, so the entry lies within the mapping. It was written when
+            // the buffer was published.
             self.spare.push(unsafe { &*self.first_entry().add(index) }.bid());
         }
         self.store_tail();
-        // The lowest come first again, which brings what is in use together.
+        // The lowest buffers are used first again, so that the used ones are adjacent.
         self.spare.sort_unstable_by_key(|&id| std::cmp::Reverse(id));
         for run in self.spare.chunk_by(|&id, &next| id == next + 1) {
             let first = usize::from(run[run.len() - 1]);
@@ -144,13 +145,13 @@ impl Buffers {
 
     fn store_tail(&mut self) {
         self.published = self.tail;
-        // SAFETY: the base is the first entry of the registered ring, aligned and initialised; its
-        // reserved field is the tail, which the kernel reads with acquire order.
+        // SAFETY: the base is the first entry of the registered ring, aligned and initialized. Its reserved
+        // field is the tail, which the kernel reads with acquire order.
         let tail = unsafe { &*BufRingEntry::tail(self.first_entry()).cast::<AtomicU16>() };
         tail.store(self.tail, Ordering::Release);
     }
 
-    /// Buffers the kernel has, as far as completions told.
+    /// The number of buffers that the kernel has, according to the completions so far.
     pub(super) fn available(&self) -> u16 {
         self.available
     }
@@ -160,12 +161,12 @@ impl Buffers {
     }
 
     fn address(&self, id: u16) -> *mut u8 {
-        // SAFETY: callers checked that `id` is below `count`; the mapping holds `count` buffers.
+        // SAFETY: callers have checked that `id` is below `count`. The mapping holds `count` buffers.
         unsafe { self.memory.base.as_ptr().add(usize::from(id) * self.buffer_bytes as usize) }
     }
 }
 
-/// What the ring of so many buffers takes, beside the buffers themselves.
+/// The size of a ring of `count` buffers in bytes, without the buffers themselves.
 pub(super) fn entries_bytes(count: u16) -> usize {
     usize::from(count) * size_of::<BufRingEntry>()
 }
@@ -175,10 +176,10 @@ pub(super) const GROUP: u16 = 0;
 
 const COUNT_MAX: u16 = 32_768;
 
-/// The kernel has at least so many buffers: enough for a turn of a shard that is not busy.
+/// The smallest number of buffers that the kernel has. It is enough for a turn of a shard that is not busy.
 const WANTED_MIN: u16 = 64;
 
-/// Anonymous memory, page aligned and zero, untouched until it is used.
+/// Anonymous memory, page aligned and zeroed. It takes no physical memory before it is used.
 pub(super) struct MemoryMapping {
     base: NonNull<u8>,
     bytes: usize,
@@ -186,8 +187,8 @@ pub(super) struct MemoryMapping {
 
 impl MemoryMapping {
     pub(super) fn new(bytes: usize) -> io::Result<MemoryMapping> {
-        // SAFETY: an anonymous private mapping at an address of the kernel's choice touches no
-        // existing memory.
+        // SAFETY: an anonymous private mapping at an address of the kernel's choice touches no existing
+        // memory.
         let base = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -209,33 +210,32 @@ impl MemoryMapping {
         self.base.as_ptr()
     }
 
-    /// Its length in bytes.
+    /// The length in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// All of it, of memory that no operation of the kernel names.
+    /// The whole memory. No pending operation of the kernel may use it.
     pub(super) fn as_mut_slice(&mut self) -> &mut [u8] {
-        // SAFETY: mapped memory is initialised, and the borrow of `self` keeps others of ours away.
+        // SAFETY: mapped memory is initialized, and the borrow of `self` excludes other references.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.bytes) }
     }
 
-    /// Asks for ordinary pages, not huge ones.
+    /// Requests ordinary pages instead of huge ones.
     pub(super) fn use_small_pages(&self) {
-        // SAFETY: base and length are those of our own mapping, whose contents the advice leaves alone.
+        // SAFETY: base and length are those of our own mapping, and the advice does not change its content.
         unsafe { libc::madvise(self.base.as_ptr().cast(), self.bytes, libc::MADV_NOHUGEPAGE) };
     }
 
-    /// Gives a part of the memory to the system, if it is made of whole pages; it reads as zero
-    /// from now on.
+    /// Frees a part of the memory, if it consists of whole pages. It reads as zero afterwards.
     fn discard(&mut self, part: Range<usize>) {
         assert!(part.start <= part.end && part.end <= self.bytes, "not a part of this mapping");
         let page_bytes = page_size();
         if !part.start.is_multiple_of(page_bytes) || !part.end.is_multiple_of(page_bytes) {
             return;
         }
-        // SAFETY: the assertion keeps the range inside our own mapping, which is private, anonymous
-        // and not borrowed; it begins and ends with a page, so that no byte outside of it is lost.
+        // SAFETY: the assertion keeps the range inside our own mapping, which is private, anonymous and not
+        // borrowed. The range begins and ends at a page boundary, so no byte outside of it is lost.
         unsafe {
             let start = self.base.as_ptr().add(part.start);
             libc::madvise(start.cast(), part.len(), libc::MADV_DONTNEED);

@@ -1,32 +1,32 @@
 //! The clocks of the machine.
 //!
-//! The broker's clock is the kernel's boot clock: no one can set it, and it runs while the machine is suspended, so
-//! that a keep alive or an expiry does not stop with it. The wall clock is read only to say what it says.
+//! The broker's clock is the kernel's boot clock. Nobody can set it, and it runs while the machine is
+//! suspended, so keep alives and expiries do not stop with it. The wall clock is only read to be reported.
 
 use crate::base::{ClockReading, Time};
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
-/// The boot clock, and where its counting begins.
+/// The boot clock with its own zero.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     zero_micros: u64,
 }
 
 impl Clock {
-    /// Begins to count now; and what the machine's clocks say at this moment.
+    /// Starts a clock at zero. Also returns a reading of the machine's clocks at this moment.
     pub fn start() -> (Clock, ClockReading) {
         let zero_micros = boot_micros();
         (Clock { zero_micros }, reading_at(zero_micros))
     }
 
-    /// The present time.
+    /// The current time.
     pub fn now(&self) -> Time {
         Time::from_micros(boot_micros().saturating_sub(self.zero_micros))
     }
 
-    /// The present time, and what the machine's clocks say.
+    /// The current time, and a reading of the machine's clocks.
     pub fn read(&self) -> (Time, ClockReading) {
         let micros = boot_micros();
         (Time::from_micros(micros.saturating_sub(self.zero_micros)), reading_at(micros))
@@ -48,14 +48,14 @@ fn boot_micros() -> u64 {
     seconds.saturating_mul(1_000_000).saturating_add(u64::try_from(now.tv_nsec / 1000).unwrap_or_default())
 }
 
-/// Names the start of the machine, and the time namespace, in which the boot clock may count from elsewhere; 0: no
-/// one says.
+/// Identifies the boot of the machine and the time namespace, in which the boot clock may have an offset. 0
+/// if it is unknown.
 fn boot() -> u64 {
     static BOOT: OnceLock<u64> = OnceLock::new();
     *BOOT.get_or_init(|| {
         let Ok(id) = std::fs::read_to_string("/proc/sys/kernel/random/boot_id") else { return 0 };
         let namespace = std::fs::read_link("/proc/self/ns/time").unwrap_or_default();
-        // FNV-1a: it is written down, so every version must come to the same.
+        // FNV-1a: the result is stored, so every version must compute the same.
         let bytes = id.trim().bytes().chain(namespace.as_os_str().as_encoded_bytes().iter().copied());
         let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

@@ -1,8 +1,8 @@
-//! The end of a connection: what was sent gets out, the peer gets to read it, and the socket is
-//! closed when nothing is armed on it any more.
+//! Closes connections. Everything that was sent must reach the peer, and the socket is closed when nothing is
+//! armed on it any more.
 //!
-//! A socket that is closed with unread bytes resets the connection, and a reset makes the peer lose
-//! our last packet; so after our end of stream we read and discard until the peer's, for a while.
+//! Closing a socket with unread bytes resets the connection, and a reset makes the peer lose our last packet.
+//! So after our end of stream we read and discard bytes until the peer's end of stream, for a limited time.
 
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Instant;
@@ -14,8 +14,8 @@ use super::slots::{
 use crate::base::ConnectionSlot;
 
 impl Net {
-    /// Closes a connection once this turn's outbox and its backlog are sent, within
-    /// [`super::NetConfig::linger`]. No event of it comes from now on.
+    /// Closes a connection after this turn's outbox and its backlog are sent, within
+    /// [`super::NetConfig::linger`]. It causes no further events.
     pub fn close(&mut self, slot: ConnectionSlot) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if entry.has(CLOSING) {
@@ -32,7 +32,7 @@ impl Net {
         self.lingering.push_back((Instant::now() + self.config.linger, slot, generation));
     }
 
-    /// Resets a connection. Nothing more is sent, no event of it comes from now on.
+    /// Resets a connection. Nothing more is sent, and it causes no further events.
     pub fn abort(&mut self, slot: ConnectionSlot) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         entry.set(CLOSING | HUNG_UP);
@@ -40,20 +40,20 @@ impl Net {
         self.break_off(slot);
     }
 
-    /// Takes a connection out of this shard, for another to [`Net::adopt`]. Only when nothing is
-    /// armed on it and nothing of it is kept here: between the bytes of a [`Net::receive_once`] and
-    /// the next one.
+    /// Takes a connection out of this shard, so that another shard can [`Net::adopt`] it. This is only
+    /// possible if nothing is armed on it and no bytes of it are held here: between the bytes of a
+    /// [`Net::receive_once`] and the next one.
     pub fn detach(&mut self, slot: ConnectionSlot) -> Option<OwnedFd> {
         let entry = self.slots.get(slot)?;
         if entry.armed > 0 || entry.has(CLOSING | BROKEN | HOLDING | STARVED) || entry.has_backlog() {
             return None;
         }
         let fd = self.slots.remove(slot);
-        // SAFETY: the slot owned the socket and has just given it up.
+        // SAFETY: the slot owned the socket and has just released it.
         Some(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
-    /// Puts a blocking-mode stream socket into a slot. Nothing is armed on it.
+    /// Puts a stream socket in blocking mode into a slot. Nothing is armed on it.
     pub fn adopt(&mut self, fd: OwnedFd) -> ConnectionSlot {
         self.slots.insert(fd.into_raw_fd())
     }
@@ -67,7 +67,7 @@ impl Net {
         }
     }
 
-    /// Goes on with the closes of this turn, after its sends.
+    /// Continues the closes of this turn, after its sends.
     pub(super) fn step_closes(&mut self) {
         for slot in std::mem::take(&mut self.closing) {
             if let Some(entry) = self.slots.get_mut(slot)
@@ -79,7 +79,8 @@ impl Net {
         }
     }
 
-    /// Takes the next step of a close: backlog, end of stream, the peer's end, gone.
+    /// Takes the next step of a close: send the backlog, send our end of stream, wait for the peer's, free
+    /// the slot.
     pub(super) fn step_close(&mut self, slot: ConnectionSlot) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if entry.has(LISTED) || !entry.has(CLOSING) {
@@ -117,7 +118,7 @@ impl Net {
         self.tear(slot);
     }
 
-    /// Closes the socket, or ends what is armed on it so that it can be closed.
+    /// Closes the socket, or ends the armed operations so that it can be closed.
     fn tear(&mut self, slot: ConnectionSlot) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if entry.armed == 0 {
@@ -143,16 +144,16 @@ impl Net {
     }
 }
 
-/// Shuts one or both directions; false if the connection is gone already.
+/// Shuts down one or both directions. Returns false if the connection has already gone.
 fn shutdown(fd: RawFd, how: libc::c_int) -> bool {
-    // SAFETY: a system call on a socket that the slot owns; it takes no pointer.
+    // SAFETY: this is a system call on a socket that the slot owns. It takes no pointer.
     unsafe { libc::shutdown(fd, how) == 0 }
 }
 
-/// Makes the close of a socket drop what is unsent and reset the connection.
+/// Makes the close of a socket drop the unsent bytes and reset the connection.
 fn reset_on_close(fd: RawFd) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-    // SAFETY: the option's value is a live `linger` of the stated size.
+    // SAFETY: the option's value is a live `linger` of the given size.
     unsafe {
         libc::setsockopt(
             fd,
@@ -164,9 +165,9 @@ fn reset_on_close(fd: RawFd) {
     };
 }
 
-/// Closes a socket that left its slot.
+/// Closes a socket that has left its slot.
 pub(super) fn close_socket(fd: RawFd) {
-    // SAFETY: slots own their sockets, and the caller has taken this one out of its slot or drops
-    // the slots; nothing else has the number.
+    // SAFETY: slots own their sockets. The caller has taken this one out of its slot or drops the slots, so
+    // nothing else uses the descriptor.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
 }

@@ -1,5 +1,6 @@
-//! The threads of the shards: one executor and one [`Net`] each, pinned to a processor. All of them have what they need
-//! of the kernel before the first begins: what can't be had ends the start while no one can connect yet.
+//! The threads of the shards: each has an executor and a [`Net`], and is pinned to a processor. All of them
+//! get their kernel resources before the first one begins, so that a missing resource ends the start before
+//! any client can connect.
 
 use std::fs;
 use std::io;
@@ -13,12 +14,12 @@ use super::{Net, NetConfig};
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 use rustix::thread::CpuSet;
 
-/// Makes the executors and nets of `count` shards, on a thread named `midge-shard-N` each, pinned to one of
-/// `processors`; shards share them when there are more shards than processors. Without any the system places the
-/// threads.
+/// Creates the executors and nets of `count` shards, each on a thread named `midge-shard-N` that is pinned to
+/// one of `processors`. If there are more shards than processors, shards share them. If `processors` is
+/// `None`, the system places the threads.
 ///
 /// # Errors
-/// A thread, an executor or a net can't be had. The others end.
+/// A thread, an executor or a net can't be created. The others end.
 pub fn prepare_shards(count: usize, processors: Option<&[usize]>, net: &NetConfig) -> io::Result<Prepared> {
     let (done, made) = channel();
     let mut threads = Vec::with_capacity(count);
@@ -52,7 +53,7 @@ pub fn prepare_shards(count: usize, processors: Option<&[usize]>, net: &NetConfi
     Ok(Prepared { threads })
 }
 
-/// Shards that wait for what they are to do. Dropping this ends them.
+/// Shards that wait for their work. Dropping this ends them.
 #[derive(Debug)]
 pub struct Prepared {
     threads: Vec<Thread>,
@@ -61,11 +62,11 @@ pub struct Prepared {
 impl Prepared {
     /// Each shard calls `start` with its number and its net, on its own thread.
     ///
-    /// A shard that panics ends the process: half a broker is worse than none.
+    /// A shard that panics ends the process, because a broker can't work without one of its shards.
     pub fn start(self, start: impl Fn(usize, Net) + Send + Clone + 'static) -> Shards {
         let threads = self.threads.into_iter().enumerate().map(|(shard, thread)| {
             let start = start.clone();
-            // A thread that is gone has panicked, and the process with it.
+            // If the thread has gone, it has panicked, and the process is ending.
             let _ = thread.begin.send(Box::new(move |net| start(shard, net)));
             thread.thread
         });
@@ -80,7 +81,7 @@ pub struct Shards {
 }
 
 impl Shards {
-    /// Waits until every shard has ended.
+    /// Waits until all shards have ended.
     pub fn join(self) {
         for thread in self.threads {
             thread.join().unwrap_or_else(|_| std::process::abort());
@@ -94,12 +95,12 @@ struct Thread {
     begin: Sender<Begin>,
 }
 
-/// Runs a shard, on its thread.
+/// Runs a shard on its thread.
 type Begin = Box<dyn FnOnce(Net) + Send>;
 
 type Made = Result<(LocalExecutor, Net), (usize, io::Error)>;
 
-/// Says whether the shard could be made, waits until it may begin, and runs.
+/// Reports whether the shard could be created, waits until it may begin, and runs it.
 fn run_shard(made: Made, done: &Sender<Result<(), (usize, io::Error)>>, begun: &Receiver<Begin>) {
     let (executor, net) = match made {
         Ok(made) => made,
@@ -121,13 +122,13 @@ fn make_shard(placement: Placement, config: &NetConfig) -> io::Result<(LocalExec
     Ok((executor, Net::new(config)?))
 }
 
-/// Makes an executor without registered buffers.
+/// Creates an executor without registered buffers.
 ///
-/// The executor registers a buffer with each of its three rings. All of it counts as locked memory, for every shard,
-/// and nothing would be the faster for it: a log writes from buffers of its own. So the registrations are taken back,
-/// and no buffer of the executor's may be used for files (see clippy.toml).
+/// The executor registers a buffer with each of its three rings. For every shard these count as locked
+/// memory, and they bring no speed, because a log writes from buffers of its own. So the registrations are
+/// removed, and the executor's buffers must not be used for files (see clippy.toml).
 pub(super) fn make_executor(placement: Placement) -> io::Result<LocalExecutor> {
-    // While one executor is made no other thread of the process loses a registration that it still relies on.
+    // Executors are created one at a time, so that no other thread loses a registration that it still needs.
     static MAKING: Mutex<()> = Mutex::new(());
     make_patiently(|| {
         let _one_at_a_time = MAKING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -145,7 +146,7 @@ fn rings() -> io::Result<Vec<RawFd>> {
     let mut rings = Vec::new();
     for entry in fs::read_dir("/proc/self/fd")? {
         let entry = entry?;
-        // One that is closed meanwhile is none.
+        // A descriptor that was closed in the meantime is skipped.
         let is_ring = fs::read_link(entry.path()).is_ok_and(|of| of.as_os_str() == "anon_inode:[io_uring]");
         if let (true, Some(fd)) = (is_ring, entry.file_name().to_str().and_then(|name| name.parse().ok())) {
             rings.push(fd);
@@ -154,11 +155,12 @@ fn rings() -> io::Result<Vec<RawFd>> {
     Ok(rings)
 }
 
-/// Refused where none are registered, and by rings of other threads that are theirs alone.
+/// Removes the registered buffers of a ring. The call fails if there are none, and for the rings of other
+/// threads, which only those may use.
 fn unregister_buffers(ring: RawFd) {
     const UNREGISTER_BUFFERS: libc::c_uint = 1;
-    // SAFETY: the call takes no memory: it only ends what the kernel knows of ours. An operation that named such a
-    // buffer would fail from now on, and nothing names one.
+    // SAFETY: the call takes no memory. It only makes the kernel forget our buffers. A later operation with
+    // such a buffer would fail, and there is none.
     unsafe { libc::syscall(libc::SYS_io_uring_register, ring, UNREGISTER_BUFFERS, 0_usize, 0) };
 }
 
@@ -175,10 +177,10 @@ impl Drop for AbortOnPanic {
     }
 }
 
-/// The processors this process may run on, at least one, in order.
+/// The processors that this process may run on, at least one, in order.
 ///
 /// # Errors
-/// The kernel does not say, or there is none.
+/// The kernel does not report them, or there is none.
 pub fn processors() -> io::Result<Vec<usize>> {
     let set = rustix::thread::sched_getaffinity(None)?;
     let processors: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&processor| set.is_set(processor)).collect();
@@ -188,10 +190,12 @@ pub fn processors() -> io::Result<Vec<usize>> {
     Ok(processors)
 }
 
-/// The executor's memory for file reads and writes: the least that it takes. It stays untouched.
+/// The executor's memory for file reads and writes. It is the smallest amount that the executor accepts. It
+/// is never used.
 const IO_MEMORY_BYTES: usize = 64 << 10;
 
-/// Entries of the executor's own rings, which nothing is given to: all of a shard goes through its [`Net`].
+/// The entries of the executor's own rings. They get no operations: everything of a shard goes through its
+/// [`Net`].
 pub(super) const RING_DEPTH: usize = 32;
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! The files of a log, on the shard's ring: each operation is one entry of the ring, whose completion ends the same
-//! wait as those of the sockets do.
+//! The files of a log, on the shard's ring. Each operation is one entry of the ring. Its completion ends the
+//! same wait as the completions of sockets.
 //!
-//! Files are written with direct I/O, from memory that is the driver's until the write is over. With
-//! `writes_through` they have `O_DSYNC`: the write itself ends when the disk has it, which takes one operation instead
-//! of two. Only what the system knows without the disk is asked for by plain calls.
+//! Files are written with direct I/O, from memory that the driver owns until the write is finished. With
+//! `writes_through` they have `O_DSYNC`: the write itself ends when the data is on the disk, which takes one
+//! operation instead of two. Plain system calls are only used for what the kernel knows without the disk.
 
 use std::collections::VecDeque;
 use std::ffi::CString;
@@ -30,14 +30,14 @@ use crate::base::log_files::{
 #[derive(Default)]
 pub(super) struct Files {
     open: Vec<Option<Rc<OwnedFd>>>,
-    /// By the index in the tag of the operation.
+    /// Pending operations, indexed by the index in the operation's tag.
     under_way: Vec<Option<UnderWay>>,
     done: VecDeque<FileDone>,
-    /// Of the last write, for the next one.
+    /// The buffer of the last write, for the next one.
     buffer: Option<MemoryMapping>,
 }
 
-/// An operation that the kernel has, and the memory that it names.
+/// An operation that the kernel has, and the memory that it refers to.
 struct UnderWay {
     work: LogWork,
     operation: Operation,
@@ -65,7 +65,8 @@ impl Files {
         self.done.shrink_to_fit();
     }
 
-    /// Leaves to the kernel what it may still read. For the end of the ring, which its operations may outlive.
+    /// Leaks the memory that the kernel may still read. It is called at the end of the ring, which its
+    /// operations may outlive.
     pub(super) fn abandon(&mut self) {
         std::mem::take(&mut self.under_way).into_iter().for_each(std::mem::forget);
     }
@@ -81,7 +82,7 @@ impl Files {
         FileId(index as u32)
     }
 
-    /// A buffer that is aligned as direct I/O wants it, and at least so long.
+    /// A buffer with the alignment that direct I/O needs, and at least this length.
     fn take_buffer(&mut self, bytes: usize) -> io::Result<MemoryMapping> {
         match self.buffer.take() {
             Some(buffer) if buffer.bytes() >= bytes => Ok(buffer),
@@ -100,13 +101,13 @@ impl Files {
         match operation {
             Operation::Open { .. } => {
                 let fd = told? as i32;
-                // SAFETY: the kernel has just opened it for this operation, and nobody else knows of it.
+                // SAFETY: the kernel has just opened it for this operation, and nothing else uses it.
                 let file = unsafe { OwnedFd::from_raw_fd(fd) };
                 let bytes = set_direct(&file)?;
                 Ok(FileResult::Opened { file: self.add(file), bytes })
             }
             Operation::Allocate { file, bytes } => match told {
-                // A file system that can't reserve room says so when a write finds none.
+                // If a file system can't reserve space, a write reports it when there is none.
                 Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                     ftruncate(&*file, bytes)?;
                     Ok(FileResult::Done)
@@ -147,8 +148,8 @@ impl LogFiles for Net {
     }
 
     fn close_file(&mut self, file: FileId) {
-        // What was written is synced or not meant to be: closing tells nothing new. Operations that are under way hold
-        // the file too.
+        // Everything that was written is synced, or need not be, so closing reports nothing new. Pending
+        // operations hold the file too.
         if let Some(open) = self.files.open.get_mut(file.0 as usize) {
             *open = None;
         }
@@ -162,7 +163,7 @@ impl LogFiles for Net {
 }
 
 impl Net {
-    /// An operation on files that is over, in the order of their ends. Makes no system call.
+    /// The next finished operation on files, in the order of their ends. Makes no system call.
     pub fn next_file_done(&mut self) -> Option<FileDone> {
         self.ring.reap();
         while let Some(completion) = self.ring.next_of_file() {
@@ -171,11 +172,11 @@ impl Net {
         self.files.done.pop_front()
     }
 
-    /// Blocks until an operation on files may be over, or for so long at most. For the start and the end of a shard,
-    /// when nothing else is to be done.
+    /// Blocks until an operation on files may have finished, at most for `patience`. It is for the start and
+    /// the end of a shard, when there is nothing else to do.
     ///
     /// # Errors
-    /// The ring's, and the end of the shard.
+    /// The ring's error. The shard must end.
     pub fn await_files(&mut self, patience: Duration) -> io::Result<()> {
         self.ring.reap();
         if !self.has_file_done() {
@@ -196,7 +197,7 @@ impl Net {
         self.files.done.push_back(FileDone { work, result });
     }
 
-    /// The entry of an operation, and what keeps alive what it names.
+    /// The ring entry of an operation, and the owner of the memory that the entry refers to.
     fn prepare(&self, operation: FileOperation) -> io::Result<(Operation, squeue::Entry)> {
         let here = types::Fd(libc::AT_FDCWD);
         Ok(match operation {
@@ -232,8 +233,8 @@ impl Net {
         })
     }
 
-    /// Queues an operation. What its entry points to lies in `operation`, on the heap or in a mapping, and stays until
-    /// the completion.
+    /// Queues an operation. The entry's pointers refer to memory in `operation`, on the heap or in a mapping,
+    /// which stays there until the completion.
     fn queue_file(&mut self, work: LogWork, operation: Operation, entry: squeue::Entry) {
         let index = free_place(&mut self.files.under_way);
         self.files.under_way[index] = Some(UnderWay { work, operation });
@@ -241,7 +242,7 @@ impl Net {
     }
 }
 
-/// The first place that is free, which is made if there is none.
+/// The first free place. If there is none, it is added.
 fn free_place<T>(places: &mut Vec<Option<T>>) -> usize {
     places.iter().position(Option::is_none).unwrap_or_else(|| {
         places.push(None);
@@ -259,7 +260,8 @@ fn open_entry(path: PathBuf, flags: i32, writes_through: bool) -> io::Result<(Op
     Ok((Operation::Open { path }, entry))
 }
 
-/// Has a file written past the system's cache, unless it lies in memory anyway; and its length.
+/// Makes writes to a file bypass the system's cache, unless the file is in memory anyway. Returns the file's
+/// length.
 fn set_direct(file: &OwnedFd) -> io::Result<u64> {
     if fstatfs(file)?.f_type != libc::TMPFS_MAGIC {
         fcntl_setfl(file, fcntl_getfl(file)? | OFlags::DIRECT)?;
@@ -271,8 +273,8 @@ fn text(path: PathBuf) -> io::Result<CString> {
     CString::new(path.into_os_string().into_vec()).map_err(io::Error::from)
 }
 
-/// Most writes are short.
+/// The smallest buffer, in bytes. Most writes are short.
 const BUFFER_BYTES_MIN: usize = 64 << 10;
 
-/// A longer buffer is not kept for the next write.
+/// The longest buffer that is kept for the next write, in bytes.
 const BUFFER_KEPT_BYTES_MAX: usize = 1 << 20;

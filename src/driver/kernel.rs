@@ -1,5 +1,5 @@
-//! The check at start: can this kernel, under this user and in this container, do what the driver
-//! needs, and if not, what has to be changed.
+//! The check at the start: whether the kernel, with this user and in this container, supports what the driver
+//! needs. If not, it reports what must be changed.
 
 use std::fmt;
 use std::fs;
@@ -12,14 +12,14 @@ use super::buffers::Buffers;
 use super::locked;
 use super::ring::{self, RingEntries, RingSize};
 
-/// Makes a ring as the shards will, tries what they use, and takes it down again; and tells how large the rings of so
-/// many shards may be.
+/// Creates a ring like those of the shards, tries the operations that they use, and closes it. Returns how
+/// large the rings of `shards` shards may be.
 pub fn check_kernel(shards: usize) -> Result<RingSize, KernelProblem> {
     let explain = |error: io::Error| explain(&error, disabled_level(), &release(), shards, RingSize::LEAST);
     let ring = ring::build(RingEntries::TRIAL).map_err(explain)?;
     let mut buffers = Buffers::new(&ring.submitter(), 8, 4096).map_err(explain)?;
     buffers.unregister(&ring.submitter());
-    // A profile may allow the setup and forbid this; glommio would panic over it.
+    // A seccomp profile may allow the setup and forbid this. glommio would panic.
     ring.submitter().submit().map_err(explain)?;
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe).map_err(explain)?;
@@ -51,28 +51,28 @@ pub enum KernelProblem {
         /// The value of the setting.
         level: u8,
     },
-    /// The call is refused: a seccomp profile, most likely a container's.
+    /// The call is refused, most likely by a container's seccomp profile.
     Forbidden,
-    /// The kernel has no io_uring, or a profile pretends so.
+    /// The kernel has no io_uring, or a profile hides it.
     Missing {
-        /// What `uname -r` says.
+        /// The output of `uname -r`.
         release: String,
     },
-    /// The kernel lacks something we need.
+    /// The kernel lacks a required feature.
     TooOld {
-        /// What `uname -r` says.
+        /// The output of `uname -r`.
         release: String,
     },
     /// `RLIMIT_MEMLOCK` is too small.
     LockedMemory {
-        /// The limit in bytes; none if there is no limit, and the memory is short for another reason.
+        /// The limit in bytes. `None` if there is no limit, and memory is short for another reason.
         limit_bytes: Option<u64>,
-        /// What is needed.
+        /// The required number of bytes.
         needed_bytes: u64,
-        /// For so many shards.
+        /// The number of shards that need it.
         shards: usize,
     },
-    /// Something else.
+    /// Another error.
     Other(String),
 }
 
@@ -153,8 +153,8 @@ fn release() -> String {
     format!("Linux {}", release.trim())
 }
 
-/// What a shard's start has failed with, in words where it lacks memory: the limit counts what all programs of a user
-/// have locked, and another may have taken what the check at the start has seen.
+/// Explains why a shard could not start if memory is short. The limit counts what all programs of a user have
+/// locked, and another one may have taken the memory since the check at the start.
 pub(super) fn explain_start(error: io::Error, shards: usize, size: RingSize) -> io::Error {
     if error.raw_os_error() == Some(libc::ENOMEM) {
         io::Error::other(format!("{error}: {}", explain(&error, None, "", shards, size)))
@@ -163,8 +163,8 @@ pub(super) fn explain_start(error: io::Error, shards: usize, size: RingSize) -> 
     }
 }
 
-/// Makes what needs pages of the kernel's. On a machine whose free memory is full of cached files these may be short for
-/// a moment: the kernel says so at once, and a little later it has them.
+/// Creates a resource that needs pages of the kernel. On a machine whose free memory is full of cached files,
+/// these may be short for a moment. The kernel refuses at once, so this tries again a little later.
 pub(super) fn make_patiently<T>(mut make: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for _ in 1..SHORT_TRIES {
         match make() {
@@ -175,7 +175,7 @@ pub(super) fn make_patiently<T>(mut make: impl FnMut() -> io::Result<T>) -> io::
     make()
 }
 
-/// A second, in all.
+/// One second in total.
 const SHORT_TRIES: usize = 21;
 const SHORT_PAUSE: Duration = Duration::from_millis(50);
 

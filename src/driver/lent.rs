@@ -1,14 +1,14 @@
-//! Bytes that were held and that the owner has on loan, by numbers.
+//! Held bytes that are on loan to the owner, by number.
 
 #[derive(Debug, Default)]
 pub(super) struct Lent {
     bytes: Vec<Option<Vec<u8>>>,
-    /// Numbers that are not in use.
+    /// Unused numbers.
     free: Vec<u32>,
 }
 
 impl Lent {
-    /// Lends bytes; their number.
+    /// Lends bytes. Returns their number.
     pub(super) fn lend(&mut self, bytes: Vec<u8>) -> u32 {
         match self.free.pop() {
             Some(number) => {
@@ -32,7 +32,7 @@ impl Lent {
         }
     }
 
-    /// Gives the memory back, if nothing is on loan.
+    /// Frees the memory, if nothing is on loan.
     pub(super) fn give_memory_back(&mut self) {
         if self.free.len() == self.bytes.len() {
             *self = Lent::default();
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn numbers_are_used_again_and_found_without_a_walk() {
-        // With a walk for each number, this would be ten thousand million steps.
+        // With a scan for each number, this would take ten billion steps.
         const LOANS: u32 = 100_000;
         let mut lent = Lent::default();
         for round in 0..2 {

@@ -1,4 +1,4 @@
-//! Listening sockets, made before the shards start.
+//! Listening sockets. They are created before the shards start.
 
 use std::ffi::CStr;
 use std::io;
@@ -16,17 +16,17 @@ use rustix::net::{
     socket_with, sockopt,
 };
 
-/// How a listening socket is made.
+/// The options of a listening socket.
 #[derive(Clone, Debug)]
 pub struct BindOptions {
-    /// Connections the kernel keeps for us until they are accepted.
+    /// The number of connections that the kernel keeps until they are accepted.
     pub backlog: u16,
-    /// An IPv6 socket takes IPv4 connections too.
+    /// Whether an IPv6 socket also accepts IPv4 connections.
     pub dual_stack: bool,
-    /// Seconds after which the other side of a connection on which nothing comes is asked whether it is there
+    /// After this many seconds without data from the peer, the kernel probes whether it is still there
     /// (`SO_KEEPALIVE`); 0: never.
     pub keepalive_seconds: u32,
-    /// Seconds after which a connection ends whose other side answers nothing (`TCP_USER_TIMEOUT`); 0: the
+    /// After this many seconds without an answer of the peer, a connection ends (`TCP_USER_TIMEOUT`); 0: the
     /// kernel's own rules.
     pub user_timeout_seconds: u32,
 }
@@ -37,8 +37,8 @@ impl Default for BindOptions {
     }
 }
 
-/// Makes a listening socket that shares its port with the other shards' sockets
-/// (`SO_REUSEPORT`). The port must have been found free by [`probe_bind`] before.
+/// Creates a listening socket that shares its port with the other shards' sockets (`SO_REUSEPORT`).
+/// [`probe_bind`] must have found the port free before.
 pub fn bind(address: SocketAddr, options: &BindOptions) -> io::Result<OwnedFd> {
     let socket = bound(address, options, true)?;
     notice_the_vanished(&socket, options)?;
@@ -46,22 +46,23 @@ pub fn bind(address: SocketAddr, options: &BindOptions) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Tells whether an address can be listened on, by binding to it once without sharing: another
-/// process of the same user that shares its port, a second broker for example, would otherwise take
-/// a part of our connections unnoticed.
+/// Tests whether an address can be used, by binding to it once without sharing. Another process of the same
+/// user that shares the port, such as a second broker, would otherwise take a part of our connections without
+/// notice.
 pub fn probe_bind(address: SocketAddr, options: &BindOptions) -> io::Result<()> {
     bound(address, options, false).map(drop)
 }
 
-/// The file of a listening Unix-domain socket, removed when dropped unless another one has taken its place.
+/// The file of a listening Unix-domain socket. It is removed when this is dropped, unless another file has
+/// taken its place.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
     identity: Identity,
 }
 
-/// Tells a file from another one at its place: a file system gives the number of an inode that is free to the next
-/// file, so the time of the last change belongs to it.
+/// Distinguishes a file from another one at the same path. A file system may reuse the inode number of a
+/// removed file, so the time of the last change is included.
 #[derive(Debug, PartialEq, Eq)]
 struct Identity {
     device: u64,
@@ -72,7 +73,7 @@ struct Identity {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if identity_of(&self.path).is_ok_and(|identity| identity == self.identity) {
-            // Nobody is left who could be told.
+            // An error can't be reported to anyone.
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -83,11 +84,12 @@ fn identity_of(path: &Path) -> io::Result<Identity> {
     Ok(Identity { device: file.dev(), inode: file.ino(), changed: (file.ctime(), file.ctime_nsec()) })
 }
 
-/// Makes a listening Unix-domain socket that its user and group can connect to (mode 0660). A socket file that
-/// nobody listens on is replaced. Other shards can't share it as they share a port.
+/// Creates a listening Unix-domain socket that its user and group can connect to (mode 0660). A socket file
+/// without a listener is replaced. Unlike a port, it can't be shared by several shards.
 ///
 /// # Errors
-/// The kernel's; `AddrInUse` when somebody listens there, `AlreadyExists` when the file is no socket.
+/// The kernel's error. `AddrInUse` if another process listens there, `AlreadyExists` if the file is not a
+/// socket.
 pub fn bind_unix(path: &Path, options: &BindOptions) -> io::Result<(OwnedFd, SocketFile)> {
     let socket = new_socket(AddressFamily::UNIX)?;
     let address = encode_unix(path)?;
@@ -99,14 +101,14 @@ pub fn bind_unix(path: &Path, options: &BindOptions) -> io::Result<(OwnedFd, Soc
         remove_stale(path)?;
         bind()?;
     }
-    // Nobody can connect before `listen`, so nobody slips in before this.
+    // Nobody can connect before `listen`, so the mode is set in time.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
     let file = SocketFile { path: path.to_owned(), identity: identity_of(path)? };
     listen(&socket, options.backlog.into())?;
     Ok((socket, file))
 }
 
-/// Removes a socket file that nobody listens on.
+/// Removes a socket file on which nobody listens.
 fn remove_stale(path: &Path) -> io::Result<()> {
     if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
         return Err(io::ErrorKind::AlreadyExists.into());
@@ -120,18 +122,18 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 
 fn encode_unix(path: &Path) -> io::Result<SocketAddrUnix> {
     let bytes = path.as_os_str().as_bytes();
-    // A NUL has to end it.
+    // The path must be followed by a NUL.
     if bytes.len() >= UNIX_PATH_BYTES || bytes.contains(&0) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     Ok(SocketAddrUnix::new(bytes)?)
 }
 
-/// The room for the path in the address of a Unix-domain socket.
+/// The size of the path in the address of a Unix-domain socket, in bytes.
 const UNIX_PATH_BYTES: usize = 108;
 
-/// The addresses of a network interface, with port 0 and in the kernel's order; none if there is no such interface,
-/// or it has none.
+/// The addresses of a network interface, with port 0 and in the kernel's order. Empty if there is no such
+/// interface, or it has no address.
 pub fn interface_addresses(interface: &str) -> io::Result<Vec<SocketAddr>> {
     let mut list: *mut libc::ifaddrs = std::ptr::null_mut();
     // SAFETY: the call writes one pointer, to a list that is ours until `freeifaddrs`.
@@ -141,7 +143,8 @@ pub fn interface_addresses(interface: &str) -> io::Result<Vec<SocketAddr>> {
     let mut addresses = Vec::new();
     let mut at = list;
     while !at.is_null() {
-        // SAFETY: a live entry of the list: its name ends with a NUL, its address is whole or null.
+        // SAFETY: this is a live entry of the list. Its name ends with a NUL, and its address is complete or
+        // null.
         let (name, address) = unsafe { (CStr::from_ptr((*at).ifa_name), (*at).ifa_addr) };
         if name.to_bytes() == interface.as_bytes() && !address.is_null() {
             // SAFETY: as above.
@@ -150,22 +153,23 @@ pub fn interface_addresses(interface: &str) -> io::Result<Vec<SocketAddr>> {
         // SAFETY: as above.
         at = unsafe { (*at).ifa_next };
     }
-    // SAFETY: the list is whole, and nothing points into it any more.
+    // SAFETY: the list is complete, and nothing refers to it any more.
     unsafe { libc::freeifaddrs(list) };
     Ok(addresses)
 }
 
-/// The address a socket is bound to, for a port that the kernel chose.
+/// The address that a socket is bound to, with the port that the kernel has chosen.
 pub fn local_address(socket: &OwnedFd) -> io::Result<SocketAddr> {
     known(&getsockname(socket)?).ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
 }
 
-/// The address of a connection's other side, [`UNIX_PEER`] for a Unix-domain socket; none if it is gone.
+/// The address of a connection's peer, or [`UNIX_PEER`] for a Unix-domain socket. `None` if the peer has
+/// gone.
 pub(super) fn peer_of(socket: &OwnedFd) -> Option<SocketAddr> {
     known(&getpeername(socket).ok().flatten()?)
 }
 
-/// An address of one of the families that midge listens on.
+/// An address of a family that midge listens on.
 fn known(address: &SocketAddrAny) -> Option<SocketAddr> {
     if address.address_family() == AddressFamily::UNIX {
         return Some(UNIX_PEER);
@@ -183,7 +187,7 @@ fn bound(address: SocketAddr, options: &BindOptions, share: bool) -> io::Result<
     if address.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, !options.dual_stack)?;
     }
-    // Accepted sockets inherit it: one system call less for each connection.
+    // Accepted sockets inherit the option, which saves a system call for each connection.
     sockopt::set_tcp_nodelay(&socket, true)?;
     rustix::net::bind(&socket, &address)?;
     Ok(socket)
@@ -193,22 +197,22 @@ fn new_socket(family: AddressFamily) -> io::Result<OwnedFd> {
     Ok(socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
 }
 
-/// Accepted sockets inherit this too.
+/// Sets the options that detect vanished peers. Accepted sockets inherit them too.
 fn notice_the_vanished(socket: impl AsFd, options: &BindOptions) -> io::Result<()> {
     let seconds = |value: u32| Duration::from_secs(value.min(i32::MAX as u32).into());
     if options.keepalive_seconds > 0 {
         sockopt::set_socket_keepalive(&socket, true)?;
         sockopt::set_tcp_keepidle(&socket, seconds(options.keepalive_seconds))?;
         sockopt::set_tcp_keepintvl(&socket, seconds(probe_seconds(options)))?;
-        // With a user timeout, the kernel does not count.
+        // With a user timeout, the kernel does not count probes.
         sockopt::set_tcp_keepcnt(&socket, PROBES)?;
     }
     let milliseconds = options.user_timeout_seconds.saturating_mul(1000).min(i32::MAX as u32);
     Ok(sockopt::set_tcp_user_timeout(&socket, milliseconds)?)
 }
 
-/// How long the kernel waits for an answer before it asks again or looks at the user timeout: one lost question must not
-/// end a connection.
+/// How long the kernel waits for an answer before it probes again or checks the user timeout. One lost probe
+/// must not end a connection.
 fn probe_seconds(options: &BindOptions) -> u32 {
     match options.user_timeout_seconds.checked_sub(options.keepalive_seconds) {
         Some(left @ 1..) => (left / PROBES).clamp(1, PROBE_SECONDS_MAX),
@@ -217,18 +221,18 @@ fn probe_seconds(options: &BindOptions) -> u32 {
 }
 
 const PROBE_SECONDS_MAX: u32 = 60;
-/// How often the kernel asks.
+/// The number of probes.
 const PROBES: u32 = 5;
 
-/// Reads the address of an interface, if it is one of IP.
+/// Reads the address of an interface, if it is an IP address.
 ///
 /// # Safety
-/// It is one that libc has written, as long as its family wants.
+/// libc must have written the address, with the length of its family.
 unsafe fn read_address(address: *const libc::sockaddr) -> Option<SocketAddr> {
     // SAFETY: every address begins with its family.
     match i32::from(unsafe { (&raw const (*address).sa_family).read_unaligned() }) {
         libc::AF_INET => {
-            // SAFETY: the family says what it is.
+            // SAFETY: the family gives the type of the address.
             let address = unsafe { address.cast::<libc::sockaddr_in>().read_unaligned() };
             let ip = Ipv4Addr::from(address.sin_addr.s_addr.to_ne_bytes());
             Some(SocketAddr::new(IpAddr::V4(ip), u16::from_be(address.sin_port)))
@@ -278,7 +282,7 @@ mod tests {
         assert_eq!(kind(bind_unix(&path, &options)).unwrap_err().kind(), io::ErrorKind::AddrInUse);
 
         drop(socket);
-        // The clock of a file system has a few milliseconds.
+        // The clock of a file system has a resolution of a few milliseconds.
         std::thread::sleep(std::time::Duration::from_millis(50));
         let (_socket, second) = bind_unix(&path, &options).unwrap();
         drop(first);
@@ -324,11 +328,11 @@ mod tests {
     #[test]
     fn version_6_addresses_are_kept_apart_from_version_4() {
         let options = BindOptions::default();
-        // The port may be in use by some other socket of version 4.
+        // Another IPv4 socket may use the port.
         for attempt in 0.. {
             let v6 = match bind("[::]:0".parse().unwrap(), &options) {
                 Ok(socket) => socket,
-                // A machine without IPv6.
+                // The machine has no IPv6.
                 Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => return,
                 Err(error) => panic!("{error}"),
             };

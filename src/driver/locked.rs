@@ -1,9 +1,9 @@
-//! Locked memory: what the rings of the shards take of it, and how large they may be.
+//! Locked memory: how much of it the rings of the shards need, and how large they may be.
 //!
-//! The kernel lets a user lock `RLIMIT_MEMLOCK` bytes, 8 MiB as a rule, in all programs together. From Linux 6.14 on a
-//! ring and a ring of buffers count as locked memory, with older ones only registered buffers do, and nothing does for
-//! a process with `CAP_IPC_LOCK`. So the rings become smaller before a start is refused: the smallest ones of 128
-//! shards fit 8 MiB. Registered buffers are given up by [`super::executor`].
+//! The kernel lets a user lock `RLIMIT_MEMLOCK` bytes in all programs together, usually 8 MiB. From Linux
+//! 6.14 on, rings and rings of buffers count as locked memory. On older kernels only registered buffers
+//! count. Nothing counts for a process with `CAP_IPC_LOCK`. midge makes the rings smaller before it refuses
+//! to start: the smallest ones of 128 shards fit into 8 MiB. [`super::executor`] removes registered buffers.
 
 use std::io;
 use std::time::Duration;
@@ -18,14 +18,15 @@ use super::executor::RING_DEPTH;
 use super::kernel::KernelProblem;
 use super::ring::{self, RingEntries, RingSize};
 
-/// The largest rings that so many shards may have. Half of the limit stays free, if there are rings that leave it: for
-/// what the kernel has not taken back yet of a broker that was killed. Only rings that do for all but the largest turns
-/// may take so much; larger ones take a sixteenth at most, since a user may run many brokers, as our tests do.
+/// Chooses the largest rings that `shards` shards may have. If possible, half of the limit stays free for
+/// memory of a killed broker that the kernel has not taken back yet. Only rings that suffice for all but the
+/// largest turns may take that much. Larger ones take a sixteenth at most, because a user may run many
+/// brokers, as our tests do.
 pub(super) fn choose(probe: &IoUring, shards: usize) -> Result<RingSize, KernelProblem> {
     let Some(limit) = raised() else { return Ok(RingSize::FULL) };
     let short = |needed_bytes| KernelProblem::LockedMemory { limit_bytes: Some(limit), needed_bytes, shards };
     if limit < EXECUTOR_BYTES_MIN {
-        // The executor insists on this much, even where nothing counts.
+        // The executor requires this much, even if nothing counts.
         return Err(short(EXECUTOR_BYTES_MIN));
     }
     if !rings_count() {
@@ -37,7 +38,7 @@ pub(super) fn choose(probe: &IoUring, shards: usize) -> Result<RingSize, KernelP
         return Err(short(least));
     }
     let wanted = wanted(limit, needed);
-    // Others of the user may hold what the limit allows, or a broker that was killed a moment ago.
+    // Other programs of the user may use up the limit, or a broker that was killed a moment ago.
     for tries in 0..ROOM_TRIES {
         let smaller = RingSize::all().skip_while(|&size| size != wanted);
         let tried = if tries < WANTED_TRIES { 1 } else { usize::MAX };
@@ -57,7 +58,7 @@ fn wanted(limit: u64, needed: impl Fn(RingSize) -> u64) -> RingSize {
     RingSize::all().find(is_modest).unwrap_or(RingSize::LEAST)
 }
 
-/// What so many shards lock with rings of this size, on a kernel that counts rings.
+/// The bytes that `shards` shards lock with rings of this size, on a kernel that counts rings.
 pub(super) fn needed_bytes(size: RingSize, shards: usize) -> u64 {
     needed_with_pages(size, shards, page_size() as u64)
 }
@@ -76,7 +77,7 @@ fn needed_with_pages(size: RingSize, shards: usize, page: u64) -> u64 {
     (own + executor + buffers) * shards as u64 + START_BYTES
 }
 
-/// The soft limit, raised as far as it may be; none if there is no limit.
+/// The soft limit, raised as far as possible. `None` if there is no limit.
 fn raised() -> Option<u64> {
     let limit = limit();
     if limit.current != limit.maximum {
@@ -85,12 +86,13 @@ fn raised() -> Option<u64> {
     soft()
 }
 
-/// The soft limit in bytes; none if there is no limit.
+/// The soft limit in bytes. `None` if there is no limit.
 pub(super) fn soft() -> Option<u64> {
     limit().current
 }
 
-/// Do rings count as locked memory, for this process and with this kernel? Told by asking for one with nothing allowed.
+/// Whether rings count as locked memory, for this process and kernel. It tries to create one with a limit of
+/// 0.
 fn rings_count() -> bool {
     let limit = limit();
     set_limit(Rlimit { current: Some(0), maximum: limit.maximum });
@@ -99,16 +101,16 @@ fn rings_count() -> bool {
     made.is_err_and(|error| error.raw_os_error() == Some(libc::ENOMEM))
 }
 
-/// May so many bytes be locked at this moment? Told by registering them as buffers of a ring, which count at once and
-/// stop counting at once: few pages, over and over.
+/// Whether this many bytes can be locked at the moment. It registers a few pages many times as buffers of a
+/// ring. These count at once, and stop counting when they are unregistered.
 fn is_free(probe: &IoUring, bytes: u64) -> bool {
     let Ok(memory) = MemoryMapping::new(PROBE_BYTES) else { return false };
     memory.use_small_pages();
     let count = (bytes as usize).div_ceil(PROBE_BYTES).min(PROBES_MAX);
     let buffer = libc::iovec { iov_base: memory.start().cast(), iov_len: PROBE_BYTES };
     let buffers = vec![buffer; count];
-    // SAFETY: the mapping outlives the registration, which ends below or has failed, and no operation names its
-    // buffers: nothing is written to it.
+    // SAFETY: the mapping outlives the registration, which ends below or has failed. No operation uses its
+    // buffers, so nothing is written to it.
     let registered = unsafe { probe.submitter().register_buffers(&buffers) };
     match registered {
         Ok(()) => probe.submitter().unregister_buffers().is_ok(),
@@ -125,30 +127,30 @@ fn limit() -> Rlimit {
 }
 
 fn set_limit(limit: Rlimit) {
-    // A refusal shows when the limit is read again.
+    // A failure shows when the limit is read again.
     let _ = setrlimit(Resource::Memlock, limit);
 }
 
-/// What the executor insists on.
+/// The smallest limit that the executor accepts, in bytes.
 const EXECUTOR_BYTES_MIN: u64 = 512 << 10;
-/// The rings of a shard's executor.
+/// The number of rings of a shard's executor.
 const EXECUTOR_RINGS: u64 = 3;
-/// What the start itself locks for a moment: the rings with which it looks what the kernel can do.
+/// The memory that the start itself locks for a moment: the rings with which it checks the kernel.
 const START_BYTES: u64 = 64 << 10;
 
-// What the kernel's structures of a ring take.
+// The sizes of the kernel's structures of a ring.
 const SUBMISSION_BYTES: u64 = 64;
 const COMPLETION_BYTES: u64 = 16;
 const INDEX_BYTES: u64 = 4;
 const RING_HEADER_BYTES: u64 = 512;
 
 const PROBE_BYTES: usize = 64 << 10;
-/// The kernel takes so many buffers.
+/// The largest number of buffers that the kernel accepts.
 const PROBES_MAX: usize = 1 << 14;
 
-/// The rings that are wanted are waited for, for a second; then smaller ones do.
+/// How often the wanted rings are tried, for a second in total. After that, smaller ones are tried too.
 const WANTED_TRIES: usize = 20;
-/// Ten seconds, in all.
+/// How often rings are tried, for ten seconds in total.
 const ROOM_TRIES: usize = 200;
 const ROOM_PAUSE: Duration = Duration::from_millis(50);
 
@@ -168,7 +170,7 @@ mod tests {
             [1024, 512, 128, 128]
         );
         assert_eq!(wanted(8 * USUAL_LIMIT, 4), RingSize::FULL);
-        // As many brokers as our tests run at a time.
+        // This is the number of brokers that our tests run at a time.
         assert!(24 * needed_with_pages(RingSize::GOOD, 2, 4096) <= USUAL_LIMIT);
     }
 

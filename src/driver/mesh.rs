@@ -1,10 +1,10 @@
-//! The mesh between shards: a bounded ring with one writer and one reader for each ordered pair, and
-//! for each shard a flag that says whether it must be woken.
+//! The mesh between shards: a bounded ring with one writer and one reader for each ordered pair of shards,
+//! and for each shard a flag that says whether it must be woken.
 //!
-//! The writer publishes, fences and looks at the reader's flag; the reader sets its flag, fences and
-//! looks at its rings before it blocks. So at least one sees the other, and no mail is slept through.
-//! One fence and one look serve all that a turn has published, since a wake-up leaves with the turn's
-//! batch anyway.
+//! The writer publishes, executes a fence, and reads the reader's flag. The reader sets its flag, executes a
+//! fence, and checks its rings before it blocks. So at least one of them sees the other, and no wake-up is
+//! lost. One fence and one check serve everything that a turn has published, because a wake-up leaves with
+//! the turn's batch anyway.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub fn mesh<T: Send>(size: MeshSize) -> Vec<MeshEnd<T>> {
     let mut outgoing: Vec<Vec<Outgoing<T>>> = Vec::with_capacity(shards);
     for from in 0..shards {
         let to_all = incoming.iter_mut().enumerate().map(|(to, incoming)| {
-            // There is no mail to oneself.
+            // A shard sends no mail to itself.
             let (items, taken) = RingBuffer::new(if from == to { 0 } else { capacity });
             let taken_bytes = Arc::new(TakenBytes::default());
             incoming.push(Incoming { items: taken, taken_bytes: taken_bytes.clone() });
@@ -50,16 +50,17 @@ pub fn mesh<T: Send>(size: MeshSize) -> Vec<MeshEnd<T>> {
     .collect()
 }
 
-/// One shard's end: the only writer of its outgoing rings, the only reader of its incoming ones.
+/// One shard's end of the mesh. It is the only writer of its outgoing rings and the only reader of its
+/// incoming rings.
 pub struct MeshEnd<T> {
     shard: usize,
-    /// By the shard that they come from.
+    /// By sender.
     incoming: Vec<Incoming<T>>,
-    /// By the shard that they go to.
+    /// By receiver.
     outgoing: Vec<Outgoing<T>>,
     sleeping: Arc<Sleeping>,
     sleepers: Arc<[Arc<Sleeping>]>,
-    /// Whom something was sent to since [`MeshEnd::wakes`], as a bit mask.
+    /// The shards to which something was sent since [`MeshEnd::wakes`], as a bit mask.
     sent: u128,
 }
 
@@ -67,23 +68,23 @@ pub struct MeshEnd<T> {
 struct Outgoing<T> {
     items: Producer<Weighed<T>>,
     taken_bytes: Arc<TakenBytes>,
-    /// Bytes of the items that were put into it, ever.
+    /// The total bytes of all items that were put into it.
     put_bytes: u64,
-    /// And of those that the reader has taken, as we last saw them.
+    /// The total bytes that the reader has taken, as last read.
     taken_bytes_seen: u64,
 }
 
-/// The reader's end of a ring. Memory that no item has been in stays untouched: there are as many rings as pairs of
-/// shards.
+/// The reader's end of a ring. Memory that has never held an item stays untouched, because there is a ring
+/// for each pair of shards.
 struct Incoming<T> {
     items: Consumer<Weighed<T>>,
     taken_bytes: Arc<TakenBytes>,
 }
 
-/// An item, and the bytes that it takes elsewhere.
+/// An item, and the bytes that it takes outside of the ring.
 type Weighed<T> = (T, u32);
 
-/// The bytes of what a reader has taken, ever. Written by the reader only.
+/// The total bytes that a reader has taken. Only the reader writes it.
 #[derive(Default)]
 #[repr(align(128))]
 struct TakenBytes(AtomicU64);
@@ -94,17 +95,17 @@ impl<T: Send> MeshEnd<T> {
         self.shard
     }
 
-    /// How many shards there are.
+    /// The number of shards.
     pub fn shards(&self) -> usize {
         self.incoming.len()
     }
 
-    /// Tells the others how to wake this shard. Before it first sleeps.
+    /// Tells the other shards how to wake this one. It must be called before this shard first sleeps.
     pub fn set_ring(&self, ring: RawFd) {
         self.sleeping.ring.store(ring, Ordering::Release);
     }
 
-    /// Can every shard be woken?
+    /// Whether every shard can be woken.
     pub fn has_all_rings(&self) -> bool {
         self.sleepers.iter().all(|sleeper| sleeper.ring.load(Ordering::Acquire) != NO_RING)
     }
@@ -114,9 +115,10 @@ impl<T: Send> MeshEnd<T> {
         self.sleeping.clone()
     }
 
-    /// Puts an item into the ring to another shard, or returns it when the ring is full, by items or by the
-    /// `bytes` that they take elsewhere: the caller keeps it in a bounded list and stops reading from the
-    /// connection that fills it. A reader that sleeps is among [`MeshEnd::wakes`], which must be heeded before the turn ends.
+    /// Puts an item into the ring to another shard. If the ring is full, by items or by the `bytes` that
+    /// these take outside of it, returns the item. The caller must keep it in a bounded list and stop reading
+    /// from the connection that fills the ring. If the reader sleeps, it is in [`MeshEnd::wakes`], which the
+    /// caller must process before the turn ends.
     pub fn send(&mut self, to: usize, item: T, bytes: usize) -> Result<(), T> {
         assert!(to != self.shard && to < self.outgoing.len(), "mail goes to another shard");
         let outgoing = &mut self.outgoing[to];
@@ -124,7 +126,7 @@ impl<T: Send> MeshEnd<T> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         if put - *seen + u64::from(bytes) > RING_BYTES_MAX {
             *seen = outgoing.taken_bytes.0.load(Ordering::Acquire);
-            // An item that is larger by itself goes alone.
+            // An item that is larger than the bound is sent alone.
             if put > *seen && put - *seen + u64::from(bytes) > RING_BYTES_MAX {
                 return Err(item);
             }
@@ -135,7 +137,7 @@ impl<T: Send> MeshEnd<T> {
         Ok(())
     }
 
-    /// The rings of the shards that sleep though something was sent to them since the last call: to
+    /// The rings of the shards that sleep although something was sent to them since the last call. They must
     /// be passed to [`super::Net::wake`].
     pub fn wakes(&mut self) -> impl Iterator<Item = RawFd> {
         let mut sent = std::mem::take(&mut self.sent);
@@ -151,7 +153,7 @@ impl<T: Send> MeshEnd<T> {
         .flatten()
     }
 
-    /// How many items from another shard are there; more may come meanwhile.
+    /// The number of items from another shard. More may come at the same time.
     pub fn waiting(&self, from: usize) -> usize {
         self.incoming[from].items.slots()
     }
@@ -167,13 +169,13 @@ impl<T: Send> MeshEnd<T> {
         Some(item)
     }
 
-    /// True when mail is there from any shard.
+    /// Whether mail from any shard is there.
     pub fn any_ready(&self) -> bool {
         self.incoming.iter().any(|incoming| !incoming.items.is_empty())
     }
 }
 
-/// Whether a shard must be woken to see its mail, and by which ring.
+/// Whether a shard must be woken to see its mail, and its ring.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Sleeping {
@@ -182,8 +184,8 @@ pub struct Sleeping {
 }
 
 impl Sleeping {
-    /// Announces that the shard is about to sleep, or that it woke. After announcing sleep it must
-    /// look for mail once more.
+    /// Announces that the shard is about to sleep, or is awake again. After announcing sleep it must check
+    /// for mail once more.
     pub fn set(&self, sleeping: bool) {
         self.sleeping.store(sleeping, Ordering::Relaxed);
         if sleeping {
@@ -191,7 +193,8 @@ impl Sleeping {
         }
     }
 
-    /// For a writer that has published and fenced. The first one clears the flag and wakes.
+    /// For a writer that has published and executed its fence. The first writer clears the flag and wakes the
+    /// shard.
     fn rouse(&self) -> Option<RawFd> {
         if !self.sleeping.load(Ordering::Relaxed) || !self.sleeping.swap(false, Ordering::AcqRel) {
             return None;
@@ -210,7 +213,7 @@ const NO_RING: i32 = -1;
 
 const CAPACITY_MAX: usize = 1 << 24;
 
-/// Items of a ring together take no more elsewhere.
+/// The largest number of bytes that the items of a ring may take outside of it.
 const RING_BYTES_MAX: u64 = 16 << 20;
 
 #[cfg(test)]

@@ -1,18 +1,18 @@
-//! The driver: sockets, files, buffers, threads and the mesh between shards, on io_uring. It is the
-//! only room with `unsafe` and knows nothing of MQTT: bytes and slots come out, bytes and slots go in.
+//! The driver: sockets, files, buffers, threads and the mesh between shards, on io_uring. It is the only room
+//! with `unsafe`. It knows nothing of MQTT: its inputs and outputs are bytes and slots.
 //!
-//! Each shard owns one [`Net`]. Its owner's turn is
-//! 1. [`Net::poll`]: what happened, at most [`EVENTS_MAX`] events;
-//! 2. handle the events, give each [`Buffer`] back, fill the [`crate::broker::outbox::Outbox`];
-//! 3. [`Net::park`]: sends the outbox, waits for the next completion, deadline or mail, all in one
-//!    system call when it can; then clear the outbox.
+//! Each shard owns one [`Net`]. A turn of its owner is
+//! 1. [`Net::poll`]: take what has happened, at most [`EVENTS_MAX`] events;
+//! 2. handle the events, give each [`Buffer`] back, and fill the [`crate::broker::outbox::Outbox`];
+//! 3. [`Net::park`]: send the outbox, and wait for the next completion, deadline or mail, in one system call
+//!    if possible. Then clear the outbox.
 //!
-//! Operations on files ([`crate::base::log_files::LogFiles`]) go out with the same system call;
-//! [`Net::next_file_done`] tells how they went.
+//! Operations on files ([`crate::base::log_files::LogFiles`]) are submitted with the same system call.
+//! [`Net::next_file_done`] returns their results.
 //!
-//! A slot number is the owner's from its [`IoEvent::Accepted`] (or [`Net::adopt`]) until the owner
-//! calls [`Net::close`], [`Net::abort`] or [`Net::detach`]; it is not given to another connection
-//! before the next [`Net::poll`].
+//! A slot number belongs to the owner from [`IoEvent::Accepted`] (or [`Net::adopt`]) until it calls
+//! [`Net::close`], [`Net::abort`] or [`Net::detach`]. It is not given to another connection before the next
+//! [`Net::poll`].
 
 mod accept;
 mod backlog;
@@ -55,17 +55,17 @@ pub use shard::ShardIo;
 /// The sizes and limits of a [`Net`].
 #[derive(Clone, Debug)]
 pub struct NetConfig {
-    /// The size of the ring, see [`check_kernel`].
+    /// The size of the ring. See [`check_kernel`].
     pub ring: RingSize,
-    /// Receive buffers, a power of two up to 32,768.
+    /// The number of receive buffers, a power of two up to 32,768.
     pub buffers: u16,
-    /// Size of a receive buffer in bytes.
+    /// The size of a receive buffer in bytes.
     pub buffer_bytes: u32,
-    /// Unsent bytes a connection may have; one that has more is hung up with
-    /// [`SocketEnd::BacklogFull`]. The owner stops filling at [`IoEvent::Backlogged`], long before.
+    /// The largest number of unsent bytes of a connection. A connection with more ends with
+    /// [`SocketEnd::BacklogFull`]. The owner should stop adding at [`IoEvent::Backlogged`], long before.
     pub backlog_bytes_max: usize,
-    /// How long a closed connection may take to send its backlog and to read our end of stream; and how long the
-    /// socket of a peer that has closed its own side may take nothing.
+    /// How long a closed connection may take to send its backlog and to read our end of stream. It is also
+    /// how long the socket of a peer that has closed its own side may take nothing.
     pub linger: Duration,
 }
 
@@ -81,7 +81,7 @@ impl Default for NetConfig {
     }
 }
 
-/// Received bytes on loan: read with [`Net::bytes`], returned with [`Net::give_back`].
+/// A buffer with received bytes. [`Net::bytes`] reads it, and [`Net::give_back`] returns it.
 #[derive(Debug)]
 #[must_use = "a buffer that is not given back is lost to the shard"]
 pub struct Buffer {
@@ -90,7 +90,7 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// Number of bytes, at least one.
+    /// The number of bytes, at least one.
     #[expect(clippy::len_without_is_empty, reason = "a buffer is never empty")]
     pub fn len(&self) -> usize {
         self.len as usize

@@ -1,5 +1,5 @@
-//! The net of a shard: the ring, the buffers and the slots together, and the way of a completion to
-//! the part that understands it.
+//! The net of a shard: it joins the ring, the buffers and the slots, and passes each completion to the part
+//! that handles it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,7 +21,7 @@ use super::slots::SocketSlots;
 use super::{IoEvent, NetConfig};
 use crate::base::ConnectionSlot;
 
-/// All sockets of one shard. It lives and dies on the thread that made it.
+/// All sockets of one shard. It stays on the thread that has created it.
 pub struct Net {
     pub(super) ring: Ring,
     pub(super) buffers: Buffers,
@@ -29,31 +29,31 @@ pub struct Net {
     pub(super) config: NetConfig,
     pub(super) listeners: Vec<Listener>,
     watches: Vec<Watched>,
-    /// Held bytes that the owner has on loan, by the number in their buffer.
+    /// Held bytes that are on loan to the owner, by the number in their buffer.
     pub(super) lent: Lent,
-    /// Slots whose receive found no buffer.
+    /// Slots for whose receive there was no buffer.
     pub(super) starved: VecDeque<ConnectionSlot>,
     /// Slots with held bytes to deliver.
     pub(super) resumed: Vec<ConnectionSlot>,
-    /// Slots with a backlog whose peer takes bytes again.
+    /// Slots with a backlog whose peer can take bytes again.
     pub(super) writable: Vec<ConnectionSlot>,
-    /// Slots with a backlog whose peer has closed its side: they are tried again at that time.
+    /// Slots with a backlog whose peer has closed its side. They are tried again at that time.
     pub(super) shut_peers: Vec<ConnectionSlot>,
     pub(super) shut_retry_at: Option<Instant>,
-    /// Slots to be closed as soon as this turn's sends are out.
+    /// Slots to close after this turn's sends.
     pub(super) closing: Vec<ConnectionSlot>,
-    /// Closed slots in the order of their deadlines, with their generation.
+    /// Closed slots with their generation, in the order of their deadlines.
     pub(super) lingering: VecDeque<(Instant, ConnectionSlot, u32)>,
     pub(super) batch: SendBatch,
     pub(super) files: Files,
     woken: bool,
-    /// The ring's first error. It is told by every flush and park from then on.
+    /// The ring's first error. Every later flush and park returns it.
     failure: Option<i32>,
     _not_send: PhantomData<*const ()>,
 }
 
 impl Net {
-    /// Makes the ring and its buffers. Must be called on the shard's own thread.
+    /// Creates the ring and its buffers. It must be called on the shard's own thread.
     pub fn new(config: &NetConfig) -> io::Result<Net> {
         make_patiently(|| Net::make(config))
     }
@@ -89,24 +89,24 @@ impl Net {
         self.config.backlog_bytes_max = bytes;
     }
 
-    /// The ring, for other shards to wake this one.
+    /// The descriptor of the ring, with which other shards wake this one.
     pub fn ring_fd(&self) -> RawFd {
         self.ring.fd()
     }
 
-    /// Connections, those that linger after a close included.
+    /// The number of connections, including those that linger after a close.
     pub fn connections(&self) -> usize {
         self.slots.len()
     }
 
-    /// Tells with [`IoEvent::Readable`] whenever `fd` has something new to read: pipes and event
-    /// counters that signals and other threads write to. The owner reads it until it is empty.
+    /// Reports [`IoEvent::Readable`] whenever `fd` has something new to read. It is for pipes and event
+    /// counters that signals and other threads write to. The owner must read it until it is empty.
     pub fn watch(&mut self, fd: OwnedFd, token: u32) {
         self.watches.push(Watched { fd, token });
         self.arm_watch(self.watches.len() as u32 - 1);
     }
 
-    /// Wakes the shard whose ring this is, with the batch that goes out at the end of the turn.
+    /// Wakes the shard with this ring, in the batch at the end of the turn.
     pub fn wake(&mut self, ring: RawFd) {
         let woken = Tag { op: Op::Woken, generation: 0, index: 0 }.pack();
         // The target is kept in the index's place, to try again should the kernel lack memory.
@@ -117,8 +117,8 @@ impl Net {
         self.push(tag, entry);
     }
 
-    /// Appends what happened to `events`, at most [`EVENTS_MAX`] completions of it. Makes no system
-    /// call unless the kernel says that it has deferred work.
+    /// Appends what has happened to `events`, at most [`EVENTS_MAX`] completions. It makes no system call
+    /// unless the kernel has deferred work.
     pub fn poll(&mut self, events: &mut Vec<IoEvent<Buffer>>) {
         self.slots.recycle();
         self.refill();
@@ -148,8 +148,8 @@ impl Net {
         }
     }
 
-    /// Gives back to the system what only a larger number of connections needed. Takes some
-    /// milliseconds after tens of thousands have left; for a quiet moment.
+    /// Frees memory that was only needed for a larger number of connections. It takes some milliseconds after
+    /// tens of thousands have gone, so it is meant for a quiet moment.
     pub fn give_memory_back(&mut self) {
         self.slots.give_memory_back();
         self.ring.give_memory_back();
@@ -185,7 +185,7 @@ impl Net {
     }
 
     fn wake_failed(&mut self, completion: RingCompletion) {
-        // A ring that is gone belongs to a shard that has ended.
+        // A closed ring belongs to a shard that has ended.
         if !matches!(-completion.result, libc::EBADF | libc::EBADFD | libc::EOWNERDEAD) {
             self.wake(completion.tag.index as RawFd);
         }
@@ -197,22 +197,23 @@ impl Net {
         self.push(Tag { op: Op::Watch, generation: 0, index }, entry);
     }
 
-    /// Queues an operation whose pointers, if it has any, are valid for as long as the kernel needs them:
-    /// sends from the outbox and from backlogs, which nothing moves between queueing and entering, and
-    /// operations on files, whose memory is kept until their completion.
+    /// Queues an operation. Its pointers, if any, must stay valid as long as the kernel needs them. Sends
+    /// point into the outbox and into backlogs, which do not move between queueing and entering. The memory
+    /// of operations on files is kept until their completion.
     pub(super) fn push(&mut self, tag: Tag, entry: squeue::Entry) {
         if self.failure.is_some() {
             return;
         }
         let entry = entry.user_data(tag.pack());
-        // SAFETY: only `send` and `files` queue entries with pointers, and they keep the rule above;
-        // file descriptors are closed only when nothing is armed on them.
+        // SAFETY: only `send` and `files` queue entries with pointers, and they follow the rule above. File
+        // descriptors are closed only when nothing is armed on them.
         let pushed = unsafe { self.ring.push(&entry) };
         self.note(pushed);
     }
 
     pub(super) fn enter(&mut self, wait: Wait) {
-        // After an error the queue may hold entries whose memory is gone: never enter again.
+        // After an error, the queue may have entries whose memory has been freed, so the kernel must not be
+        // entered again.
         if self.failure.is_none() {
             let entered = self.ring.enter(wait);
             self.note(entered);
@@ -229,7 +230,7 @@ impl Net {
         self.failure.map_or(Ok(()), |error| Err(io::Error::from_raw_os_error(error)))
     }
 
-    /// Shows the kernel the buffers that were given back, and arms what waited for them.
+    /// Publishes the buffers that were given back, and arms the receives that have waited for them.
     pub(super) fn refill(&mut self) {
         self.buffers.publish();
         let mut available = self.buffers.available();
@@ -242,8 +243,8 @@ impl Net {
         }
     }
 
-    /// How long the net itself can wait: the next end of a linger or of a listener's pause, or the next try with a
-    /// peer that has closed its side.
+    /// How long the net itself may wait: until the next end of a linger or of a listener's pause, or the next
+    /// try with a peer that has closed its side.
     pub(super) fn patience(&self) -> Option<Duration> {
         let linger = self.lingering.front().map(|&(deadline, ..)| deadline);
         let pause = self.listeners.iter().filter_map(|listener| listener.paused_until).min();
@@ -280,5 +281,5 @@ struct Watched {
     token: u32,
 }
 
-/// Completions handled by one [`Net::poll`].
+/// The largest number of completions that one [`Net::poll`] handles.
 pub const EVENTS_MAX: usize = 1024;

@@ -1,5 +1,5 @@
-//! Waiting: in the ring, with the system call that submits the turn's batch. Everything that can wake a shard comes
-//! through the ring: sockets, files, watched descriptors and the wake-ups of other shards.
+//! Waits in the ring, with the system call that submits the turn's batch. Everything that can wake a shard
+//! comes through the ring: sockets, files, watched descriptors, and the wake-ups of other shards.
 
 use std::io;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use super::{IoEvent, Net, Sleeping};
 use crate::broker::outbox::Outbox;
 
 impl Net {
-    /// Ends a turn: sends the outbox (see [`Net::flush`]) and waits for a completion, for the deadline, or for
-    /// `ready`. Returns at once if there is something to poll, or something in `events`. It may return for no
-    /// visible reason.
+    /// Ends a turn: sends the outbox (see [`Net::flush`]) and waits for a completion, for the deadline, or
+    /// for `ready`. Returns at once if there is something to poll, or if `events` is not empty. It may also
+    /// return without a reason.
     ///
-    /// `ready` tells whether mail from other shards is there; it is asked again after `sleeping` is
-    /// set. It must be false once the owner has taken the mail.
+    /// `ready` returns whether mail from other shards is there. It is called again after `sleeping` is set.
+    /// It must return false after the owner has taken the mail.
     pub fn park(
         &mut self,
         outbox: &Outbox,
@@ -25,8 +25,8 @@ impl Net {
         ready: impl Fn() -> bool,
     ) -> io::Result<()> {
         self.refill();
-        // A long batch goes out before we claim to sleep, so that nobody wakes us in vain; and a
-        // close needs its last sends done.
+        // A long batch is sent before the shard announces that it sleeps, so that no other shard wakes it in
+        // vain. A close needs its last sends to be done.
         let early = outbox.touched().len() > BATCH_BEFORE_SLEEP || self.has_unsettled();
         if early {
             self.flush(outbox, events)?;
@@ -35,7 +35,7 @@ impl Net {
             if !early {
                 self.flush(outbox, events)?;
             }
-            // The deferred work runs in the poll that follows.
+            // The deferred work runs in the following poll.
             return self.health();
         }
         sleeping.set(true);
@@ -48,7 +48,7 @@ impl Net {
         result
     }
 
-    /// True when the next poll has something to do.
+    /// Whether the next poll has something to do.
     fn is_busy(&mut self) -> bool {
         self.ring.has_waiting()
             || self.has_file_done()
@@ -76,5 +76,5 @@ impl Net {
     }
 }
 
-/// Sends that may go out in the same system call that waits.
+/// The largest number of connections whose sends are submitted by the same system call that waits.
 const BATCH_BEFORE_SLEEP: usize = 16;

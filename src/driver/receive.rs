@@ -1,5 +1,5 @@
-//! Receiving: single shots for a connection that may still change its shard, a multishot for one
-//! that stays, and the pause of one whose owner can take no more.
+//! Receiving: single receives for a connection that may still move to another shard, a multishot for one that
+//! stays, and the pause of a connection whose owner can't take more.
 
 use io_uring::{opcode, squeue, types};
 
@@ -30,23 +30,23 @@ impl Net {
         }
     }
 
-    /// Asks for the next bytes, once. Nothing is armed between their arrival and the next call, so
-    /// that the connection can be detached then.
+    /// Requests the next bytes, once. Nothing is armed between their arrival and the next call, so the
+    /// connection can be detached in between.
     pub fn receive_once(&mut self, slot: ConnectionSlot) {
         self.set_mode(slot, Mode::Once);
     }
 
-    /// Receives from now on.
+    /// Receives continuously from now on.
     pub fn receive_stream(&mut self, slot: ConnectionSlot) {
         self.set_mode(slot, Mode::Stream);
     }
 
-    /// Delivers nothing of a connection until [`Net::resume`]. What its armed receive still brings
-    /// is held: about two rounds of a multishot, 32 buffers each, since the receive is stopped when
-    /// the first bytes have to be held.
+    /// Stops delivering bytes of a connection until [`Net::resume`]. Bytes that its armed receive still
+    /// brings are held. These are at most about two rounds of a multishot with 32 buffers each, because the
+    /// receive is stopped when the first bytes must be held.
     ///
-    /// Events of the connection that [`Net::poll`] has delivered already are the owner's; it gives
-    /// them back with [`Net::hold`] and [`Net::hold_hangup`]. A reset or an error is told all the same.
+    /// Events of the connection that [`Net::poll`] has already delivered are with the owner, who returns them
+    /// with [`Net::hold`] and [`Net::hold_hangup`]. A reset or an error is still reported.
     pub fn pause(&mut self, slot: ConnectionSlot) {
         if let Some(entry) = self.slots.get_mut(slot)
             && !entry.has(CLOSING)
@@ -56,7 +56,7 @@ impl Net {
         }
     }
 
-    /// Delivers what was held, with the next [`Net::poll`], and receives again.
+    /// Delivers the held bytes with the next [`Net::poll`], and receives again.
     pub fn resume(&mut self, slot: ConnectionSlot) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if !entry.has(PAUSED) {
@@ -70,23 +70,23 @@ impl Net {
         }
     }
 
-    /// True while the owner must not handle bytes of this connection: it is paused, or older bytes
-    /// are held. A [`IoEvent::Received`] met in this state goes to [`Net::hold`].
+    /// Whether the owner must not handle bytes of this connection, because it is paused or older bytes are
+    /// held. A [`IoEvent::Received`] in this state must be passed to [`Net::hold`].
     pub fn is_held(&self, slot: ConnectionSlot) -> bool {
         self.slots.get(slot).is_some_and(|entry| entry.has(PAUSED | HOLDING))
     }
 
-    /// Holds the bytes of a buffer from `consumed` on, behind those held already, and takes the
-    /// buffer back. For an owner that pauses a connection with events of it in hand.
+    /// Holds the bytes of a buffer from `consumed` on, after those that are already held, and takes the
+    /// buffer back. It is for an owner that pauses a connection while it still has events of it.
     pub fn hold(&mut self, slot: ConnectionSlot, buffer: Buffer, consumed: usize) {
         let rest = self.bytes(&buffer).get(consumed..).unwrap_or_default().to_vec();
         self.give_back(buffer);
         self.hold_bytes(slot, &rest);
     }
 
-    /// Holds a peer's end of stream behind the bytes that are held, to be told again after them: what it sent
-    /// before, and be it that it goes, is not lost by a pause. False if the connection is to end now: nothing is
-    /// held, or its peer can't be reached any more, so that what it has sent helps nobody.
+    /// Holds a peer's end of stream after the held bytes. It is reported again after them, so a pause loses
+    /// nothing that the peer has sent. Returns false if the connection must end now: nothing is held, or its
+    /// peer can't be reached any more and needs no answer.
     pub fn hold_hangup(&mut self, slot: ConnectionSlot, cause: SocketEnd) -> bool {
         let Some(entry) = self.slots.get_mut(slot) else { return false };
         if cause != SocketEnd::EndOfStream || entry.has(CLOSING | BROKEN) || !entry.has(HOLDING) {
@@ -115,7 +115,7 @@ impl Net {
         }
     }
 
-    /// Hands the held bytes of resumed connections to the owner.
+    /// Delivers the held bytes of resumed connections to the owner.
     pub(super) fn deliver_held(&mut self, events: &mut Vec<IoEvent<Buffer>>) {
         for index in 0..self.resumed.len() {
             let slot = self.resumed[index];
@@ -246,8 +246,8 @@ impl Net {
         }
     }
 
-    /// Asks to be told when the peer of a connection that is not read has gone. A poll for room to send tells that
-    /// too.
+    /// Requests a notification when the peer of a connection that is not being read has gone. A poll for room
+    /// to send gives that notification too.
     pub(super) fn watch_peer(&mut self, slot: ConnectionSlot) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         let unfit = RECEIVING | STARVED | POLLING | WATCHED | PEER_SHUT | AT_END | BROKEN | CLOSING;
@@ -256,7 +256,7 @@ impl Net {
         }
         entry.set(WATCHED);
         entry.armed += 1;
-        // Errors and the end of both directions are always told.
+        // Errors and the end of both directions are always reported.
         let poll = opcode::PollAdd::new(types::Fd(entry.fd), libc::POLLRDHUP as u32).build();
         self.push(self.slots.tag(Op::Gone, slot), poll);
     }
@@ -271,16 +271,16 @@ impl Net {
         }
         let told = completion.result.max(0);
         if told & i32::from(libc::POLLERR | libc::POLLHUP) == 0 {
-            // It may still read, and what it has sent waits until the pause is over.
+            // The peer may still read, and its bytes wait until the pause is over.
             entry.set(PEER_SHUT);
         } else if entry.has(PAUSED) {
             let error = socket_error(entry.fd);
             self.socket_failed(slot, error, events);
         }
-        // One that is read is told of by its receive, behind its last bytes.
+        // For a connection that is being read, its receive reports the end after the last bytes.
     }
 
-    /// Tells the owner of a connection's end, once.
+    /// Reports the end of a connection to the owner, once.
     pub(super) fn hang_up(
         &mut self,
         slot: ConnectionSlot,
@@ -302,7 +302,7 @@ impl Net {
         }
     }
 
-    /// Arms the receive of a starved slot; false if it needs none.
+    /// Arms the receive of a starved slot. Returns false if it needs none.
     pub(super) fn feed(&mut self, slot: ConnectionSlot) -> bool {
         let Some(entry) = self.slots.get_mut(slot) else { return false };
         if !entry.has(STARVED) {
@@ -313,7 +313,7 @@ impl Net {
         true
     }
 
-    /// Arms what the slot's mode asks for, unless it is armed, paused or at its end.
+    /// Arms the receive for the slot's mode, unless it is already armed, paused or at its end.
     pub(super) fn arm_receive(&mut self, slot: ConnectionSlot) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         let unfit = RECEIVING | STARVED | PAUSED | HOLDING | AT_END | BROKEN;
@@ -326,8 +326,7 @@ impl Net {
         self.push(self.slots.tag(Op::Receive, slot), entry);
     }
 
-    /// Cancels a multishot, the only thing that is ever cancelled: a shutdown would end the
-    /// connection.
+    /// Cancels a multishot. Nothing else is ever cancelled, and a shutdown would end the connection.
     fn stop_receive(&mut self, slot: ConnectionSlot) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if !entry.has(RECEIVING) || entry.has(CANCELLING) {
@@ -351,8 +350,8 @@ fn receive_entry(slot: &Slot) -> squeue::Entry {
     }
 }
 
-/// Marks a buffer whose bytes were held, beside the 16 bits of a ring buffer's number.
+/// Marks a buffer with held bytes. The lower 16 bits are the number of a ring buffer.
 const HELD: u32 = 1 << 31;
 
-/// What a closed connection may still send before it is reset.
+/// The largest number of bytes that the peer of a closed connection may send before it is reset.
 const DISCARDED_BYTES_MAX: usize = 16 << 20;

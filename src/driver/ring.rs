@@ -1,8 +1,8 @@
-//! The shard's io_uring: one submission batch and one reaping of completions per turn.
+//! The shard's io_uring, with one batch of submissions and one collection of completions per turn.
 //!
-//! Completions of sends go to a list of their own, because they are settled right after the enter
-//! that made them, and those of files because a turn begins with them; all others wait here, in
-//! order, until the driver handles them.
+//! Completions of sends go to a list of their own, because they are handled directly after the enter that has
+//! caused them. Those of files have a list too, because a turn begins with them. All others wait here in
+//! order until the driver handles them.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,7 +14,7 @@ use io_uring::{EnterFlags, IoUring, cqueue, squeue};
 
 use crate::base::ConnectionSlot;
 
-/// A completion as the kernel posted it.
+/// A completion as the kernel has posted it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RingCompletion {
     pub(super) tag: Tag,
@@ -22,7 +22,7 @@ pub(super) struct RingCompletion {
     pub(super) flags: u32,
 }
 
-/// What an operation is for: the upper byte of its user data.
+/// The purpose of an operation: the upper byte of its user data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Op {
@@ -38,7 +38,7 @@ pub(super) enum Op {
     File,
 }
 
-/// User data: operation, generation of the slot (24 bits), index of what it is for.
+/// The user data: operation, generation of the slot (24 bits), index of what it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tag {
     pub(super) op: Op,
@@ -75,14 +75,14 @@ impl Tag {
     }
 }
 
-/// What an enter does beside submitting.
+/// What an enter does besides submitting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// Nothing: the sends run, deferred completions stay where they are.
+    /// Nothing: the sends run, and deferred completions stay where they are.
     Never,
-    /// Runs the deferred work, without blocking.
+    /// It runs the deferred work, without blocking.
     Reap,
-    /// Blocks until a completion is there, or for so long at most.
+    /// It blocks until a completion comes, at most for this duration.
     Until(Option<Duration>),
 }
 
@@ -105,28 +105,28 @@ impl RingEntries {
     pub(super) const TRIAL: RingEntries = RingEntries { submissions: 8, completions: 16 };
 }
 
-/// How many operations a ring has room for: a power of two from 128 to 4096 of them, and four times as many
-/// completions. What has no room goes in another batch, or waits in a list of the kernel's.
+/// The size of a ring: room for 128 to 4096 operations, a power of two, and for four times as many
+/// completions. Operations without room go into another batch, completions into a list of the kernel's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingSize {
     submissions: u32,
 }
 
 impl RingSize {
-    /// What a ring has unless the limit of locked memory is too small for it.
+    /// The size of a ring, unless the limit of locked memory is too small for it.
     pub const FULL: RingSize = RingSize { submissions: 4096 };
-    /// Enough for all but the largest turns: those enter the kernel more than once.
+    /// Enough for all but the largest turns, which enter the kernel more than once.
     pub(super) const GOOD: RingSize = RingSize { submissions: 512 };
     pub(super) const LEAST: RingSize = RingSize { submissions: 128 };
 
-    /// From the largest to the smallest.
+    /// All sizes, from the largest to the smallest.
     pub(super) fn all() -> impl Iterator<Item = RingSize> {
         let halved = |size: &RingSize| Some(RingSize { submissions: size.submissions / 2 });
         std::iter::successors(Some(RingSize::FULL), halved)
             .take_while(|size| size.submissions >= RingSize::LEAST.submissions)
     }
 
-    /// Operations that wait to be handed to the kernel.
+    /// The number of operations that can wait to be submitted to the kernel.
     pub fn submissions(self) -> u32 {
         self.submissions
     }
@@ -150,11 +150,11 @@ impl Ring {
         self.ring.submitter()
     }
 
-    /// Queues an operation, entering the kernel when the queue is full.
+    /// Queues an operation. Enters the kernel if the queue is full.
     ///
     /// # Safety
-    /// What the entry points to must stay where it is until the kernel is done with it: for sends
-    /// that is the end of the next [`Ring::enter`], since they run inline.
+    /// The entry's pointers must stay valid until the kernel no longer needs them. For sends this is the end
+    /// of the next [`Ring::enter`], because they run inline.
     pub(super) unsafe fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
         if self.ring.submission().is_full() {
             self.enter(Wait::Never)?;
@@ -168,7 +168,7 @@ impl Ring {
         self.ring.submission().len()
     }
 
-    /// Submits all that is queued, and reaps.
+    /// Submits all queued operations, and collects completions.
     pub(super) fn enter(&mut self, wait: Wait) -> io::Result<()> {
         let mut wait = wait;
         for _ in 0..ENTER_TRIES_MAX {
@@ -185,7 +185,7 @@ impl Ring {
             if self.queued() == 0 && !overflown {
                 return Ok(());
             }
-            // A completion that found no room may be the result of a send: fetch it.
+            // A completion that found no room may be the result of a send, so it must be fetched.
             wait = if refused || overflown { Wait::Reap } else { Wait::Never };
         }
         Err(io::Error::other("the kernel does not take the shard's operations"))
@@ -196,8 +196,8 @@ impl Ring {
         let submitter = self.ring.submitter();
         match wait {
             Wait::Never => {
-                // SAFETY: no argument is passed, and the queued entries' pointers are valid by the
-                // promise made to `push`.
+                // SAFETY: no argument is passed, and the pointers of the queued entries are valid as promised
+                // to `push`.
                 unsafe { submitter.enter::<()>(queued, 0, 0, None) }.map(drop)
             }
             Wait::Reap => {
@@ -213,7 +213,7 @@ impl Ring {
         }
     }
 
-    /// Moves what the kernel posted into our lists; makes no system call.
+    /// Moves the completions that the kernel has posted to our lists. Makes no system call.
     pub(super) fn reap(&mut self) {
         for entry in self.ring.completion() {
             let Some(tag) = Tag::unpack(entry.user_data()) else { continue };
@@ -230,33 +230,34 @@ impl Ring {
         self.waiting.pop_front()
     }
 
-    /// The end of an operation on files.
+    /// The next completion of an operation on files.
     pub(super) fn next_of_file(&mut self) -> Option<RingCompletion> {
         self.of_files.pop_front()
     }
 
-    /// True when the end of an operation on files was reaped and not handled yet.
+    /// Whether a completion of an operation on files is collected and not handled yet.
     pub(super) fn has_of_file(&self) -> bool {
         !self.of_files.is_empty()
     }
 
-    /// True when a completion of a socket waits to be handled, or one that was not reaped; false says nothing about deferred work.
+    /// Whether a completion of a socket waits to be handled, or any completion is not collected yet. It does
+    /// not consider deferred work.
     pub(super) fn has_waiting(&mut self) -> bool {
         !self.waiting.is_empty() || !self.ring.completion().is_empty()
     }
 
-    /// True when the kernel has deferred work, or completions that found no room.
+    /// Whether the kernel has deferred work, or completions that found no room.
     pub(super) fn has_deferred(&mut self) -> bool {
         let queue = self.ring.submission();
         queue.taskrun() || queue.cq_overflow()
     }
 
-    /// Sends that fell short or failed in the enters since the last call.
+    /// The sends that were incomplete or failed in the enters since the last call.
     pub(super) fn take_sends(&mut self) -> Vec<RingCompletion> {
         std::mem::take(&mut self.sends)
     }
 
-    /// Gives the list of [`Ring::take_sends`] back, for its memory.
+    /// Returns the list of [`Ring::take_sends`], so that its memory is reused.
     pub(super) fn return_sends(&mut self, mut sends: Vec<RingCompletion>) {
         sends.clear();
         if self.sends.is_empty() {
@@ -271,7 +272,7 @@ impl Ring {
     }
 }
 
-/// The ring's flags; [`super::kernel`] tries them too.
+/// Builds a ring with the flags that the driver needs. [`super::kernel`] tests them too.
 pub(super) fn build(entries: RingEntries) -> io::Result<IoUring> {
     IoUring::builder()
         .setup_single_issuer()
@@ -293,7 +294,7 @@ pub(super) fn buffer_of(flags: u32) -> Option<u16> {
 /// Generations count modulo this.
 pub(super) const GENERATION_MASK: u32 = 0x00ff_ffff;
 
-/// The kernel refuses a batch only while it lacks memory; after so many refusals the shard ends.
+/// The kernel refuses a batch only while it lacks memory. After this many refusals the shard ends.
 const ENTER_TRIES_MAX: usize = 10_000;
 
 #[cfg(test)]

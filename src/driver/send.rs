@@ -1,8 +1,9 @@
-//! Sending: one operation per touched connection and turn, run inline by the enter that submits it.
+//! Sending: one operation per touched connection and turn. It runs inline in the enter that submits it.
 //!
-//! With `MSG_DONTWAIT | MSG_WAITALL` a send that is complete posts nothing and one that fell short
-//! posts how far it came, so after the enter the arena is free again. What was not taken becomes the
-//! connection's backlog; while there is one, everything appends to it, so that the order holds.
+//! With `MSG_DONTWAIT | MSG_WAITALL` a complete send posts nothing, and an incomplete one posts the number of
+//! bytes sent. So after the enter the arena is free again. The bytes that were not taken become the
+//! connection's backlog. While there is a backlog, all new bytes are appended to it, so that the order is
+//! kept.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -17,13 +18,13 @@ use super::{IoEvent, Net, SocketEnd};
 use crate::base::ConnectionSlot;
 use crate::broker::outbox::{Outbox, Touched};
 
-/// What the operations of one batch point to, beside the arena. The lists never grow, so that the
+/// The memory that the operations of one batch point to, besides the arena. The lists never grow, so that the
 /// kernel's pointers stay valid.
 pub(super) struct SendBatch {
     vectors: Vec<libc::iovec>,
     headers: Vec<libc::msghdr>,
     copies: Vec<Box<[u8]>>,
-    /// Slots with a send from their backlog, and how much of it was tried.
+    /// Slots with a send from their backlog, and the number of bytes that was tried.
     drains: Vec<(ConnectionSlot, usize)>,
 }
 
@@ -43,7 +44,7 @@ impl SendBatch {
         self.headers.len() < HEADERS && self.vectors.len() + SEGMENTS_MAX <= VECTORS
     }
 
-    /// Forgets the batch. Only after the enter that ran it.
+    /// Clears the batch. It must only be called after the enter that has run it.
     fn clear(&mut self) {
         self.vectors.clear();
         self.headers.clear();
@@ -59,7 +60,7 @@ impl SendBatch {
         }));
         assert!(self.vectors.len() <= VECTORS && self.headers.len() < HEADERS, "the lists must not move");
         let count = self.vectors.len() - first;
-        // SAFETY: all-zero is a valid message header: no name, no vectors, no control data.
+        // SAFETY: a zeroed message header is valid: it has no name, no vectors and no control data.
         let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
         header.msg_iov = self.vectors[first..].as_mut_ptr();
         header.msg_iovlen = count;
@@ -69,11 +70,11 @@ impl SendBatch {
 }
 
 impl Net {
-    /// Sends the outbox: one operation per touched connection, in one system call for each few
-    /// thousand of them. What a peer does not take at once becomes its backlog. The outbox can be
-    /// cleared afterwards. An error is the ring's, and the end of the shard.
+    /// Sends the outbox: one operation per touched connection, in one system call for each few thousand of
+    /// them. What a peer does not take at once becomes its backlog. The outbox can be cleared afterwards. An
+    /// error is the ring's, and the shard must end.
     ///
-    /// [`Net::park`] does the same and waits with the same system call.
+    /// [`Net::park`] does the same and waits in the same system call.
     pub fn flush(&mut self, outbox: &Outbox, events: &mut Vec<IoEvent<Buffer>>) -> io::Result<()> {
         self.refill();
         self.queue_sends(outbox, events);
@@ -85,18 +86,18 @@ impl Net {
         self.health()
     }
 
-    /// Unsent bytes of a connection.
+    /// The number of unsent bytes of a connection.
     pub fn backlog_bytes(&self, slot: ConnectionSlot) -> usize {
         self.slots.get(slot).map_or(0, |entry| entry.backlog_bytes())
     }
 
-    /// True when the next flush has something to do beside the outbox.
+    /// Whether the next flush has something to do besides the outbox.
     pub(super) fn has_unsettled(&self) -> bool {
         !self.closing.is_empty() || !self.writable.is_empty()
     }
 
-    /// Queues the turn's sends. An enter and [`Net::settle`] must follow, with nothing between
-    /// that touches the outbox or a backlog.
+    /// Queues the turn's sends. An enter and [`Net::settle`] must follow, and the outbox and the backlogs
+    /// must not change in between.
     pub(super) fn queue_sends(&mut self, outbox: &Outbox, events: &mut Vec<IoEvent<Buffer>>) {
         for touched in outbox.touched() {
             let Some(entry) = self.slots.get(touched.slot) else { continue };
@@ -154,7 +155,7 @@ impl Net {
         self.push(self.slots.tag(Op::Send, slot), send);
     }
 
-    /// Learns what the enter sent, and goes on with the closes that waited for it.
+    /// Handles the results of the enter, and continues the closes that have waited for it.
     pub(super) fn settle(&mut self, outbox: &Outbox, events: &mut Vec<IoEvent<Buffer>>) {
         self.batch.clear();
         let sends = self.ring.take_sends();
@@ -212,7 +213,7 @@ impl Net {
         }
     }
 
-    /// The owner knows how the backlogs grow and shrink without looking at those that do neither.
+    /// Reports a backlog that has grown or shrunk, so that the owner need not check all backlogs.
     fn tell_backlog(&self, slot: ConnectionSlot, events: &mut Vec<IoEvent<Buffer>>) {
         let Some(entry) = self.slots.get(slot).filter(|entry| !entry.has(CLOSING)) else { return };
         let bytes = u32::try_from(entry.backlog_bytes()).unwrap_or(u32::MAX);
@@ -220,7 +221,7 @@ impl Net {
         events.push(IoEvent::Backlogged { slot, bytes, taken });
     }
 
-    /// Begins a backlog with what a send left over.
+    /// Begins a backlog with the bytes that a send has left.
     fn keep_unsent(
         &mut self,
         outbox: &Outbox,
@@ -247,8 +248,8 @@ impl Net {
         self.poll_writable(slot, events);
     }
 
-    /// Puts the turn's bytes behind an existing backlog, or begins one with what is too much for
-    /// one operation.
+    /// Appends the turn's bytes to an existing backlog, or begins one with bytes that are too many for one
+    /// operation.
     fn append_backlog(&mut self, outbox: &Outbox, touched: &Touched, events: &mut Vec<IoEvent<Buffer>>) {
         let slot = touched.slot;
         let Some(entry) = self.slots.get_mut(slot) else { return };
@@ -268,7 +269,7 @@ impl Net {
         self.tell_backlog(slot, events);
     }
 
-    /// The connection is of no use any more: its owner is told at once, whatever is held of it.
+    /// The connection is of no use any more. Its owner is told at once, even if bytes are held.
     pub(super) fn socket_failed(
         &mut self,
         slot: ConnectionSlot,
@@ -283,7 +284,7 @@ impl Net {
         self.hang_up(slot, cause, events);
     }
 
-    /// Nothing is sent or delivered any more; a close that is under way goes on.
+    /// Nothing is sent or delivered any more. A pending close continues.
     fn break_connection(&mut self, slot: ConnectionSlot) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         entry.set(BROKEN);
@@ -320,13 +321,13 @@ impl Net {
         if completion.result > 0 && completion.result & i32::from(libc::POLLRDHUP) != 0 {
             entry.set(PEER_SHUT);
         }
-        // An error shows itself when the backlog is sent.
+        // An error shows when the backlog is sent.
         self.writable.push(slot);
     }
 
-    /// The kernel's poll does not wait for room in the socket of a peer that has closed its side: it comes back at
-    /// once. Such a socket is tried again by the clock. A peer that takes nothing for as long as a closed connection
-    /// may linger has gone.
+    /// Tries again to send to a peer that has closed its side. For its socket, the kernel's poll returns at
+    /// once instead of waiting for room, so it is tried again by the clock. If the peer takes nothing for as
+    /// long as a closed connection may linger, it has gone.
     fn retry_shut_peer(&mut self, slot: ConnectionSlot, events: &mut Vec<IoEvent<Buffer>>) {
         let linger = self.config.linger;
         let now = Instant::now();
@@ -356,11 +357,12 @@ fn take_from_backlog(entry: &mut Slot, bytes: usize) {
     }
 }
 
-/// Why a socket has failed, as the kernel tells once.
+/// The error of a failed socket. The kernel reports it only once.
 pub(super) fn socket_error(fd: RawFd) -> i32 {
     let mut error: libc::c_int = 0;
     let mut len = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: a system call on a socket that its slot owns; both pointers are to live values of the stated size.
+    // SAFETY: this is a system call on a socket that its slot owns. Both pointers refer to live values of the
+    // given size.
     let got = unsafe {
         libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, (&raw mut error).cast(), &raw mut len)
     };
@@ -374,14 +376,14 @@ fn send_entry(fd: types::Fd, bytes: &[u8]) -> squeue::Entry {
 
 const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 
-/// The kernel cuts one operation at two GiB without telling; what is larger goes through the
-/// backlog, in pieces.
+/// The kernel silently limits one operation to two GiB. Larger sends go through the backlog, in parts.
 const SEND_BYTES_MAX: u32 = 1 << 30;
 
 /// How soon the socket of a peer that has closed its side is tried again.
 const SHUT_RETRY: Duration = Duration::from_millis(20);
 
-/// Ranges sent from where they lie; more are copied into one piece first, which is cheaper.
+/// The largest number of ranges that are sent in place. If there are more, they are copied into one piece
+/// first, which is cheaper.
 const SEGMENTS_IN_PLACE_MAX: u32 = SEGMENTS_MAX as u32;
 const SEGMENTS_MAX: usize = 64;
 

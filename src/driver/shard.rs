@@ -1,4 +1,4 @@
-//! What a host asks of the kernel, done on the shard's ring.
+//! Implements the host's kernel interface on the shard's ring.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -21,11 +21,11 @@ pub struct ShardIo {
 }
 
 impl ShardIo {
-    /// Joins them, and returns when all shards have: every ring must be known before the first connection. The bell
-    /// wakes the shard.
+    /// Joins them, and returns when all shards have done so: every ring must be known before the first
+    /// connection. The bell wakes the shard.
     ///
     /// # Errors
-    /// The process may open no more files.
+    /// The process has no file descriptors left.
     pub fn join(
         mut net: Net,
         mesh: MeshEnd<ShardMessage<OwnedFd>>,
@@ -34,14 +34,14 @@ impl ShardIo {
     ) -> io::Result<ShardIo> {
         net.watch(bell.to_fd()?, 0);
         mesh.set_ring(net.ring_fd());
-        // This is over in a millisecond.
+        // This takes about a millisecond.
         while !mesh.has_all_rings() {
             std::thread::yield_now();
         }
         Ok(ShardIo { sleeping: mesh.sleeping(), net, mesh, clock })
     }
 
-    /// Wakes the shards that sleep over what this turn has sent them, with the turn's batch.
+    /// Wakes the sleeping shards to which this turn has sent something, with the turn's batch.
     fn wake_others(&mut self) {
         for ring in self.mesh.wakes() {
             self.net.wake(ring);

@@ -1,8 +1,8 @@
-//! The connections of a shard: which socket is in which slot, what is armed on it, and the rare
-//! things (backlog, held bytes) in a box of their own.
+//! The connections of a shard: the socket in each slot, what is armed on it, and rarely needed parts
+//! (backlog, held bytes) in a separate box.
 //!
-//! A slot is reused only when no operation is armed on it, from the next turn on, and under a new
-//! generation: neither a late completion nor an event the owner still has can meet its successor.
+//! A slot is reused only if no operation is armed on it, from the next turn on, and with a new generation. So
+//! neither a late completion nor an event that the owner still has can affect its next connection.
 
 use std::os::fd::RawFd;
 use std::time::Instant;
@@ -14,15 +14,15 @@ use crate::base::ConnectionSlot;
 /// How a connection is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// Not, until the owner asks.
+    /// It is not read until the owner asks for it.
     Off,
-    /// One receive, then off.
+    /// One receive, then `Off`.
     Once,
     /// A multishot that is armed again whenever it ends.
     Stream,
 }
 
-/// One connection. What most connections never have is in `extra`.
+/// One connection. Parts that most connections never have are in `extra`.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) fd: RawFd,
@@ -33,17 +33,17 @@ pub(super) struct Slot {
     pub(super) extra: Option<Box<SlotExtra>>,
 }
 
-/// What a connection has while it is slow, paused or closing.
+/// The parts that a connection has while it is slow, paused or closing.
 #[derive(Debug, Default)]
 pub(super) struct SlotExtra {
     pub(super) backlog: UnsentBytes,
-    /// Bytes that came in while reading was paused.
+    /// Bytes that came while reading was paused.
     pub(super) held: Vec<u8>,
-    /// The end that came behind the held bytes.
+    /// The end of the connection, if it came after the held bytes.
     pub(super) held_hangup: Option<SocketEnd>,
-    /// Bytes thrown away since the close.
+    /// The number of bytes that were discarded since the close.
     pub(super) discarded_bytes: usize,
-    /// Since when the socket has taken nothing, where that is asked: see [`PEER_SHUT`].
+    /// The time since which the socket has taken nothing, where this is measured. See [`PEER_SHUT`].
     pub(super) stalled_since: Option<Instant>,
 }
 
@@ -51,35 +51,35 @@ pub(super) struct SlotExtra {
 pub(super) const RECEIVING: u32 = 1 << 0;
 /// A poll for room to send is armed.
 pub(super) const POLLING: u32 = 1 << 1;
-/// A cancel of the receive is under way.
+/// A cancel of the receive is pending.
 pub(super) const CANCELLING: u32 = 1 << 2;
-/// The owner asked for a pause.
+/// The owner has asked for a pause.
 pub(super) const PAUSED: u32 = 1 << 3;
-/// Bytes are held, or not delivered yet after a resume: what follows queues up behind them.
+/// Bytes are held, or are not delivered yet after a resume. Later bytes are appended to them.
 pub(super) const HOLDING: u32 = 1 << 4;
-/// The owner was told of the end, or must not be any more.
+/// The end was reported to the owner, or must not be reported any more.
 pub(super) const HUNG_UP: u32 = 1 << 5;
 /// The peer's end of stream was read.
 pub(super) const AT_END: u32 = 1 << 6;
-/// The socket is of no use any more: reset, failed, or aborted.
+/// The socket can't be used any more: it was reset, has failed, or was aborted.
 pub(super) const BROKEN: u32 = 1 << 7;
-/// The owner closed the slot; it lives on until nothing is armed.
+/// The owner has closed the slot. The slot stays in use until nothing is armed.
 pub(super) const CLOSING: u32 = 1 << 8;
 /// Our end of stream is sent.
 pub(super) const SHUT: u32 = 1 << 9;
-/// Both directions are shut, to end what is armed.
+/// Both directions are shut down, to end the armed operations.
 pub(super) const TORN: u32 = 1 << 10;
-/// The receive found no buffer; it is armed again when there are some.
+/// There was no buffer for the receive. It is armed again when there are some.
 pub(super) const STARVED: u32 = 1 << 11;
 /// A send from the backlog is in the batch.
 pub(super) const DRAINING: u32 = 1 << 12;
-/// That send fell short.
+/// That send was incomplete.
 pub(super) const SHORT: u32 = 1 << 13;
 /// The slot is in the list of those to close.
 pub(super) const LISTED: u32 = 1 << 14;
-/// A poll for the peer's going is armed, because no receive is.
+/// A poll for the end of the peer is armed, because no receive is.
 pub(super) const WATCHED: u32 = 1 << 15;
-/// A poll has told that the peer sends no more. Every further poll would come back at once, writable or not.
+/// A poll has reported that the peer sends no more. Every further poll would return at once, writable or not.
 pub(super) const PEER_SHUT: u32 = 1 << 16;
 
 impl Slot {
@@ -107,7 +107,7 @@ impl Slot {
         self.backlog_bytes() > 0
     }
 
-    /// Frees the box once nothing of it is needed.
+    /// Frees the box when it is no longer needed.
     pub(super) fn trim_extra(&mut self) {
         let unused = self.extra.as_ref().is_some_and(|extra| {
             extra.backlog.len() == 0 && extra.held.is_empty() && extra.held_hangup.is_none()
@@ -122,9 +122,9 @@ impl Slot {
 pub(super) struct SocketSlots {
     slots: Vec<Slot>,
     free: Vec<ConnectionSlot>,
-    /// Freed in this turn; the owner may still have events of them.
+    /// Slots that were freed in this turn. The owner may still have events of them.
     resting: Vec<ConnectionSlot>,
-    /// Of the next connection, whatever its slot: a slot that is empty has no past to remember.
+    /// The generation of the next connection, whatever its slot. An empty slot stores no state.
     generation: u32,
 }
 
@@ -145,7 +145,7 @@ impl SocketSlots {
         slot
     }
 
-    /// Empties a slot on which nothing is armed and returns its socket.
+    /// Empties a slot on which nothing is armed, and returns its socket.
     pub(super) fn remove(&mut self, slot: ConnectionSlot) -> RawFd {
         let entry = &mut self.slots[slot.at()];
         assert!(entry.fd != FREE && entry.armed == 0, "a slot is freed when nothing is armed on it");
@@ -156,15 +156,15 @@ impl SocketSlots {
         fd
     }
 
-    /// Lets the slots freed in the last turn be used again.
+    /// Allows the slots that were freed in the last turn to be used again.
     pub(super) fn recycle(&mut self) {
         self.free.append(&mut self.resting);
     }
 
-    /// Forgets the free slots behind the last connection, and gives the memory back.
+    /// Removes the free slots after the last connection, and frees their memory.
     pub(super) fn give_memory_back(&mut self) {
         let used = self.slots.iter().rposition(|entry| entry.fd != FREE).map_or(0, |last| last + 1);
-        // The owner may still have events of those that rest.
+        // The owner may still have events of the slots that rest.
         let used = self.resting.iter().map(|slot| slot.at() + 1).fold(used, usize::max);
         self.slots.truncate(used);
         self.slots.shrink_to_fit();
@@ -182,7 +182,7 @@ impl SocketSlots {
         self.slots.get_mut(slot.at()).filter(|entry| entry.fd != FREE)
     }
 
-    /// The connection a completion is for; none if the slot has another one by now.
+    /// The connection that a completion is for. `None` if the slot has another one by now.
     pub(super) fn tagged(&mut self, tag: Tag) -> Option<&mut Slot> {
         self.get_mut(tag.slot()).filter(|entry| entry.generation == tag.generation)
     }

@@ -1,4 +1,4 @@
-//! Files on the ring of the sockets: what becomes of each operation, and that its end ends the park.
+//! Files on the ring of the sockets: the result of each operation, and that its end also ends the park.
 
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ use crate::base::log_files::{FileId, FileOperation, FileResult, LogFiles, LogWor
 
 const BLOCK: usize = 4096;
 
-/// An empty directory, which is removed in the end.
+/// An empty directory, removed at the end.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -35,7 +35,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Waits for the end of the operation that is under way.
+/// Waits for the end of the pending operation.
 fn finish(net: &mut Net) -> io::Result<FileResult> {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -60,7 +60,7 @@ fn open(net: &mut Net, operation: FileOperation) -> io::Result<(FileId, u64)> {
     }
 }
 
-/// A new file that is so long.
+/// Creates a file of this length.
 fn create(net: &mut Net, path: PathBuf, writes_through: bool, bytes: usize) -> FileId {
     let (file, length) = open(net, FileOperation::Create { path, writes_through }).unwrap();
     assert_eq!(length, 0);
@@ -83,7 +83,7 @@ fn what_is_written_is_read_back() {
             let path = scratch.path(&format!("{writes_through}"));
             let file = create(&mut net, path.clone(), writes_through, 1 << 20);
             let long = pattern(1 << 18);
-            // Long ones between short ones: the buffer of a write is that of the next.
+            // Long writes are between short ones, because a write's buffer is reused by the next one.
             for (at, len) in [(0, BLOCK), (BLOCK, 40 * BLOCK), (41 * BLOCK, BLOCK), (42 * BLOCK, 3 * BLOCK)] {
                 let bytes = &long[at..at + len];
                 assert_eq!(write(&mut net, file, at, bytes).unwrap(), FileResult::Written { bytes: len });
@@ -126,7 +126,7 @@ fn the_longest_write_is_taken() {
     .unwrap();
 }
 
-/// The flags of the descriptor this process has on a file.
+/// The flags of the descriptor that this process has on a file.
 fn open_flags(path: &Path) -> Option<i32> {
     for entry in std::fs::read_dir("/proc/self/fd").unwrap() {
         let entry = entry.unwrap();
@@ -211,7 +211,7 @@ fn what_can_not_be_done_says_why() {
         net.close_file(file);
         let closed = write(&mut net, file, 0, &[1; BLOCK]).unwrap_err();
         assert_eq!(closed.raw_os_error(), Some(libc::EBADF));
-        // The number of a closed file is that of the next one.
+        // The next file gets the number of the closed one.
         let again = create(&mut net, scratch.path("again"), true, BLOCK);
         assert_eq!(again, file);
     })
@@ -265,7 +265,7 @@ fn each_write_ends_the_park() {
             host.net.write(LogWork::Write, file, 0, BLOCK, |buffer| buffer.fill(1));
             let began = Instant::now();
             let done = loop {
-                // A wake-up that is lost would cost all of it.
+                // A lost wake-up would take all of this time.
                 host.turn_within(2 * PATIENCE);
                 if let Some(done) = host.net.next_file_done() {
                     break done;

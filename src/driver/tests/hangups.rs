@@ -1,11 +1,11 @@
-//! Peers that go while their connection is not read, or while they read nothing.
+//! Peers that go while their connection is not being read, or while they read nothing.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
 
 use super::*;
 
-/// Turns until the connection is hung up; how, and how many turns that took.
+/// Runs turns until the connection is hung up. Returns the cause and the number of turns.
 fn hangup(host: &mut Host) -> (SocketEnd, usize) {
     let until = Instant::now() + PATIENCE;
     let mut turns = 0;
@@ -25,7 +25,7 @@ fn hangup(host: &mut Host) -> (SocketEnd, usize) {
 /// Sends until the peer's socket is full.
 fn fill(host: &mut Host, slot: ConnectionSlot) {
     let piece = pattern(100_000);
-    // No more than sockets hold, and a little.
+    // This is a little more than the sockets can hold.
     for _ in 0..200 {
         host.send(slot, &piece);
         host.turn_within(Duration::ZERO);
@@ -36,7 +36,7 @@ fn fill(host: &mut Host, slot: ConnectionSlot) {
     panic!("the socket takes everything");
 }
 
-/// The other end of a connection that is paused, and of which bytes are held.
+/// The result of a peer's end for a connection that is paused and has held bytes.
 fn paused(fills: bool, leave: impl FnOnce(TcpStream) + Send + 'static) -> SocketEnd {
     let (socket, port) = bound();
     let (is_paused, paused) = std::sync::mpsc::channel();
@@ -76,11 +76,11 @@ fn paused(fills: bool, leave: impl FnOnce(TcpStream) + Send + 'static) -> Socket
     server.join().unwrap()
 }
 
-/// A close with unread bytes is a reset.
+/// Closing with unread bytes causes a reset.
 fn reset(client: TcpStream) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     let fd = std::os::fd::AsRawFd::as_raw_fd(&client);
-    // SAFETY: the option's value is a live `linger` of the stated size.
+    // SAFETY: the option's value is a live `linger` of the given size.
     let set = unsafe {
         let len = size_of::<libc::linger>() as libc::socklen_t;
         libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), len)
@@ -97,7 +97,7 @@ fn a_reset_is_told_at_once_though_reading_is_paused_and_bytes_are_held() {
 #[test]
 fn a_reset_is_told_though_a_backlog_waits_for_the_peer_too() {
     assert_eq!(paused(true, reset), SocketEnd::Reset);
-    // It closes with unread bytes.
+    // The client closes with unread bytes.
     assert_eq!(paused(true, drop), SocketEnd::Reset);
 }
 
@@ -161,7 +161,7 @@ fn a_half_closed_peer_that_does_not_read_costs_no_spinning() {
         host.net.receive_stream(slot);
         fill(&mut host, slot);
         is_full.send(()).unwrap();
-        // As its owner would end it; what is left lingers.
+        // The owner would end it in the same way. The rest lingers.
         let (cause, _) = hangup(&mut host);
         assert_eq!(cause, SocketEnd::EndOfStream);
         host.net.close(slot);
@@ -220,7 +220,7 @@ fn a_turn_says_nothing_of_backlogs_that_neither_grow_nor_shrink() {
         for &slot in &slots {
             fill(&mut host, slot);
         }
-        // The sockets may still take some.
+        // The sockets may still take some bytes.
         let (until, mut quiet) = (Instant::now() + PATIENCE, 0);
         while quiet < 10 {
             assert!(Instant::now() < until, "it never falls silent");

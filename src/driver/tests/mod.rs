@@ -19,14 +19,14 @@ use glommio::Placement;
 use super::*;
 use crate::broker::outbox::{Outbox, Range};
 
-/// How long anything may take on a busy machine.
+/// The longest time for any step on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn address(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// A listening socket on a port that nothing else has, and the port.
+/// A listening socket on a port that nothing else uses, and the port.
 fn bound() -> (OwnedFd, u16) {
     let socket = bind(address(0), &BindOptions::default()).unwrap();
     let port = local_address(&socket).unwrap().port();
@@ -40,7 +40,7 @@ fn connect(port: u16) -> TcpStream {
     socket
 }
 
-/// Runs a shard on an executor and thread of its own.
+/// Runs a shard with an executor on a thread of its own.
 fn on_shard<R: Send + 'static>(shard: impl FnOnce() -> R + Send + 'static) -> JoinHandle<R> {
     std::thread::spawn(move || {
         let executor = executor::make_executor(Placement::Unbound).unwrap();
@@ -48,7 +48,7 @@ fn on_shard<R: Send + 'static>(shard: impl FnOnce() -> R + Send + 'static) -> Jo
     })
 }
 
-/// A net with what its owner has.
+/// A net with the parts of its owner.
 struct Host {
     net: Net,
     outbox: Outbox,
@@ -60,7 +60,7 @@ impl Host {
         Host { net: Net::new(config).unwrap(), outbox: Outbox::new(), sleeping: Sleeping::default() }
     }
 
-    /// Listens on a port that is bound before any client can try it.
+    /// Listens on a port that is bound before any client connects.
     fn listening(config: &NetConfig, socket: OwnedFd) -> Host {
         let mut host = Host::new(config);
         host.net.listen(7, socket);
@@ -85,7 +85,7 @@ impl Host {
         self.outbox.send(slot, Range { start, len: bytes.len() as u32 });
     }
 
-    /// The bytes of a buffer, which goes back.
+    /// The bytes of a buffer, which is given back.
     fn take(&mut self, buffer: Buffer) -> Vec<u8> {
         let bytes = self.net.bytes(&buffer).to_vec();
         self.net.give_back(buffer);
@@ -105,7 +105,7 @@ impl Host {
         panic!("nobody came");
     }
 
-    /// Turns until nothing is connected any more. Nobody may connect meanwhile.
+    /// Runs turns until there are no connections. No new ones may be made at the same time.
     fn settle(&mut self) {
         let until = Instant::now() + PATIENCE;
         while self.net.connections() > 0 {
@@ -121,7 +121,7 @@ impl Host {
         }
     }
 
-    /// Sends back all that comes, until `count` connections have come and gone.
+    /// Sends all received bytes back, until `count` connections have come and gone.
     fn echo(&mut self, count: usize) {
         let mut gone = 0;
         while gone < count || self.net.connections() > 0 {
@@ -144,7 +144,7 @@ impl Host {
     }
 }
 
-/// Bytes whose place in the stream can be told from them.
+/// Bytes that show their position in the stream.
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|index| ((index ^ index >> 8 ^ index >> 16) * 31) as u8).collect()
 }

@@ -1,4 +1,4 @@
-//! Parking, mail between shards, and hand-overs.
+//! Parking, mail between shards, and hand-overs of connections.
 
 use std::io::{Read, Write};
 
@@ -6,7 +6,7 @@ use super::*;
 
 const ROUNDS: u64 = 30_000;
 
-/// Answers or asks `ROUNDS` times over the mesh, sleeping in between.
+/// Answers or asks `ROUNDS` times over the mesh, and sleeps in between.
 fn ping_pong(mut end: MeshEnd<u64>, asks: bool) {
     let mut host = Host::new(&NetConfig::default());
     end.set_ring(host.net.ring_fd());
@@ -18,7 +18,7 @@ fn ping_pong(mut end: MeshEnd<u64>, asks: bool) {
         post(&mut end, &mut host, other, 0);
         next = 1;
     }
-    // A lost wake-up shows as a park of this length.
+    // A lost wake-up would cause a park of this length.
     let patience = PATIENCE;
     while next < ROUNDS {
         let begun = Instant::now();
@@ -35,7 +35,7 @@ fn ping_pong(mut end: MeshEnd<u64>, asks: bool) {
             }
         }
     }
-    // The last answer goes out with the turn that ends here.
+    // The last answer is sent with the turn that ends here.
     host.net.flush(&host.outbox, &mut events).unwrap();
 }
 
@@ -56,7 +56,7 @@ fn no_wake_up_is_lost_between_shards_that_sleep() {
     answerer.join().unwrap();
 }
 
-/// A socket and the bytes its first shard has read.
+/// A socket and the bytes that its first shard has read.
 type HandOver = (OwnedFd, Vec<u8>);
 
 #[test]

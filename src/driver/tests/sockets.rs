@@ -52,7 +52,7 @@ fn a_turn_reaches_a_thousand_connections_with_many_ranges_in_order() {
         let start = host.outbox.arena_len();
         host.outbox.arena_mut().extend_from_slice(&pattern(1000));
         for slot in slots {
-            // One range, several in place, and more than are sent in place.
+            // The cases are one range, several in place, and more than are sent in place.
             let count = [1, 10, 200][slot.at() % 3];
             for index in 0..count {
                 host.outbox.send(slot, Range { start: start + (index * 7) % 900, len: 5 });
@@ -88,7 +88,7 @@ fn what_a_slow_reader_does_not_take_is_kept_in_order() {
         let (mut backlogged, mut drained) = (0, 0);
         let mut told = None;
         for piece in all.chunks(5000) {
-            // Two ranges that do not touch, so that a vector is sent.
+            // Two ranges that are not adjacent cause a vector to be sent.
             let start = host.outbox.arena_len();
             host.outbox.arena_mut().extend_from_slice(&piece[..2000]);
             host.outbox.arena_mut().push(0);
@@ -219,8 +219,8 @@ fn slots_and_descriptors_come_back_after_two_thousand_connections() {
     server.join().unwrap();
 }
 
-/// Connections from the server's port to one of these that wait for the server to close them
-/// (`CLOSE_WAIT`) or are whole (`ESTABLISHED`).
+/// The number of connections from the server's port to one of these that wait for the server to close them
+/// (`CLOSE_WAIT`) or are complete (`ESTABLISHED`).
 fn open_towards(ports: &[u16], server: u16) -> usize {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let port = |field: &str| u16::from_str_radix(field.rsplit(':').next().unwrap(), 16).unwrap();
@@ -243,7 +243,7 @@ fn a_reset_in_the_middle_is_told_once() {
         host.net.receive_stream(slot);
         let piece = pattern(200_000);
         let mut ends = 0;
-        // Until it has come, and a while after.
+        // It runs until the event has come, and for a while after.
         let (until, mut after) = (Instant::now() + PATIENCE, 0);
         while after < 50 {
             assert!(Instant::now() < until, "it is not told");
@@ -270,7 +270,7 @@ fn a_reset_in_the_middle_is_told_once() {
     let mut client = connect(port);
     client.write_all(b"x").unwrap();
     std::thread::sleep(Duration::from_millis(20));
-    // Unread bytes make the close a reset.
+    // Unread bytes turn the close into a reset.
     drop(client);
     server.join().unwrap();
 }
@@ -310,7 +310,7 @@ fn a_small_ring_loses_nothing_when_more_completes_than_it_holds() {
     let server = on_shard(move || {
         let config = NetConfig { ring: RingSize::LEAST, ..NetConfig::default() };
         let mut host = Host::listening(&config, socket);
-        // Four completions and more for each client wait by then, and the ring holds 512.
+        // By this time at least four completions for each client wait, and the ring holds 512.
         sent.recv().unwrap();
         host.echo(CLIENTS);
     });
