@@ -1,10 +1,11 @@
-//! Access control: nanoseconds for one question, at several numbers of rules; and a login.
+//! Access control: the time of one decision in nanoseconds, for several numbers of rules, and the time of a
+//! login.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use midge::policy::acl::{Acl, Actions, Permissions, Rule, RuleEffect, Subscribing, Who};
 use std::hint::black_box;
 
-/// Clients that ask in turn; a power of two.
+/// The number of clients that ask in turn; a power of two.
 const CLIENTS: usize = 1_024;
 
 fn rule(who: Who, topic: String) -> Rule {

@@ -1,5 +1,5 @@
-//! What one operation costs at 1, 10 and 100 times the size of what a client has piled up: each case is to stay flat,
-//! or nearly so. A group for each case, named after what grows.
+//! The cost of one operation at 1, 10 and 100 times the size of what a client has accumulated. Each case must
+//! stay flat, or nearly so. There is a group for each case, named after what grows.
 
 #![allow(clippy::disallowed_methods, reason = "a bench reads clocks")]
 
@@ -42,7 +42,7 @@ fn sizes<'a>(
     group.finish();
 }
 
-// In flight.
+// Messages in flight.
 
 fn delivery(message: &Rc<KeptMessage>) -> Delivery {
     Delivery { message: Rc::clone(message), qos: QoS::AtLeastOnce, retain: false, number: 0, extra: None }
@@ -63,14 +63,14 @@ fn message() -> Rc<KeptMessage> {
     KeptMessage::new(publication.to_message(), &MemoryAccount::default())
 }
 
-/// A window with so many in flight, whose identifiers have gone round.
+/// A window with `size` messages in flight, whose identifiers have wrapped around.
 fn window(size: usize) -> (InflightWindow, Vec<PacketId>) {
     let message = message();
     let mut window = InflightWindow::default();
     window.reconnect(u16::MAX);
     (0..u16::MAX / 2).for_each(|_| window.pass_id());
     let mut ids: Vec<PacketId> = (0..size).map(|_| window.start(delivery(&message))).collect();
-    // The first but one is used again, a whole round later.
+    // The second identifier is used again, one whole round later.
     let settled = ids.remove(1);
     window.handle_ack(AckKind::Puback, settled, false);
     (0..usize::from(u16::MAX) - size).for_each(|_| window.pass_id());
@@ -116,7 +116,7 @@ fn inflight(c: &mut Criterion) {
     });
 }
 
-// Of one session.
+// Parts of one session.
 
 fn held(c: &mut Criterion) {
     sizes(c, "QoS 2 held/a repeat", [650, 6_500, 65_000], |group, size| {
@@ -142,7 +142,7 @@ fn held(c: &mut Criterion) {
     });
 }
 
-/// Scattered, so that it is not the last in order.
+/// A filter. The order of the filters differs from that of their numbers.
 fn filter(number: usize) -> String {
     format!("device/{:08x}/state", (number as u32).wrapping_mul(0x9E37_79B1))
 }
@@ -190,7 +190,7 @@ fn filters(c: &mut Criterion) {
     });
 }
 
-// Of a shard.
+// Parts of a shard.
 
 fn subscribe(filter: &str, qos: u8) -> Vec<u8> {
     codec::subscribe(1).filter(filter, qos).encode(V311)
@@ -200,11 +200,11 @@ fn publish(topic: &str, id: u16) -> Vec<u8> {
     codec::publish(topic, "payload").qos1(id).encode(V311)
 }
 
-/// Shards that send each other mails, and clients on the first and the last of them.
+/// Shards that send each other mails, with clients on the first and the last of them.
 struct World {
     shards: Vec<Shard>,
     slots: u32,
-    /// Mails between shards are carried.
+    /// Whether mails between shards are delivered.
     carries: bool,
     waiting: Vec<(usize, ShardId, midge::broker::Mail)>,
 }
@@ -226,7 +226,8 @@ impl World {
         World { shards, slots: 0, carries: true, waiting: Vec::new() }
     }
 
-    /// A client of 3.1.1; `flags` 2: with clean session. No matter where its identifier is at home.
+    /// A client of 3.1.1; `flags` 2: with clean session. It stays on this shard, wherever its identifier has
+    /// its home.
     fn connect(&mut self, shard: usize, id: &str, flags: u8) -> ConnectionSlot {
         let slot = ConnectionSlot::new(self.slots);
         self.slots += 1;
@@ -282,7 +283,7 @@ fn owed(c: &mut Criterion) {
                     }
                     world.carries = false;
                     world.run();
-                    // All receipts, in one mail.
+                    // All receipts come in one mail.
                     let receipts = std::mem::take(&mut world.waiting);
                     world.carries = true;
                     let began = Instant::now();
@@ -402,7 +403,7 @@ fn ends(c: &mut Criterion) {
             for at in 0..size {
                 let slot = world.connect(0, &format!("kept{at}"), 0);
                 world.shards[0].handle_hangup(NOW, slot, midge::broker::Hangup::Closed);
-                // A clean one ends it.
+                // A client with clean session ends the session.
                 let slot = world.connect(0, &format!("kept{at}"), 2);
                 world.shards[0].handle_hangup(NOW, slot, midge::broker::Hangup::Closed);
                 world.run();

@@ -1,8 +1,8 @@
-//! The whole way of a PUBLISH through host and machine, without a kernel: bytes of the publisher in,
-//! ranges of the outbox out, acknowledgements back. A time is that of a round; the throughput counts
+//! The whole way of a PUBLISH through host and machine, without a kernel: from the publisher's bytes to
+//! ranges of the outbox, and the acknowledgements back. A time is that of a round. The throughput counts
 //! deliveries.
 //!
-//! Instructions, which a busy machine does not change:
+//! The number of instructions does not depend on what else the machine does:
 //!
 //! ```sh
 //! CARGO_PROFILE_BENCH_DEBUG=line-tables-only cargo bench --bench machine --no-run
@@ -10,7 +10,7 @@
 //!     --bench --profile-time 3 '1 to 1/v3.1.1/QoS 1'
 //! ```
 //!
-//! The cost of a round is what callgrind counts for `round`, divided by its calls.
+//! The cost of a round is callgrind's count for `round`, divided by the number of its calls.
 
 mod world;
 
@@ -44,7 +44,7 @@ fn one_to_one(c: &mut Criterion) {
     each(c, "1 to 1", |_| {});
 }
 
-/// A publisher that does not wait for one acknowledgement before it sends the next message.
+/// A publisher that sends several messages before it waits for an acknowledgement.
 fn burst(c: &mut Criterion) {
     each(c, "1 to 1 in bursts of 16", |scene| scene.burst = 16);
 }
@@ -53,12 +53,12 @@ fn fan_out(c: &mut Criterion) {
     each(c, "1 to 1000", |scene| scene.subscribers = 1000);
 }
 
-/// Two thousand sessions, each visited once a round.
+/// Two thousand sessions, each visited once per round.
 fn pairs(c: &mut Criterion) {
     each(c, "1000 pairs", |scene| scene.publishers = 1000);
 }
 
-/// What a message costs others while so many clients do not read.
+/// The cost of a message while `stuck` other clients do not read.
 fn beside_stuck(c: &mut Criterion) {
     let mut group = c.benchmark_group("1 to 1 beside clients that do not read");
     for stuck in [0, 50, 500, 5000] {

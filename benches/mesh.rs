@@ -1,7 +1,7 @@
-//! A hop between shards: a box of the mesh within one thread, and between two.
+//! A hop between shards: a box of the mesh within one thread, and between two threads.
 //!
-//! Between threads the figures are those of two busy cores: neither side sleeps, so no ring is
-//! woken. On a machine with one core for both, they say what its scheduler does.
+//! Between threads the figures are those of two busy cores: neither side sleeps, so no ring is woken. If both
+//! threads share one core, they show what the scheduler does.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use midge::broker::Mail;
@@ -12,10 +12,10 @@ use std::hint::black_box;
 use std::time::Duration;
 
 const CAPACITY: usize = 1024;
-/// Items that cross before the writer waits for the answer.
+/// The number of items that are sent before the writer waits for the answer.
 const BATCH: u64 = 65_536;
 
-/// The last item of a batch: it is answered.
+/// The last item of a batch, which is answered.
 const LAST: u64 = u64::MAX - 1;
 const STOP: u64 = u64::MAX;
 
@@ -53,7 +53,7 @@ fn push_and_pop<T: Send>(b: &mut criterion::Bencher<'_>, item: T) {
     });
 }
 
-/// Spins, and lets another thread have the core now and then.
+/// Spins, and yields the core to another thread from time to time.
 fn until<T>(mut ready: impl FnMut() -> Option<T>) -> T {
     loop {
         for _ in 0..1000 {

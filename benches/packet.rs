@@ -1,4 +1,4 @@
-//! The codec: what a packet costs to frame and decode, and to encode at the end of an arena.
+//! The codec: the cost of framing and decoding a packet, and of encoding one at the end of an arena.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use midge::mqtt::codec::{
@@ -11,7 +11,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 const TOPIC: &str = "site/00001/device/000042/state";
-/// Content type, and one user property.
+/// The content type and one user property.
 const PROPERTIES: &[u8] = b"\x03\0\x10application/json\x26\0\x06source\0\x05pump1";
 const SIZES: [(&str, usize); 2] = [("64 B", 64), ("1 KiB", 1024)];
 
@@ -30,7 +30,7 @@ fn header(version: ProtocolVersion, qos: QoS, properties: &[u8]) -> PublishHeade
     }
 }
 
-/// The PUBLISH packets of the benches: protocol, QoS 1, properties.
+/// The headers of the measured PUBLISH packets: 3.1.1, 5.0, and 5.0 with properties.
 fn headers() -> [(&'static str, PublishHeader<'static>); 3] {
     [
         ("v3.1.1", header(ProtocolVersion::V311, QoS::AtLeastOnce, &[])),
@@ -109,7 +109,7 @@ fn encoding(c: &mut Criterion) {
             });
         });
     };
-    // With the payload behind it, as a variant of up to 512 bytes has it.
+    // The payload follows the header, as in a variant of up to 512 bytes.
     for (name, header) in headers() {
         for (size_name, size) in SIZES {
             let payload = vec![b'p'; size];

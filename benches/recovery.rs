@@ -1,7 +1,8 @@
-//! How long a start takes with 1,000,000 retained messages, and 100,000 sessions that have 1,000,000
-//! messages queued: all in the log, then all in the checkpoint. The aim is less than 5 seconds.
+//! The time of a start with 1,000,000 retained messages and 100,000 sessions that have 1,000,000 messages
+//! queued. First everything is in the log, then everything is in the checkpoint. The target is less than 5
+//! seconds.
 //!
-//! `cargo bench --bench recovery`; it prints seconds and writes to the directory for temporary files.
+//! `cargo bench --bench recovery` prints seconds. It writes to the directory for temporary files.
 
 #![allow(clippy::disallowed_methods, reason = "a measurement reads clocks and writes files")]
 
@@ -51,13 +52,13 @@ fn timed(what: &str, directory: &StoreDirectory) -> midge::persistence::Recovery
     recovery
 }
 
-/// What this thread had of the processor: what the rest of the machine does is not in it.
+/// The processor time of this thread. It does not include the rest of the machine's work.
 fn cpu_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     text.split(' ').next().and_then(|nanos| nanos.parse::<f64>().ok()).unwrap_or(0.0) / 1e9
 }
 
-/// The share of one shard, in segments; returns their length.
+/// Writes the part of one shard, in segments. Returns their length.
 fn write_log(directory: &StoreDirectory, shard: u16) -> usize {
     let mut log = Log {
         directory,
@@ -90,7 +91,7 @@ fn write_log(directory: &StoreDirectory, shard: u16) -> usize {
         log.record(&Record::Left { sid, at_millis: NOW_MILLIS, expiry_seconds: 86_400 });
         sids.push((sid, format!("fleet/{client_id}/commands/set")));
     }
-    // One after the other, as they come in.
+    // They are in the order of their arrival.
     for _ in 0..QUEUED_PER_SESSION {
         for (sid, topic) in &sids {
             let (message, delivery) = (next(), next());
@@ -108,7 +109,7 @@ fn write_log(directory: &StoreDirectory, shard: u16) -> usize {
         }
     }
     for place in mine(RETAINED) {
-        // In no particular order.
+        // They are in no particular order.
         let place = place * 7_777_777 % RETAINED;
         let topic = format!("fleet/device-{:08}/status/v{}", place / 10, place % 10);
         log.record(&Record::Retained { stamp: place + 1, message: stored(&topic, true) });
@@ -130,7 +131,7 @@ fn stored(topic: &str, retain: bool) -> StoredMessage<'_> {
     }
 }
 
-/// Writes as the log writer does.
+/// Writes a log as the log writer does.
 struct Log<'a> {
     directory: &'a StoreDirectory,
     journal: Journal,
@@ -142,7 +143,7 @@ struct Log<'a> {
 impl Log<'_> {
     fn record(&mut self, record: &Record<'_>) {
         self.journal.record(record);
-        // A message and its deliveries are of one frame.
+        // A message and its deliveries belong to one frame.
         if matches!(record, Record::Message { .. }) {
             return;
         }

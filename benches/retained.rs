@@ -1,11 +1,11 @@
-//! The retained store with a million messages, as a subscriber's replay meets it.
+//! The retained store with a million messages, as a subscriber's replay uses it.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use midge::base::Time;
 use midge::broker::retained::{BatchLimits, Retained, RetainedLimits, RetainedMessage};
 use std::hint::black_box;
 
-/// About as large as a message of the broker.
+/// It has about the size of a message of the broker.
 #[derive(Clone)]
 struct Message {
     stamp: u64,
@@ -46,7 +46,7 @@ fn million() -> Retained<Message> {
     retained
 }
 
-/// Walks to the end, batch by batch; how many messages there were, in how many batches.
+/// Walks to the end in batches. Returns the number of messages and the number of batches.
 fn walk(retained: &Retained<Message>, filter: &str) -> (u64, u64) {
     let (mut messages, mut batches) = (0, 0);
     let mut after: Option<Box<str>> = None;

@@ -1,10 +1,10 @@
-//! A session's part in one publication: the exchange of acknowledgements through the window of
-//! messages sent, and through the list of QoS 2 messages received.
+//! A session's part in one publication: the exchange of acknowledgements through the window of sent messages,
+//! and through the list of received QoS 2 messages.
 //!
-//! "1000 in flight": so many others are unacknowledged all the while. The one that is settled is
-//! the oldest ("in order"), a random one, or the newest ("newest first": every other one is looked
-//! at before it). "Behind one stuck" is in order, but for the oldest, which is never acknowledged:
-//! soon each new packet identifier is looked for among those in use.
+//! "1000 in flight": this many others are unacknowledged during the measurement. The settled one is the
+//! oldest ("in order"), a random one, or the newest ("newest first": all others are checked before it).
+//! "Behind one stuck" is in order, except for the oldest, which is never acknowledged: soon each new packet
+//! identifier must be searched among those in use.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use midge::base::{MemoryAccount, Random};
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 const IN_FLIGHT: usize = 1000;
 
-/// Which of the messages in flight is acknowledged next.
+/// Selects the message in flight that is acknowledged next.
 type Choice = fn(&mut VecDeque<PacketId>, &mut Random) -> PacketId;
 
 const CHOICES: [(&str, usize, Choice); 5] = [
@@ -81,7 +81,7 @@ fn sent(c: &mut Criterion) {
                     start(&mut window, &mut ids);
                 }
                 let mut random = Random::new(1);
-                // Identifiers go round once, so that what is stuck stands in their way.
+                // The identifiers wrap around once, so that they reach the stuck one.
                 let mut step = || {
                     start(&mut window, &mut ids);
                     let id = choose(&mut ids, &mut random);
@@ -103,7 +103,7 @@ fn sent(c: &mut Criterion) {
     }
 }
 
-/// PUBLISH of QoS 2 held until its PUBREL.
+/// PUBLISH with QoS 2, held until its PUBREL.
 fn received(c: &mut Criterion) {
     let mut group = c.benchmark_group("received/QoS 2");
     let cases: [(&str, u16, u16); 3] =
@@ -120,7 +120,7 @@ fn received(c: &mut Criterion) {
                 assert!(session.release(next.wrapping_sub(lag)).is_some());
                 next = next.wrapping_add(1);
                 if lag == 0 && next == start {
-                    // Those that stay held are not used again.
+                    // The identifiers that stay held are not used again.
                     next = 40_000;
                 }
             });

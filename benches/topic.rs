@@ -1,7 +1,7 @@
-//! The topic index: nanoseconds a match, at several sizes and shapes of filter, and for a fan-out.
+//! The topic index: nanoseconds per match, for several sizes and shapes of filter, and for a fan-out.
 //!
-//! Instructions and cache misses, which a busy machine does not change: misses of a first and a second level, the
-//! second as large as what a broker's own work leaves of it.
+//! The numbers of instructions and cache misses do not depend on what else the machine does. There are misses
+//! of a first and a second level. The second is as large as what the broker's other work leaves of a cache.
 //!
 //! ```sh
 //! CARGO_PROFILE_BENCH_DEBUG=line-tables-only cargo bench --bench topic --no-run
@@ -9,9 +9,9 @@
 //!     --toggle-collect='*TopicIndex::matches*' EXECUTABLE --bench --profile-time 1 'match/lines/1000000'
 //! ```
 //!
-//! What callgrind counts for `matches`, divided by its calls, is the cost of one.
+//! The cost of one match is callgrind's count for `matches`, divided by the number of its calls.
 //!
-//! `MIDGE_BENCH_LARGE=1` adds indexes of ten million subscriptions, which want 2 GiB of memory.
+//! `MIDGE_BENCH_LARGE=1` adds indexes of ten million subscriptions, which need 2 GiB of memory.
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use midge::base::Random;
@@ -23,7 +23,7 @@ use std::time::Duration;
 
 type Shape = (&'static str, fn(u32) -> String, fn(u32) -> String);
 
-/// Name, filter of a subscriber, a topic that reaches that subscriber.
+/// The name, the filter of a subscriber, and a topic that reaches this subscriber.
 const SHAPES: [Shape; 4] = [
     ("exact", |n| format!("device/{n:08}/cmd"), |n| format!("device/{n:08}/cmd")),
     ("plus", |n| format!("tenant/{n}/+/state"), |n| format!("tenant/{n}/pump/state")),
@@ -31,7 +31,7 @@ const SHAPES: [Shape; 4] = [
     ("fleet", fleet_filter, fleet_topic),
 ];
 
-/// Three applications that see the devices of a fleet each in its way.
+/// Three applications that each subscribe to a fleet's devices in their own way.
 fn fleet_filter(device: u32) -> String {
     match device % 3 {
         0 => format!("site/+/dev/{device}/#"),
@@ -56,7 +56,7 @@ fn index(size: u32, filter: impl Fn(u32) -> String) -> TopicIndex {
     index
 }
 
-/// 65,536 topics in an order that no cache expects.
+/// 65,536 topics in a random order, which defeats caches.
 fn topics(size: u32, topic: impl Fn(u32) -> String) -> Vec<String> {
     let mut random = Random::new(1);
     (0..65_536).map(|_| topic(random.below(u64::from(size)) as u32)).collect()
@@ -85,13 +85,13 @@ fn one_subscriber_each(c: &mut Criterion) {
     }
 }
 
-/// The load test's scenario `wildcard`: each line of a factory has five filters of four shapes, of which every message
-/// matches all.
+/// The load test's scenario `wildcard`: each line of a factory has five filters of four shapes, and every
+/// message matches all of them.
 fn lines(c: &mut Criterion) {
     for size in [1_000, 100_000, 1_000_000] {
         let lines = size / MATCHES;
         let mut index = TopicIndex::new(1);
-        // As the subscribers come: each with a batch of its filters in turn.
+        // The order is that of the subscribers: each adds a batch of its filters in turn.
         let batches = size.div_ceil(SUBSCRIBERS * BATCH);
         for batch in 0..batches {
             for subscriber in 0..SUBSCRIBERS {
@@ -127,7 +127,7 @@ fn line_filter(line: u32, copy: u32) -> String {
     }
 }
 
-/// What a fleet looks like: exact commands, a few wildcards, some who see everything.
+/// A typical fleet: exact commands, a few wildcards, and some subscribers that receive everything.
 fn mixed(c: &mut Criterion) {
     let size = 1_000_000;
     let mut index = index(size, SHAPES[0].1);

@@ -1,9 +1,10 @@
-//! The longest turn of the machine while clients ask for as much as they can: each of these once stopped a shard for
-//! far longer, or ended it. A turn is what comes in, as far as [`Shard::is_spent`] allows, and [`Shard::handle_turn`].
-//! The kernel's part of it, sends, is not in it.
+//! The longest turn of the machine while clients demand as much as they can. Each of these scenes once
+//! stopped a shard for far longer, or ended it. A turn handles input as far as [`Shard::is_spent`] allows,
+//! and calls [`Shard::handle_turn`]. It does not include the kernel's part, the sends.
 //!
-//! `cargo bench --bench turns` prints a table, in time of the processor. Each scene is played three times, and the best
-//! is told: what else the machine does can only make a turn longer. `-- --check` fails above five milliseconds.
+//! `cargo bench --bench turns` prints a table in processor time. Each scene runs three times and the best
+//! result is shown, because other work of the machine can only make a turn longer. `-- --check` fails above
+//! five milliseconds.
 
 use midge::base::{ConnectionSlot, Time};
 use midge::broker::{Effect, Shard, Shared};
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 const LONGEST: Duration = Duration::from_millis(5);
 
-/// Of this thread.
+/// The processor time of this thread.
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
@@ -28,7 +29,7 @@ fn processor_time() -> Duration {
 
 type Event = Box<dyn FnOnce(&mut Shard, Time)>;
 
-/// A shard and what waits for it.
+/// A shard and its waiting input.
 struct Host {
     shard: Shard,
     now: Time,
@@ -36,7 +37,7 @@ struct Host {
     paused: BTreeSet<ConnectionSlot>,
     durable: Option<u64>,
     next_slot: u32,
-    /// Happens in the next turn.
+    /// An event that is handled in the next turn.
     event: Option<Event>,
     longest: Duration,
     turns: u64,
@@ -83,11 +84,11 @@ impl Host {
     }
 
     fn send(&mut self, slot: ConnectionSlot, bytes: Vec<u8>) {
-        // As much as a receive buffer holds, or what had to be held.
+        // A part is as large as a receive buffer, or as the bytes that had to be held.
         self.arrived.extend(bytes.chunks(256 << 10).map(|bytes| (slot, bytes.to_vec())));
     }
 
-    /// Turns until nothing is left to do.
+    /// Runs turns until nothing is left to do.
     fn settle(&mut self) {
         while self.turn() {}
     }
@@ -143,7 +144,7 @@ impl Host {
     }
 }
 
-/// CONNECT of 5.0.
+/// A CONNECT of 5.0.
 fn connect(id: &str, flags: u8, properties: &[u8], rest: &[u8]) -> Vec<u8> {
     let len = [properties.len() as u8];
     let head = [b"\x00\x04MQTT\x05".as_slice(), &[flags, 0, 0], &len, properties].concat();
@@ -235,7 +236,7 @@ fn walks(host: &mut Host) {
     for _ in 0..5000 {
         host.turn();
     }
-    // They would walk for a minute.
+    // Otherwise they would walk for a minute.
     for slot in (0..host.next_slot).map(ConnectionSlot::new) {
         host.shard.handle_hangup(host.now, slot, midge::broker::Hangup::Closed);
     }
@@ -277,7 +278,8 @@ fn farewell(host: &mut Host) {
     host.event = Some(Box::new(|shard, now| shard.handle_shutdown(now)));
 }
 
-/// Its name, what it does, and bytes that one of its turns sends at least: a scene that did not happen is no proof.
+/// The name, the scene, and the least number of bytes that one of its turns sends. A scene that did not
+/// happen proves nothing.
 type Scene = (&'static str, fn(&mut Host), usize);
 
 const SCENES: &[Scene] = &[

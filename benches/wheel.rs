@@ -1,4 +1,4 @@
-//! The timer wheel: what a keep alive costs when it is set and reset, and when it fires.
+//! The timer wheel: the cost of a keep alive when it is set and reset, and when it fires.
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use midge::base::Time;
@@ -36,8 +36,8 @@ fn expire_nothing(c: &mut Criterion) {
     });
 }
 
-/// Time goes on by what lies between two deadlines; the timer that fires is set again. So each
-/// iteration also pays its share of the moves between levels.
+/// The time advances by the distance of two deadlines, and the timer that fires is set again. So each
+/// iteration also includes its share of the moves between levels.
 fn expire_one(c: &mut Criterion) {
     let mut wheel = full_wheel();
     let mut out = Vec::new();

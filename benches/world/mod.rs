@@ -1,9 +1,9 @@
 //! A shard without a kernel, for measuring: the real host and machine, with connections that are byte strings.
 //!
-//! Publishers send, every subscriber answers what its QoS asks for, until all is acknowledged: a
-//! [`World::round`]. The bytes of one connection in one turn arrive as one read. After the first rounds the clients
-//! themselves allocate nothing, so that allocations may be counted around a round; what they cost is the small part of
-//! it that [`Clients::read`] takes.
+//! The publishers send, and every subscriber answers as its QoS demands, until everything is acknowledged:
+//! this is a [`World::round`]. The bytes of one connection in one turn arrive in one read. After the first
+//! rounds the clients themselves allocate nothing, so allocations can be counted around a round. Their own
+//! cost is the small part of a round in [`Clients::read`].
 
 use midge::base::log_files::{FileDone, FileId, FileOperation, LogFiles, LogWork};
 use midge::base::{ClockReading, ConnectionSlot, Time};
@@ -22,24 +22,24 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Who there is, and what a round is.
+/// The clients, and the content of a round.
 #[derive(Clone, Copy)]
 pub(crate) struct Scene {
-    /// What all speak.
+    /// The version that all clients use.
     pub(crate) version: ProtocolVersion,
-    /// Of the messages and of the subscriptions.
+    /// The QoS of the messages and of the subscriptions.
     pub(crate) qos: QoS,
-    /// Each has a topic of its own.
+    /// The number of publishers. Each has a topic of its own.
     pub(crate) publishers: usize,
-    /// Subscribers of each topic, by an exact filter.
+    /// The number of subscribers of each topic, with an exact filter.
     pub(crate) subscribers: usize,
-    /// Messages that each publisher sends in one go, at most 100.
+    /// The number of messages that each publisher sends at once, at most 100.
     pub(crate) burst: u16,
-    /// Subscription identifier of every subscription (5.0), 0: none.
+    /// The subscription identifier of every subscription (5.0); 0: none.
     pub(crate) subscription_id: u8,
-    /// Receive Maximum of every subscriber (5.0), 0: none.
+    /// The Receive Maximum of every subscriber (5.0); 0: none.
     pub(crate) receive_maximum: u16,
-    /// Clients beside them whose sockets take nothing of what waits for them.
+    /// The number of further clients whose sockets take nothing.
     pub(crate) stuck: usize,
 }
 
@@ -58,16 +58,16 @@ impl Scene {
         }
     }
 
-    /// How many messages arrive in a round.
+    /// The number of messages that are delivered in a round.
     pub(crate) fn deliveries(&self) -> usize {
         self.publishers * self.subscribers * usize::from(self.burst)
     }
 }
 
-/// Bytes of every message.
+/// The payload of every message.
 const PAYLOAD: [u8; 64] = [b'p'; 64];
 
-/// One shard and its connections: the publishers have the first slots, in order.
+/// One shard and its connections. The publishers have the first slots, in order.
 pub(crate) struct World {
     host: Host<Clients>,
 }
@@ -76,29 +76,29 @@ pub(crate) struct World {
 pub(crate) struct Clients {
     scene: Scene,
     now: Time,
-    /// By publisher: what it sends in each round.
+    /// By publisher: the bytes that it sends in each round.
     publishes: Vec<Vec<u8>>,
-    /// What happens with the next turn, besides `input`.
+    /// The events of the next turn, besides `input`.
     events: Vec<IoEvent<Received>>,
-    /// What arrives with the next turn.
+    /// The bytes that arrive in the next turn.
     input: Input,
-    /// What has arrived with this one; kept for its memory.
+    /// The bytes that have arrived in this turn. It is kept to reuse its memory.
     arriving: Input,
     connections: usize,
-    /// The host has events that its turn had no room for.
+    /// Whether the host has events that did not fit into its turn.
     is_busy: bool,
     delivered: usize,
     acknowledged: usize,
 }
 
-/// Where received bytes are.
+/// The place of received bytes.
 #[derive(Debug)]
 pub(crate) enum Received {
-    /// What a publisher sends.
+    /// The bytes that a publisher sends in each round.
     Publishes(usize),
-    /// From one place of `arriving` to another.
+    /// A range of `arriving`.
     Arriving(usize, usize),
-    /// Something else.
+    /// Other bytes.
     Bytes(Vec<u8>),
 }
 
@@ -106,12 +106,12 @@ pub(crate) enum Received {
 #[derive(Default)]
 struct Input {
     bytes: Vec<u8>,
-    /// Slot, and where its bytes end.
+    /// The slot, and the end of its bytes.
     reads: Vec<(ConnectionSlot, usize)>,
 }
 
 impl World {
-    /// Everyone is connected and subscribed.
+    /// A world in which all clients are connected and subscribed.
     pub(crate) fn new(scene: Scene) -> World {
         let mut config = Config::default();
         config.sys.interval_seconds = 0;
@@ -160,7 +160,7 @@ impl World {
         world
     }
 
-    /// From the publishers' bytes to the last acknowledgement; how many messages were delivered.
+    /// Runs from the publishers' bytes to the last acknowledgement. Returns the number of delivered messages.
     #[inline(never)]
     pub(crate) fn round(&mut self) -> usize {
         let clients = self.host.io();
@@ -178,7 +178,7 @@ impl World {
         clients.delivered
     }
 
-    /// Turns until nothing is left to do. A burst to many is more than one has room for.
+    /// Runs turns until nothing is left to do. A burst to many subscribers does not fit into one turn.
     fn turns(&mut self) {
         while {
             assert!(self.host.turn().expect("there is no ring that could fail"), "it goes on");
@@ -211,7 +211,7 @@ impl Clients {
         self.is_busy || !self.events.is_empty() || !self.input.reads.is_empty()
     }
 
-    /// Every client reads what it got and says what that asks for.
+    /// Every client reads what it got and sends the answers.
     #[inline(never)]
     fn read(&mut self, outbox: &Outbox) {
         for touched in outbox.touched() {
@@ -327,7 +327,7 @@ impl Io for Clients {
 
     fn receive_stream(&mut self, _slot: ConnectionSlot) {}
 
-    // A machine that has enough for a turn keeps the rest of the bytes that it was given.
+    // A machine that has enough for a turn keeps the rest of its input.
     fn pause(&mut self, _slot: ConnectionSlot) {}
 
     fn resume(&mut self, _slot: ConnectionSlot) {}

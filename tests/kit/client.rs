@@ -1,5 +1,5 @@
-//! One client on one connection: it sends bytes, reads whole packets with a deadline, holds each of them to the
-//! standard, and shows the end of the conversation when an expectation fails.
+//! One client on one connection. It sends bytes, reads complete packets with a deadline, and checks each of
+//! them against the standard. If an expectation fails, it shows the end of the conversation.
 
 use crate::codec::Kind::*;
 use crate::codec::*;
@@ -7,25 +7,26 @@ use crate::link::{Frames, Heard, Link, Next, PATIENCE};
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-/// Packets that a failure shows.
+/// The number of packets that a failure shows.
 const SHOWN_PACKETS_MAX: usize = 24;
-/// Bytes that it shows of each.
+/// The number of bytes that a failure shows of each packet.
 const SHOWN_BYTES_MAX: usize = 64;
 
-/// A client made of bytes.
+/// A client that works with bytes.
 pub struct Client {
     frames: Frames,
-    /// As which its packets are written and read.
+    /// The version in which its packets are written and read.
     pub version: Version,
-    /// For messages of failures only.
+    /// The client identifier. It is only used in the messages of failures.
     pub client_id: String,
-    /// The CONNACK that accepted us, if one did.
+    /// The CONNACK that has accepted the client, if there was one.
     pub connack: Option<Packet>,
-    /// The broker is somebody else's: an end with another reason code than the expected ones is told, no failure.
+    /// Whether the broker is not midge. An end with an unexpected reason code is then reported but is not a
+    /// failure.
     pub tolerates_codes: bool,
-    /// Messages of QoS 1 are acknowledged as they come, whoever looks at them later.
+    /// Whether messages with QoS 1 are acknowledged when they arrive, even if they are examined later.
     pub acknowledges_at_once: bool,
-    /// Packets read while looking for another one.
+    /// Packets that were read during the search for another one.
     pending: Vec<Packet>,
     /// The last packets of the conversation.
     transcript: VecDeque<Spoken>,
@@ -44,7 +45,7 @@ struct Spoken {
 }
 
 impl Client {
-    /// Over a connection on which nothing was said.
+    /// A client on a new connection.
     pub fn over(link: impl Link + 'static, version: Version) -> Self {
         Self {
             frames: Frames::over(link),
@@ -63,7 +64,8 @@ impl Client {
         }
     }
 
-    /// Limits that the reader holds the broker to, from what our CONNECT announces.
+    /// Sets the limits that the reader checks the broker's packets against, from the announcements in our
+    /// CONNECT.
     pub fn announced(&mut self, connect: &Connect) {
         for property in &connect.properties {
             match property[..] {
@@ -76,30 +78,30 @@ impl Client {
         }
     }
 
-    /// Sends a packet, or what the byte language says. The other side may have closed: reading will tell.
+    /// Sends a packet, or bytes in the byte language. If the other side has closed, the next read reports it.
     pub fn send(&mut self, what: impl Encode) {
         let bytes = what.encode(self.version);
         self.note("->", &bytes);
         let _ = self.frames.link().send(&bytes);
     }
 
-    /// Several packets in one write.
+    /// Sends several packets in one write.
     pub fn send_all(&mut self, packets: &[&dyn Encode]) {
         let bytes: Vec<u8> = packets.iter().flat_map(|packet| packet.encode(self.version)).collect();
         self.send(bytes);
     }
 
-    /// No more bytes from us, while we still read.
+    /// Ends the sending direction. Reading continues.
     pub fn finish(&mut self) {
         self.frames.link().finish();
     }
 
-    /// Closes without DISCONNECT, as a lost device does.
+    /// Closes the connection without DISCONNECT, as a lost device does.
     pub fn vanish(mut self) {
         self.frames.link().vanish();
     }
 
-    /// DISCONNECT 0x00, and waits for the broker to close.
+    /// Sends DISCONNECT 0x00 and waits for the broker to close the connection.
     pub fn leave(mut self) {
         self.send(disconnect(0));
         self.pending.clear();
@@ -111,12 +113,12 @@ impl Client {
         }
     }
 
-    /// Bytes of the largest packet that was received so far.
+    /// The length of the largest packet received so far, in bytes.
     pub fn largest_packet(&self) -> u32 {
         self.largest
     }
 
-    /// A fresh packet identifier.
+    /// A new packet identifier.
     pub fn fresh_id(&mut self) -> u16 {
         self.next_id += 1;
         self.next_id
@@ -140,7 +142,7 @@ impl Client {
         }
     }
 
-    /// The bytes that come next without a look into them, for answers to clients of no known version.
+    /// The next bytes, not decoded. It is for answers to clients of an unknown version.
     pub fn next_raw(&mut self) -> Next<Vec<u8>> {
         let mut bytes = Vec::new();
         match self.frames.link().receive(&mut bytes, PATIENCE) {
@@ -167,7 +169,8 @@ impl Client {
         read
     }
 
-    /// [MQTT5-3.1.2-24] [MQTT5-3.1.2-26] [MQTT5-3.3.2-11] on every packet, and the topic behind an alias.
+    /// Checks [MQTT5-3.1.2-24], [MQTT5-3.1.2-26] and [MQTT5-3.3.2-11] for every packet, and resolves topic
+    /// aliases.
     fn check_limits(&mut self, read: &mut Packet) {
         if read.bytes.len() > self.packet_bytes_max {
             self.fail("no packet above our Maximum Packet Size");
@@ -197,7 +200,7 @@ impl Client {
         }
     }
 
-    /// The next packet, whatever it is.
+    /// The next packet of any kind.
     pub fn next_packet(&mut self) -> Packet {
         match self.next_within(PATIENCE) {
             Next::Packet(packet) => *packet,
@@ -215,12 +218,13 @@ impl Client {
         packet
     }
 
-    /// The first packet of this kind; others before it stay for later.
+    /// The first packet of this kind. Other packets before it are kept for later.
     pub fn find(&mut self, kind: Kind) -> Packet {
         self.find_within(kind, PATIENCE).unwrap_or_else(|| self.fail(&format!("{kind:?}")))
     }
 
-    /// The same, if there is one so soon. Over loopback five times as late is as good: the machine may be busy.
+    /// The same, if the packet comes within `time`. Over loopback the limit is five times as long, because
+    /// the machine may be busy.
     pub fn find_within(&mut self, kind: Kind, time: Duration) -> Option<Packet> {
         let time = if self.frames.is_virtual() { time } else { 5 * time };
         if let Some(read) = self.find_read(kind) {
@@ -236,13 +240,13 @@ impl Client {
         }
     }
 
-    /// The first packet of this kind that was read while another one was looked for.
+    /// The first packet of this kind among those that were read during the search for another one.
     pub fn find_read(&mut self, kind: Kind) -> Option<Packet> {
         let at = self.pending.iter().position(|packet| packet.kind == kind)?;
         Some(self.pending.remove(at))
     }
 
-    /// The acknowledgement of `kind` for `id`; gives its code.
+    /// Expects the acknowledgement of `kind` for `id`. Returns its code.
     pub fn expect_ack(&mut self, kind: Kind, id: u16) -> u8 {
         let ack = self.find(kind);
         if ack.id != id {
@@ -251,7 +255,7 @@ impl Client {
         ack.code
     }
 
-    /// The next PUBLISH, which must be on this topic with this payload. It is not acknowledged.
+    /// The next PUBLISH. It must have this topic and payload. It is not acknowledged.
     pub fn expect_message(&mut self, topic: &str, payload: impl AsRef<[u8]>) -> Packet {
         let message = self.find(Publish);
         if message.topic != topic.as_bytes() || message.payload != payload.as_ref() {
@@ -260,8 +264,8 @@ impl Client {
         message
     }
 
-    /// A live message with this payload. Published right after a SUBSCRIBE, it may come as a retained one before: the
-    /// question for those may still be under way.
+    /// A live message with this payload. If it was published directly after a SUBSCRIBE, it may come as a
+    /// retained message before, because the query for those may still be running.
     pub fn expect_live(&mut self, topic: &str, payload: impl AsRef<[u8]>) -> Packet {
         loop {
             let message = self.expect_message(topic, &payload);
@@ -272,7 +276,7 @@ impl Client {
         }
     }
 
-    /// Nothing at all arrives for so long, nor is anything unread.
+    /// Expects that nothing arrives for this time, and that nothing is unread.
     pub fn expect_nothing_for(&mut self, milliseconds: u64) {
         match self.next_within(Duration::from_millis(milliseconds)) {
             Next::Nothing => {}
@@ -280,13 +284,13 @@ impl Client {
         }
     }
 
-    /// Nothing arrives before the answer to a PINGREQ, nor for a moment after it.
+    /// Expects that nothing arrives before the answer to a PINGREQ, nor for a moment after it.
     pub fn expect_nothing(&mut self) {
         self.ping();
         self.expect_nothing_for(200);
     }
 
-    /// The end, without another byte.
+    /// Expects the end of the connection, without any byte before it.
     pub fn expect_closed(&mut self) {
         match self.next_within(PATIENCE) {
             Next::Closed => {}
@@ -294,7 +298,7 @@ impl Client {
         }
     }
 
-    /// Anything, then the end.
+    /// Reads everything until the end of the connection.
     pub fn expect_end(&mut self) -> Vec<Packet> {
         let mut last = Vec::new();
         loop {
@@ -306,12 +310,14 @@ impl Client {
         }
     }
 
-    /// To a 5.0 client DISCONNECT with one of these codes and the end; to an older one the bare end.
+    /// Expects the end of the connection. A 5.0 client must get a DISCONNECT with one of these codes before
+    /// it, an older client nothing.
     pub fn expect_disconnect(&mut self, codes: &[u8]) {
         self.expect_end_with(Disconnect, codes, self.version != V5);
     }
 
-    /// CONNACK with one of these codes and the end. An older client may see the bare end instead.
+    /// Expects a CONNACK with one of these codes and the end of the connection. An older client may get only
+    /// the end.
     pub fn expect_refused(&mut self, codes: &[u8]) {
         self.expect_end_with(Connack, codes, self.version != V5);
     }
@@ -333,27 +339,27 @@ impl Client {
         println!("DEVIATES: {:?} expected {wanted}\n{}", self.client_id, self.tail());
     }
 
-    /// The connection works: PINGREQ is answered.
+    /// Checks that the connection works: PINGREQ is answered.
     pub fn ping(&mut self) {
         self.send(pingreq());
         self.find(Pingresp);
     }
 
-    /// Subscribes to one filter and gives the code.
+    /// Subscribes to one filter. Returns the code.
     pub fn subscribe(&mut self, filter: impl AsRef<[u8]>, options: u8) -> u8 {
         let id = self.fresh_id();
         self.request(subscribe(id).filter(filter, options), Suback)[0]
     }
 
-    /// Sends SUBSCRIBE or UNSUBSCRIBE and gives the codes of its answer.
+    /// Sends SUBSCRIBE or UNSUBSCRIBE. Returns the codes of the answer.
     pub fn request(&mut self, packet: impl Encode, answer: Kind) -> Vec<u8> {
         self.send(packet);
         self.find(answer).codes
     }
 
-    /// Publishes and goes through the whole flow of its QoS; gives the code of PUBACK or PUBREC. At QoS 0 the
-    /// answer to a PINGREQ tells that the broker has read the message, so that what another client does next
-    /// comes after it.
+    /// Publishes a message and completes the exchange of its QoS. Returns the code of PUBACK or PUBREC. For
+    /// QoS 0, the answer to a PINGREQ shows that the broker has read the message, so that later actions of
+    /// other clients come after it.
     pub fn publish(&mut self, message: Message) -> u8 {
         self.send(message.clone());
         match message.qos {
@@ -373,7 +379,7 @@ impl Client {
         }
     }
 
-    /// Goes through the receiver's whole flow for a message.
+    /// Completes the receiver's exchange for a message.
     pub fn acknowledge(&mut self, message: &Packet) {
         match message.qos {
             0 => {}
@@ -386,7 +392,7 @@ impl Client {
         }
     }
 
-    /// The first answer of the receiver's flow only: PUBACK or PUBREC.
+    /// Sends only the first answer of the receiver's exchange: PUBACK or PUBREC.
     pub fn acknowledge_without_waiting(&mut self, message: &Packet) {
         match message.qos {
             0 => {}
@@ -395,7 +401,7 @@ impl Client {
         }
     }
 
-    /// The next `count` messages, acknowledged, as their payloads.
+    /// Acknowledges the next `count` messages. Returns their payloads.
     pub fn collect(&mut self, count: usize) -> Vec<String> {
         let mut payloads = Vec::new();
         for _ in 0..count {
@@ -423,7 +429,7 @@ impl Client {
         lines.collect::<Vec<_>>().join("\n")
     }
 
-    /// Fails with what was wanted and what was said.
+    /// Fails with the expectation and the conversation.
     ///
     /// # Panics
     /// Always.

@@ -1,7 +1,8 @@
-//! What the tests share: a codec, a client over any stream, free ports, folders of a test's own.
+//! The code that the tests share: a codec, a client for any stream, free ports, and directories for single
+//! tests.
 //!
-//! It depends on nothing of midge, and unit tests, integration tests and the simulator use one and the same build of
-//! it. Chance is not here but in `midge::base::Random`, because the broker wants the same generator.
+//! It depends on nothing of midge. Unit tests, integration tests and the simulator use the same build of it.
+//! Random numbers are in `midge::base::Random`, because the broker needs the same generator.
 
 #![allow(
     clippy::disallowed_methods,

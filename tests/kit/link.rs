@@ -1,5 +1,6 @@
-//! One side of a connection, whatever carries it: [`Link`] is what a client needs of it, [`Frames`] cuts what comes
-//! into packets. Failures are values here; [`Client`](crate::Client) makes them failures of the test.
+//! One side of a connection, independent of its transport. [`Link`] is the interface that a client needs, and
+//! [`Frames`] splits the received bytes into packets. Failures are values here. [`Client`](crate::Client)
+//! turns them into failures of the test.
 
 use crate::codec::packet_length;
 use std::io::{self, ErrorKind, Read, Write};
@@ -8,26 +9,26 @@ use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// How long anything may take that must come, on a busy machine too.
+/// The longest time for anything that must happen, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What came next on a connection.
+/// The next event on a connection.
 #[derive(Debug)]
 pub enum Next<P> {
     /// A packet.
     Packet(P),
-    /// The end: the other side has closed or reset.
+    /// The end: the other side has closed or reset the connection.
     Closed,
     /// Nothing came in time.
     Nothing,
 }
 
-/// What a read has found.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// Bytes have come.
     Bytes,
-    /// No more will come: the other side has closed or reset.
+    /// The end: the other side has closed or reset the connection.
     Closed,
     /// Nothing came in time.
     Nothing,
@@ -35,33 +36,33 @@ pub enum Heard {
 
 /// The client's side of a connection.
 pub trait Link {
-    /// Time since some moment before the connection, by the clock that its waits are measured with.
+    /// The time since some moment before the connection, on the clock that its waits are measured with.
     fn now(&self) -> Duration;
 
-    /// Does nothing take longer than it must? So it is on a virtual clock, but on no real machine.
+    /// Whether nothing takes longer than it must. This is so on a virtual clock, but not on a real machine.
     fn is_virtual(&self) -> bool {
         false
     }
 
-    /// Sends all of it. That the other side has closed may be told here or by the next read.
+    /// Sends all bytes. If the other side has closed, this call or the next read reports it.
     fn send(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Sends no more; what comes can still be read.
+    /// Ends the sending direction. Reading is still possible.
     fn finish(&mut self);
 
-    /// Closes both ways; when this returns, the other side has seen it, or [`PATIENCE`] is over.
+    /// Closes both directions. When this returns, the other side has noticed it, or [`PATIENCE`] has passed.
     fn vanish(&mut self);
 
-    /// Appends what has come to `received`, and waits for it at most so long.
+    /// Appends received bytes to `received`. Waits for them at most for `time`.
     fn receive(&mut self, received: &mut Vec<u8>, time: Duration) -> Heard;
 }
 
-/// A stream of the system, of which every one is a [`Link`].
+/// A stream of the system. Every one is a [`Link`].
 pub trait Stream: Read + Write {
-    /// The longest that a read waits; never zero.
+    /// Sets the longest time that a read waits; never zero.
     fn limit_reads(&self, time: Duration) -> io::Result<()>;
 
-    /// Closes one way or both.
+    /// Closes one direction or both.
     fn close(&self, how: Shutdown);
 }
 
@@ -133,10 +134,10 @@ impl<S: Stream> Link for S {
     }
 }
 
-/// A connection that no read and no write of a test waits on for ever.
+/// A connection on which no read and no write of a test waits forever.
 ///
 /// # Panics
-/// If nobody accepts it within [`PATIENCE`].
+/// If it is not accepted within [`PATIENCE`].
 pub fn open(address: impl ToSocketAddrs) -> TcpStream {
     let until = Instant::now() + PATIENCE;
     let stream = loop {
@@ -152,7 +153,7 @@ pub fn open(address: impl ToSocketAddrs) -> TcpStream {
     stream
 }
 
-/// The bytes of the next packet from a stream that is read by others too: not one byte more is taken.
+/// The bytes of the next packet of a stream that others read too. No byte after the packet is taken.
 pub fn read_packet(stream: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut packet = vec![0; 2];
     stream.read_exact(&mut packet)?;
@@ -168,7 +169,7 @@ pub fn read_packet(stream: &mut impl Read) -> io::Result<Vec<u8>> {
     }
 }
 
-/// What still comes until the other side closes or resets.
+/// Reads until the other side closes or resets the connection.
 ///
 /// # Panics
 /// If it does neither.
@@ -180,10 +181,10 @@ pub fn read_to_end(stream: &mut impl Read) -> Vec<u8> {
     }
 }
 
-/// What comes next is this.
+/// Expects these bytes next.
 ///
 /// # Panics
-/// If it is not.
+/// If other bytes come.
 pub fn expect(stream: &mut impl Read, expected: &[u8]) {
     let mut got = vec![0; expected.len()];
     stream.read_exact(&mut got).expect("an answer");
@@ -191,25 +192,25 @@ pub fn expect(stream: &mut impl Read, expected: &[u8]) {
     assert!(got == expected, "{} and not {}", shown(&got), shown(expected));
 }
 
-/// What comes over a link, cut into packets.
+/// The received bytes of a link, split into packets.
 pub struct Frames {
     link: Box<dyn Link>,
-    /// What came and is no whole packet yet.
+    /// Received bytes that are not a complete packet yet.
     received: Vec<u8>,
 }
 
 impl Frames {
-    /// Over a link that nothing was read from.
+    /// Frames over a link from which nothing was read.
     pub fn over(link: impl Link + 'static) -> Frames {
         Frames { link: Box::new(link), received: Vec::new() }
     }
 
-    /// What carries it.
+    /// The link.
     pub fn link(&mut self) -> &mut dyn Link {
         &mut *self.link
     }
 
-    /// By the clock of the link.
+    /// The time on the link's clock.
     pub fn now(&self) -> Duration {
         self.link.now()
     }
@@ -219,13 +220,13 @@ impl Frames {
         self.link.is_virtual()
     }
 
-    /// Bytes that came and are no whole packet.
+    /// Received bytes that are not a complete packet.
     pub fn rest(&self) -> &[u8] {
         &self.received
     }
 
-    /// The bytes of the next whole packet, within so long. One that is there is given even if the time is over. An
-    /// error is a length that no packet may have.
+    /// The bytes of the next complete packet, within `time`. A packet that is already there is returned even
+    /// if the time is over. The error is a length that no packet may have.
     pub fn next_within(&mut self, time: Duration) -> Result<Next<Vec<u8>>, String> {
         let end = self.link.now() + time;
         loop {

@@ -3,8 +3,9 @@
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// A port of loopback that is free. It is below those that the system hands out itself: neither a listener on port 0
-/// nor a client of another test gets it meanwhile. Another test process begins elsewhere.
+/// A free port of the loopback address. It is below the range from which the system assigns ports, so neither
+/// a listener on port 0 nor a client of another test gets it in the meantime. Another test process starts at
+/// another port.
 ///
 /// # Panics
 /// If there is none.
@@ -14,7 +15,7 @@ pub fn free_port() -> u16 {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let end = range.split_whitespace().next().and_then(|lowest| lowest.parse().ok()).unwrap_or(32_768);
     if end < LOWEST + 1000 {
-        // It leaves none: one that is free now must do.
+        // The system leaves no such range. A port that is free now must be enough.
         let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
         return socket.local_addr().expect("bound").port();
     }

@@ -1,35 +1,35 @@
-//! Folders and files that a test has for itself.
+//! Directories and files that only one test uses.
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// An empty folder, removed with this value.
+/// An empty directory. It is removed when this is dropped.
 #[derive(Debug)]
 pub struct ScratchFolder {
     path: PathBuf,
 }
 
 impl ScratchFolder {
-    /// A folder below the system's folder for temporary files, whose name says which test it is for. No other
-    /// process, and no other call, has the same.
+    /// A directory in the system's directory for temporary files. Its name says which test it is for. It is
+    /// unique among all processes and calls.
     ///
     /// # Panics
-    /// If it can't be made.
+    /// If it can't be created.
     pub fn new(name: &str) -> ScratchFolder {
         ScratchFolder::below(&std::env::temp_dir(), name)
     }
 
-    /// The same below another folder. For what a broker keeps that is cargo's folder for tests, since the system's may
-    /// lie in memory.
+    /// The same in another directory. Broker tests that keep state use cargo's directory for tests, because
+    /// the system's may be in memory.
     ///
     /// # Panics
-    /// If it can't be made.
+    /// If it can't be created.
     pub fn below(parent: &Path, name: &str) -> ScratchFolder {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = parent.join(format!("midge-{process}-{count}-{name}"));
-        // A process of the same number may have ended without a word.
+        // An earlier process with the same number may have left it.
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).expect("the folder above it can be written");
         ScratchFolder { path }

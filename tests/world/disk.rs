@@ -1,6 +1,6 @@
-//! The disk: the files of all shards' logs in memory, and what a start makes of them.
+//! The disk: the files of all shards' logs in memory, and the restoration of their state at a start.
 //!
-//! What an operation does is there, and stays, from the moment at which it has ended. Until then it has done nothing.
+//! An operation takes effect, permanently, at the moment when it ends. Before that it has no effect.
 
 use midge::base::log_files::{FileDone, FileId, FileOperation, FileResult, LogWork};
 use midge::base::{ClockReading, Time};
@@ -11,10 +11,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// When the first start of a broker was, milliseconds since 1970.
+/// The time of the first start of a broker, in milliseconds since 1970.
 const BEGIN_MILLIS: u64 = 1_800_000_000_000;
 
-/// Files, and what is being done to them.
+/// Files, and the operations on them.
 #[derive(Default)]
 pub struct Disk {
     names: BTreeMap<PathBuf, u32>,
@@ -26,7 +26,7 @@ pub struct Disk {
     stuck: Vec<usize>,
 }
 
-/// Zeros follow its bytes to its end.
+/// A file. Zeros follow its bytes up to its end.
 #[derive(Default)]
 struct File {
     bytes: Vec<u8>,
@@ -39,7 +39,7 @@ enum Work {
 }
 
 impl Disk {
-    /// Nothing is under way for any of so many shards.
+    /// Starts for this number of shards, without pending operations.
     pub fn begin_shards(&mut self, shards: usize) {
         self.under_way = (0..shards).map(|_| VecDeque::new()).collect();
         self.done = (0..shards).map(|_| VecDeque::new()).collect();
@@ -54,7 +54,7 @@ impl Disk {
         self.under_way[shard].push_back((work, Work::Write { file, at, bytes }));
     }
 
-    /// Nothing that this shard has begun ends until [`Disk::unstick`].
+    /// From now on, no operation of this shard ends until [`Disk::unstick`].
     pub fn stick(&mut self, shard: usize) {
         self.stuck.push(shard);
     }
@@ -63,12 +63,12 @@ impl Disk {
         self.stuck.retain(|&stuck| stuck != shard);
     }
 
-    /// Has something ended, or is there something that [`Disk::finish`] ends?
+    /// Whether an operation has ended, or [`Disk::finish`] would end one.
     pub fn is_ready(&self, shard: usize) -> bool {
         !self.done[shard].is_empty() || (!self.under_way[shard].is_empty() && !self.stuck.contains(&shard))
     }
 
-    /// Ends what a shard has begun.
+    /// Ends the operations that a shard has begun.
     pub fn finish(&mut self, shard: usize) {
         if self.stuck.contains(&shard) {
             return;
@@ -87,7 +87,7 @@ impl Disk {
         Ok(self.find(path)? == file.0)
     }
 
-    /// Takes all segments from the disk, in the order in which each shard wrote them.
+    /// Takes all segments from the disk, in the order in which each shard has written them.
     fn take_segments(&mut self) -> Vec<(LogName, Vec<u8>)> {
         let mut files = std::mem::take(&mut self.files);
         let segments = std::mem::take(&mut self.names).into_iter().filter_map(|(path, file)| {
@@ -139,17 +139,17 @@ impl Disk {
     }
 }
 
-/// What a broker with a disk starts from.
+/// The state that a broker with a disk starts from.
 pub struct Store {
-    /// Those of the runs before.
+    /// The rows of earlier runs.
     rows: MemoryBase,
-    /// Of the run that is.
+    /// The epoch of the current run.
     epoch: u64,
     wall: Wall,
 }
 
 impl Store {
-    /// Of the first run.
+    /// The state at the first run.
     pub fn new() -> Store {
         Store { rows: MemoryBase::default(), epoch: 1, wall: Wall { zero_millis: BEGIN_MILLIS } }
     }
@@ -162,8 +162,8 @@ impl Store {
         self.wall
     }
 
-    /// The next run begins, with so many shards: what each of them starts with. `reading`: the clocks at the zero
-    /// of its own.
+    /// Begins the next run with this number of shards. Returns what each of them starts with. `reading` has
+    /// the clocks at the zero of the run's own clock.
     pub fn start_again(
         &mut self,
         disk: &mut Disk,
@@ -173,7 +173,7 @@ impl Store {
     ) -> Vec<Restored> {
         let mut changes = Changes::new(&self.rows).expect("rows in memory");
         for (name, bytes) in disk.take_segments() {
-            // The next segment is there before anything is written to it.
+            // The next segment exists before anything is written to it.
             let Some(header) = Header::decode(&bytes) else { continue };
             assert_eq!((name, seed), (LogName { epoch: header.epoch, shard: header.shard }, header.seed));
             let replayed = changes.apply_segment(&self.rows, &header, &bytes).expect("rows in memory");
@@ -189,7 +189,7 @@ impl Store {
     }
 }
 
-/// Leaves full segments where they are: the next start reads them.
+/// Leaves full segments where they are, so that the next start reads them.
 pub struct Unhurried;
 
 impl SealedSegments for Unhurried {
@@ -209,9 +209,9 @@ impl SealedSegments for Unhurried {
 /// The clocks of the machine.
 #[derive(Clone, Copy)]
 pub struct Clocks {
-    /// What time it is at the zero of the broker's clock, milliseconds since 1970.
+    /// The true time at the zero of the broker's clock, in milliseconds since 1970.
     zero_millis: u64,
-    /// By how much the wall clock is wrong.
+    /// The error of the wall clock.
     wrong_millis: i64,
     boot: u64,
     booted_at_millis: u64,
@@ -231,12 +231,13 @@ impl Clocks {
         }
     }
 
-    /// The wall clock is set.
+    /// Sets the wall clock by a step.
     pub fn set_wall_clock(&mut self, step_millis: i64) {
         self.wrong_millis += step_millis;
     }
 
-    /// A broker is up for so long and then down for so long; the machine starts anew meanwhile, or goes on.
+    /// A broker is up and then down for these times. In the meantime the machine is restarted, or continues
+    /// to run.
     pub fn pass(&mut self, up_millis: u64, down_millis: u64, machine_starts: bool) {
         self.zero_millis += up_millis + down_millis;
         if machine_starts {

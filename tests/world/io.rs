@@ -1,6 +1,7 @@
-//! What the hosts ask of the kernel, in memory: one clock, links that deliver at once, boxes without a bound, a disk.
+//! The hosts' kernel interface in memory: one clock, links that deliver at once, boxes without a bound, a
+//! disk.
 //!
-//! A link's number is its slot too, on whichever shard it is.
+//! A link's number is also its slot, on every shard.
 
 use super::disk::{Clocks, Disk};
 use super::socket::{Came, Socket};
@@ -18,56 +19,57 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// What a system call takes. Loops of the host wait for the clock.
+/// The duration of a system call. Loops of the host wait for the clock.
 const CALL: Duration = Duration::from_micros(1);
 
-/// What all shards of a world have in common.
+/// The state that all shards of a world share.
 pub struct Kernel {
     pub now: Time,
     pub clocks: Clocks,
     pub disk: Disk,
     pub links: Vec<Link>,
     sides: Vec<Side>,
-    /// What is on the way, by receiver and sender.
+    /// Messages on their way, by receiver and sender.
     boxes: Vec<Vec<VecDeque<ShardMessage<u32>>>>,
-    /// Boxes that nothing comes out of, by receiver and sender.
+    /// Boxes that deliver nothing, by receiver and sender.
     held: Vec<(usize, usize)>,
-    /// The most bytes that were encoded between two flushes, and that were queued for connections.
+    /// The largest number of bytes that were encoded between two flushes, and that were queued for
+    /// connections.
     pub most_encoded: usize,
     pub most_queued: usize,
 }
 
 /// A connection.
 pub struct Link {
-    /// Whose it is; none: it is on its way to another shard, or closed.
+    /// The shard that owns it. `None` if it is on its way to another shard, or closed.
     shard: Option<usize>,
     socket: Socket,
-    /// What the broker has sent and nobody has taken.
+    /// The bytes that the broker has sent and nobody has taken.
     pub received: Vec<u8>,
-    /// The broker has closed it.
+    /// Whether the broker has closed it.
     pub is_closed: bool,
 }
 
-/// What the kernel has of one shard.
+/// The kernel's state of one shard.
 struct Side {
     listening: Vec<u16>,
     connections: usize,
     accepted: Vec<IoEvent<Vec<u8>>>,
-    /// Links of which a poll may have something to tell.
+    /// Links for which a poll may report something.
     stirred: BTreeSet<ConnectionSlot>,
-    /// Links that are closed with the next flush.
+    /// Links that are closed at the next flush.
     closing: Vec<ConnectionSlot>,
     has_rung: Arc<AtomicBool>,
     parked: Parked,
 }
 
-/// How a shard has parked.
+/// The way in which a shard has parked.
 #[derive(Default)]
 struct Parked {
-    /// When it wants its next turn.
+    /// The time at which it needs its next turn.
     until: Option<Time>,
     takes_mails: bool,
-    /// It has taken more than it has handled.
+    /// Whether it has taken more events than it has handled.
     has_events: bool,
 }
 
@@ -86,7 +88,7 @@ impl Kernel {
         }
     }
 
-    /// A broker begins, and nothing is left of the one before but the disk.
+    /// Begins a broker. Only the disk of the previous one is left.
     pub fn begin_shards(&mut self, shards: usize) {
         self.now = Time::ZERO;
         (0..self.sides.len()).for_each(|shard| self.close_all(shard));
@@ -106,7 +108,7 @@ impl Kernel {
         self.sides = (0..shards).map(side).collect();
     }
 
-    /// Rings for a shard, from any thread.
+    /// The bell of a shard. It can be rung from any thread.
     pub fn bell(&self, shard: usize) -> Arc<dyn Fn() + Send + Sync> {
         let has_rung = Arc::clone(&self.sides[shard].has_rung);
         Arc::new(move || has_rung.store(true, Ordering::Release))
@@ -116,7 +118,7 @@ impl Kernel {
         !self.sides[shard].listening.is_empty()
     }
 
-    /// A client connects.
+    /// Opens a client connection.
     pub fn open(&mut self, shard: usize, listener: u16, peer: SocketAddr) -> usize {
         let side = &mut self.sides[shard];
         assert!(side.listening.contains(&listener), "nobody listens");
@@ -139,7 +141,7 @@ impl Kernel {
         self.stir(link);
     }
 
-    /// What `from` sends to `to` waits until `release`.
+    /// From now on, messages from `from` to `to` wait until `release`.
     pub fn hold(&mut self, from: usize, to: usize) {
         self.held.push((to, from));
     }
@@ -148,12 +150,12 @@ impl Kernel {
         self.held.retain(|held| *held != (to, from));
     }
 
-    /// How many mails and sockets are on their way.
+    /// The number of mails and sockets that are on their way.
     pub fn on_the_way(&self, from: usize, to: usize) -> usize {
         self.boxes[to][from].len()
     }
 
-    /// Would a turn of this shard find something to do now?
+    /// Whether a turn of this shard would find something to do now.
     pub fn has_work(&self, shard: usize) -> bool {
         let Side { parked, accepted, stirred, has_rung, .. } = &self.sides[shard];
         parked.has_events
@@ -165,12 +167,12 @@ impl Kernel {
             || self.disk.is_ready(shard)
     }
 
-    /// When a shard that sleeps wants its next turn.
+    /// The time at which a sleeping shard needs its next turn.
     pub fn wakes_at(&self, shard: usize) -> Option<Time> {
         self.sides[shard].parked.until
     }
 
-    /// A shard has ended, and all of its sockets with it.
+    /// Closes all sockets of a shard that has ended.
     pub fn close_all(&mut self, shard: usize) {
         for link in self.links.iter_mut().filter(|link| link.shard == Some(shard)) {
             (link.shard, link.is_closed) = (None, true);
@@ -184,7 +186,7 @@ impl Kernel {
         }
     }
 
-    /// A connection of a shard; none if it has gone.
+    /// A connection of a shard. `None` if it has gone.
     fn link(&mut self, shard: usize, slot: ConnectionSlot) -> Option<&mut Link> {
         self.links.get_mut(slot.at()).filter(|link| link.shard == Some(shard))
     }
@@ -229,7 +231,7 @@ impl Kernel {
         }
     }
 
-    /// What is sent is with the clients.
+    /// Delivers the sent bytes to the clients.
     fn flush(&mut self, shard: usize, outbox: &Outbox) {
         let queued = outbox.touched().iter().map(|touched| touched.bytes as usize).sum();
         self.most_encoded = self.most_encoded.max(outbox.arena_bytes());
@@ -246,7 +248,7 @@ impl Kernel {
     }
 }
 
-/// One shard's.
+/// The interface for one shard.
 pub struct WorldIo {
     kernel: Rc<RefCell<Kernel>>,
     shard: usize,

@@ -1,4 +1,4 @@
-//! Logins that are to be checked: a test looks at them, and answers.
+//! Logins that must be checked: a test examines and answers them.
 
 use midge::control::access_policies::AccessPolicies;
 use midge::control::logins::CheckLogins;
@@ -11,12 +11,12 @@ pub struct AskedLogin {
     pub done: Arc<dyn Fn(Verdict) + Send + Sync>,
 }
 
-/// Those that nobody has looked at. Clones share them.
+/// Logins that nobody has examined yet. Clones share them.
 #[derive(Clone, Default)]
 pub struct AskedLogins(Arc<Mutex<Vec<AskedLogin>>>);
 
 impl AskedLogins {
-    /// The oldest first.
+    /// Takes them, the oldest first.
     pub fn take(&self) -> Vec<AskedLogin> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }

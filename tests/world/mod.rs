@@ -1,5 +1,5 @@
-//! The broker without a kernel: the hosts of its shards with sockets, boxes, files and a clock in memory, in one
-//! thread. Unit tests and conformance scenarios drive it.
+//! The broker without a kernel: the hosts of its shards, with sockets, boxes, files and a clock in memory, in
+//! one thread. Unit tests and conformance scenarios drive it.
 
 mod disk;
 mod io;
@@ -23,13 +23,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Time that goes by with whatever a client does: nothing happens at one and the same moment.
+/// The time that passes with each action of a client, so that no two happen at the same moment.
 const STEP_MICROS: u64 = 10;
 
-/// When the shards of a broker have begun, and clients can be let in.
+/// The time at which the shards of a broker have begun and clients can connect.
 const BEGUN: Time = Time::from_millis(1);
 
-/// Of the homes of clients and topics.
+/// The seed of the homes of clients and topics.
 const SEED: u64 = 7;
 
 /// A broker and its clients.
@@ -38,21 +38,22 @@ pub struct World {
     kernel: Rc<RefCell<Kernel>>,
     config: Config,
     store: Option<Store>,
-    /// By which listener the next clients come in.
+    /// The listener of the next clients.
     pub listener: u16,
-    /// From which address they come; none: each has one of its own.
+    /// The address of the next clients. `None`: each has one of its own.
     pub address: Option<Ipv4Addr>,
-    /// Logins to be checked, the oldest first.
+    /// Logins that must be checked, the oldest first.
     pub logins: Vec<AskedLogin>,
     pub events: Vec<Event>,
-    /// The most bytes that were encoded between two flushes, and that were queued for connections.
+    /// The largest number of bytes that were encoded between two flushes, and that were queued for
+    /// connections.
     pub most_encoded: usize,
     pub most_queued: usize,
     /// A shard of the next broker.
     stuck_at_start: Option<usize>,
 }
 
-/// From a start to its end.
+/// A run of the broker, from its start to its end.
 struct Broker {
     hosts: Vec<Host<WorldIo>>,
     /// Shards that have stopped.
@@ -65,7 +66,7 @@ struct Broker {
 }
 
 impl Broker {
-    /// With what each shard keeps, if they keep something.
+    /// A run with the state that each shard has kept, if any.
     fn new(
         shards: usize,
         config: &Config,
@@ -103,14 +104,15 @@ impl Broker {
             host.begin(stores.next()).expect("the disk is well");
             broker.hosts.push(host);
         }
-        // However long the logs took to begin, what comes has the same distance from the ticks of timers.
+        // Whatever time the logs took to begin, later events have the same distance from the ticks of timers.
         kernel.borrow_mut().now = BEGUN;
         broker
     }
 }
 
 impl World {
-    /// A broker that has started. Unless `persistence.directory` is empty, it keeps what must survive on its disk.
+    /// A broker that has started. Unless `persistence.directory` is empty, it keeps on its disk what must
+    /// survive.
     pub fn new(shards: usize, config: Config) -> World {
         let kernel = Rc::new(RefCell::new(Kernel::new()));
         let store = (!config.persistence.directory.is_empty()).then(Store::new);
@@ -133,19 +135,20 @@ impl World {
         world
     }
 
-    /// Cuts the power: all is lost that no write has brought to the disk. After so much time another broker
-    /// starts with the same disk. Its clock begins anew, and the connections of before are closed.
+    /// Cuts the power: everything that no write has brought to the disk is lost. After `down_millis` another
+    /// broker starts with the same disk. Its clock begins at zero, and the old connections are closed.
     pub fn cut_power(self, shards: usize, down_millis: u64) -> World {
         self.start_again(shards, down_millis, 0, true)
     }
 
-    /// The same. The new broker's log of one shard is stuck from its start on, see [`World::stick`].
+    /// The same. The new broker's log of one shard is stuck from its start on. See [`World::stick`].
     pub fn cut_power_and_stick(mut self, shards: usize, down_millis: u64, stuck: usize) -> World {
         self.stuck_at_start = Some(stuck);
         self.cut_power(shards, down_millis)
     }
 
-    /// The same. While the broker is down the wall clock is set by so much; and the machine starts anew, or goes on.
+    /// The same. While the broker is down, the wall clock is set by a step, and the machine is restarted or
+    /// continues to run.
     pub fn start_again(
         mut self,
         shards: usize,
@@ -157,7 +160,7 @@ impl World {
         self
     }
 
-    /// As [`World::cut_power`], at once and in place.
+    /// Like [`World::cut_power`], without downtime and in place.
     pub fn restart(&mut self, shards: usize) {
         self.begin_again(shards, 0, 0, true);
     }
@@ -191,17 +194,17 @@ impl World {
         self.run();
     }
 
-    /// What the shards have in common.
+    /// The data that the shards share.
     pub fn shared(&self) -> &Shared {
         &self.broker.shared
     }
 
-    /// What they are told from outside.
+    /// The control of the shards from outside.
     pub fn control(&self) -> &Control {
         &self.broker.control
     }
 
-    /// The machine of a shard. The next turn carries out what it wants done.
+    /// The machine of a shard. The next turn carries out its effects.
     pub fn shard(&mut self, shard: usize) -> &mut Shard {
         self.broker.hosts[shard].machine()
     }
@@ -211,23 +214,23 @@ impl World {
         self.broker.hosts.iter_mut().map(Host::machine)
     }
 
-    /// From now on there are events for log level debug, or none. At first there are none.
+    /// Turns events for log level debug on or off. They are off at first.
     pub fn tell_detail(&mut self, is_wanted: bool) {
         self.broker.hosts.iter_mut().for_each(|host| host.tell_detail(is_wanted));
     }
 
-    /// The wall clock is set, and the shards see it: they look once a second.
+    /// Sets the wall clock, and lets the shards notice it: they check it once a second.
     pub fn set_wall_clock(&mut self, step_millis: i64) {
         self.kernel.borrow_mut().clocks.set_wall_clock(step_millis);
         self.pass(1000);
     }
 
-    /// The clock, since the broker was made.
+    /// The time since the broker was created.
     pub fn now(&self) -> Time {
         self.kernel.borrow().now
     }
 
-    /// A connection that `shard` accepts.
+    /// Opens a connection that `shard` accepts.
     pub fn open(&mut self, shard: usize) -> usize {
         let mut kernel = self.kernel.borrow_mut();
         let number = u32::try_from(kernel.links.len()).expect("slots are 32 bits");
@@ -239,7 +242,7 @@ impl World {
         link
     }
 
-    /// The client sends; the broker reads it unless it has paused the connection.
+    /// Sends bytes of the client. The broker reads them unless it has paused the connection.
     pub fn send(&mut self, link: usize, bytes: &[u8]) {
         let mut kernel = self.kernel.borrow_mut();
         kernel.now = later(kernel.now, STEP_MICROS);
@@ -248,7 +251,7 @@ impl World {
         self.run();
     }
 
-    /// The client is gone, or will send no more.
+    /// Ends the connection: the client has gone, or sends no more.
     pub fn hang_up(&mut self, link: usize, hangup: Hangup) {
         let end = match hangup {
             Hangup::Closed => SocketEnd::EndOfStream,
@@ -260,12 +263,12 @@ impl World {
         self.run();
     }
 
-    /// What the broker has sent since the last look.
+    /// Takes the bytes that the broker has sent since the last call.
     pub fn take(&mut self, link: usize) -> Vec<u8> {
         std::mem::take(&mut self.kernel.borrow_mut().links[link].received)
     }
 
-    /// What the first listener asks of its clients from now on. Nobody may do anything on the others.
+    /// Sets the rules of the first listener. On the other listeners nobody may do anything.
     pub fn ask(&mut self, access: &Access) {
         let mut policies = load_policies(&self.config);
         policies.access = [access.clone()].into();
@@ -273,19 +276,20 @@ impl World {
         self.run();
     }
 
-    /// Answers the oldest login that is to be checked.
+    /// Answers the oldest login that must be checked.
     pub fn answer(&mut self, verdict: Verdict) {
         let asked = self.logins.remove(0);
         (asked.done)(verdict);
         self.run();
     }
 
-    /// The broker has closed this connection.
+    /// Whether the broker has closed this connection.
     pub fn is_closed(&self, link: usize) -> bool {
         self.kernel.borrow().links[link].is_closed
     }
 
-    /// Lets time go by until something arrives at this connection, or until `end`; true when something did.
+    /// Lets time pass until something arrives at this connection, or until `end`. Returns true if something
+    /// did.
     pub fn await_bytes(&mut self, link: usize, end: Time) -> bool {
         let has_come = |world: &World| {
             let link = &world.kernel.borrow().links[link];
@@ -299,30 +303,30 @@ impl World {
         true
     }
 
-    /// Lets so much time go by, once all is done that can be done now.
+    /// Does everything that can be done now, then lets this time pass.
     pub fn pass(&mut self, millis: u64) {
         self.run();
         let end = self.now().after_millis(millis);
         while self.advance(end) {}
     }
 
-    /// Lets time go by until the logs have also what nobody waits for.
+    /// Lets time pass until the logs also have the records that no reply waits for.
     pub fn await_logs(&mut self) {
         self.pass(20);
     }
 
-    /// The broker is told to stop.
+    /// Tells the broker to stop.
     pub fn shut_down(&mut self) {
         self.broker.control.stop.store(true, Ordering::Release);
         self.run();
     }
 
-    /// Have all shards stopped?
+    /// Whether all shards have stopped.
     pub fn has_stopped(&self) -> bool {
         self.broker.ended.len() == self.broker.hosts.len()
     }
 
-    /// To the next moment at which a shard wants a turn, or to `end`; false once `end` is there.
+    /// Advances to the next time at which a shard needs a turn, or to `end`. Returns false at `end`.
     fn advance(&mut self, end: Time) -> bool {
         let mut kernel = self.kernel.borrow_mut();
         if kernel.now >= end {
@@ -336,35 +340,36 @@ impl World {
         true
     }
 
-    /// What `from` sends to `to` waits until `release`.
+    /// From now on, messages from `from` to `to` wait until `release`.
     pub fn hold(&mut self, from: usize, to: usize) {
         self.kernel.borrow_mut().hold(from, to);
     }
 
-    /// How many mails and sockets are on their way.
+    /// The number of mails and sockets that are on their way.
     pub fn on_the_way(&self, from: usize, to: usize) -> usize {
         self.kernel.borrow().on_the_way(from, to)
     }
 
-    /// What was held is there with the receiver's next turn.
+    /// Releases held messages. The receiver gets them in its next turn.
     pub fn release(&mut self, from: usize, to: usize) {
         self.kernel.borrow_mut().release(from, to);
     }
 
-    /// Nothing that this shard's log does on the disk comes to its end until `unstick`.
+    /// From now on, no disk operation of this shard's log ends until `unstick`.
     pub fn stick(&mut self, shard: usize) {
         self.kernel.borrow_mut().disk.stick(shard);
     }
 
-    /// The disk is well again.
+    /// Repairs the disk.
     pub fn unstick(&mut self, shard: usize) {
         self.kernel.borrow_mut().disk.unstick(shard);
         self.run();
     }
 
-    /// Turns of all shards until nothing is left to do.
+    /// Runs turns of all shards until nothing is left to do.
     pub fn run(&mut self) {
-        // A message may give work to a shard that has had its turn: idle means twice in a row.
+        // A message may give work to a shard that has had its turn. So the world is idle after two idle
+        // rounds.
         let mut idle = 0;
         while idle < 2 {
             idle += 1;
@@ -376,7 +381,7 @@ impl World {
         }
     }
 
-    /// One turn of one shard. True if there was anything to do, or is again.
+    /// Runs one turn of one shard. Returns true if there was anything to do, or is now.
     pub fn turn(&mut self, shard: usize) -> bool {
         if self.broker.ended.contains(&shard) {
             return false;
@@ -396,7 +401,7 @@ impl World {
     }
 }
 
-/// What each shard of a run starts with.
+/// The parts that each shard of a run starts with.
 fn start_stores(store: &Store, config: &Config, parts: Vec<Restored>) -> impl Iterator<Item = StartStore> {
     (0..).zip(parts).map(|(shard, restored)| StartStore {
         name: LogName { epoch: store.epoch(), shard },
@@ -408,7 +413,7 @@ fn start_stores(store: &Store, config: &Config, parts: Vec<Restored>) -> impl It
     })
 }
 
-/// The files that the configuration names are read, if it names any.
+/// Reads the files that the configuration names, if any.
 fn load_policies(config: &Config) -> AccessPolicies {
     AccessPolicies::load(config).expect("the configuration is good")
 }

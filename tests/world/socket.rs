@@ -1,24 +1,25 @@
-//! The receiving side of a socket as the driver has it: single receives and streams, pauses, and what is held.
+//! The receiving side of a socket as the driver implements it: single receives and streams, pauses, and held
+//! bytes.
 
 use midge::host::SocketEnd;
 use std::collections::VecDeque;
 
-/// See the module. It begins as one that was accepted, with one receive under way.
+/// See the module. It begins as an accepted socket with one pending receive.
 #[derive(Debug)]
 pub struct Socket {
-    /// What has come and was not received.
+    /// Bytes that have come and were not received.
     inbound: VecDeque<u8>,
-    /// Its end, once that has come.
+    /// Its end, after that has come.
     end: Option<SocketEnd>,
     mode: Mode,
-    /// A receive is under way.
+    /// Whether a receive is pending.
     is_armed: bool,
     is_paused: bool,
-    /// Received, and kept from the host.
+    /// Bytes that were received and are held back from the host.
     held: Vec<u8>,
     is_holding: bool,
     held_end: Option<SocketEnd>,
-    /// The host knows of the end.
+    /// Whether the end was reported to the host.
     is_told: bool,
 }
 
@@ -30,7 +31,7 @@ enum Mode {
     Stream,
 }
 
-/// What a poll tells of a socket.
+/// A poll's result for a socket.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Came {
     Bytes(Vec<u8>),
@@ -52,22 +53,22 @@ impl Socket {
         }
     }
 
-    /// Bytes have come.
+    /// Adds bytes.
     pub fn put(&mut self, bytes: &[u8]) {
         self.inbound.extend(bytes);
     }
 
-    /// Nothing comes any more.
+    /// Ends the stream.
     pub fn end(&mut self, end: SocketEnd) {
         self.end.get_or_insert(end);
     }
 
-    /// What has come and was not received is lost.
+    /// Drops the bytes that have come and were not received.
     pub fn lose_inbound(&mut self) {
         self.inbound.clear();
     }
 
-    /// How its peer has ended it.
+    /// The way in which its peer has ended it.
     pub fn ended(&self) -> Option<SocketEnd> {
         self.end
     }
@@ -110,17 +111,17 @@ impl Socket {
         is_held
     }
 
-    /// May it go to another shard?
+    /// Whether it may move to another shard.
     pub fn can_move(&self) -> bool {
         !self.is_armed && !self.is_holding && !self.is_broken()
     }
 
-    /// It is another shard's now.
+    /// Moves it to another shard.
     pub fn adopt(&mut self) {
         (self.mode, self.is_armed, self.is_paused) = (Mode::Off, false, false);
     }
 
-    /// Does [`Socket::take`] have something to tell or to hold?
+    /// Whether [`Socket::take`] has something to report or to hold.
     pub fn is_ready(&self) -> bool {
         let is_noticed = self.is_armed || self.mode == Mode::Stream;
         (self.is_holding && !self.is_paused)
@@ -129,7 +130,8 @@ impl Socket {
             || (!self.is_told && self.end.is_some() && self.inbound.is_empty() && self.is_armed)
     }
 
-    /// What the next poll tells. `some`: how many of so many bytes one receive takes, at least one.
+    /// The result of the next poll. `some` gives the number of bytes that one receive takes of those
+    /// available, at least one.
     pub fn take(&mut self, some: impl FnOnce(usize) -> usize) -> Vec<Came> {
         let mut came = Vec::new();
         if self.is_holding && !self.is_paused {
@@ -146,7 +148,7 @@ impl Socket {
         if let Some(end) = self.end.filter(|_| self.is_broken())
             && (self.is_armed || self.mode == Mode::Stream)
         {
-            // What has come and is not read helps nobody any more.
+            // The bytes that have come and are not read are of no use any more.
             self.inbound.clear();
             self.is_armed = false;
             came.extend(self.tell(end));

@@ -1,5 +1,5 @@
-//! What a server wrote: a reader of whole packets that holds every one of them to the standard. Flags, lengths,
-//! allowed properties and reason codes are judged here, so that every test proves them by the way.
+//! Decodes what a server has sent. The reader of complete packets checks every one of them against the
+//! standard: flags, lengths, allowed properties and reason codes. So every test also proves these rules.
 
 use super::encode::*;
 
@@ -65,7 +65,7 @@ impl Packet {
         self.properties.iter().any(|(found, _)| *found == id)
     }
 
-    /// User properties as `name=value`, in their order.
+    /// The user properties as `name=value`, in order.
     pub fn pairs(&self) -> Vec<String> {
         let shown = |text: &[u8]| String::from_utf8(text.to_vec()).expect("user properties are UTF-8");
         let pairs = self.properties.iter().filter_map(|(_, value)| match value {
@@ -75,7 +75,7 @@ impl Packet {
         pairs.collect()
     }
 
-    /// Subscription identifiers, sorted.
+    /// The subscription identifiers, sorted.
     pub fn identifiers(&self) -> Vec<u32> {
         let found = self.properties.iter().filter(|(id, _)| *id == SUBSCRIPTION_ID);
         let mut numbers: Vec<u32> =
@@ -93,7 +93,7 @@ impl Packet {
     }
 }
 
-/// Length of the packet at the head of `bytes`, once its fixed header is there.
+/// The length of the packet at the beginning of `bytes`. `None` if its fixed header is incomplete.
 pub fn packet_length(bytes: &[u8]) -> Result<Option<usize>, String> {
     let mut length = 0;
     for at in 1..5 {
@@ -109,13 +109,13 @@ pub fn packet_length(bytes: &[u8]) -> Result<Option<usize>, String> {
     Err("a Remaining Length of more than four bytes".into())
 }
 
-/// What follows the length of a whole packet.
+/// The bytes after the length of a complete packet.
 pub fn body_of(packet: &[u8]) -> &[u8] {
     let length = packet.iter().skip(1).position(|byte| byte & 0x80 == 0).expect("a whole packet");
     &packet[length + 2..]
 }
 
-/// Reads one whole packet; an error is a breach of the standard by the broker.
+/// Reads one complete packet. An error is a violation of the standard by the broker.
 pub fn decode(bytes: &[u8], version: Version) -> Result<Packet, String> {
     let first = bytes[0];
     let kind = kind_of(first, version)?;
@@ -158,7 +158,7 @@ pub fn decode(bytes: &[u8], version: Version) -> Result<Packet, String> {
     Ok(packet)
 }
 
-/// Reads whole packets to the last byte.
+/// Reads complete packets up to the last byte.
 pub fn decode_all(mut bytes: &[u8], version: Version) -> Result<Vec<Packet>, String> {
     let mut packets = Vec::new();
     while !bytes.is_empty() {
@@ -239,7 +239,7 @@ fn code_and_properties(packet: &mut Packet, at: &mut Cursor, version: Version) -
     Ok(())
 }
 
-/// Reason codes by packet, as the tables of the standard list them for a server.
+/// Checks the reason codes of a packet against the standard's tables for servers.
 fn check_codes(packet: &Packet, version: Version) -> Result<(), String> {
     let five = version == V5;
     let allowed: &[u8] = match packet.kind {
@@ -272,7 +272,7 @@ fn check_codes(packet: &Packet, version: Version) -> Result<(), String> {
     Ok(())
 }
 
-/// Properties a server may put into a packet (section 2).
+/// The properties that a server may put into a packet (section 2).
 fn server_properties(kind: Kind) -> &'static [u8] {
     match kind {
         Connack => &[
@@ -419,7 +419,7 @@ impl Cursor<'_> {
 mod tests {
     use super::*;
 
-    /// What a server must never send is refused by the reader, or scenarios would prove nothing.
+    /// The reader refuses what a server must never send. Otherwise scenarios would prove nothing.
     #[test]
     fn reader_refuses_what_a_server_must_not_send() {
         let five = [

@@ -1,10 +1,11 @@
-//! What a client writes: builders for every packet that a client may send, and a small byte language for those that
-//! it may not.
+//! Encodes what a client sends: builders for every packet that a client may send, and a small byte language
+//! for those that it may not send.
 //!
-//! The byte language of [`bytes`]: `82 0A00` are hexadecimal bytes, `'a/b'` is a UTF-8 string behind its
-//! two-byte length, `` `raw` `` are plain characters, `*` is the Remaining Length of everything after it.
+//! The byte language of [`bytes`]: `82 0A00` are hexadecimal bytes, `'a/b'` is a UTF-8 string with its
+//! two-byte length before it, `` `raw` `` are plain characters, `*` is the Remaining Length of everything
+//! after it.
 
-/// A version of the protocol, as the level byte in CONNECT says it.
+/// A version of the protocol. Its value is the level byte of CONNECT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     V31 = 3,
@@ -72,7 +73,7 @@ pub fn pair(name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Property {
     [&[USER_PROPERTY][..], &string(name), &string(value)].concat()
 }
 
-/// A string or binary data behind its two-byte length.
+/// A string or binary data with its two-byte length before it.
 pub fn string(value: impl AsRef<[u8]>) -> Vec<u8> {
     let value = value.as_ref();
     let length = u16::try_from(value.len()).expect("a string of a test fits its length field");
@@ -92,12 +93,12 @@ pub fn variable(mut value: u32) -> Vec<u8> {
     }
 }
 
-/// A packet of `first` byte, the right Remaining Length, and `body`.
+/// A packet with the byte `first`, the correct Remaining Length, and `body`.
 pub fn frame(first: u8, body: &[u8]) -> Vec<u8> {
     [&[first][..], &variable(body.len() as u32), body].concat()
 }
 
-/// The byte language of this file's head.
+/// Encodes the byte language that the module describes.
 pub fn bytes(said: &str) -> Vec<u8> {
     let mut out = Vec::new();
     let mut rest = said.trim_start();
@@ -129,7 +130,7 @@ pub fn bytes(said: &str) -> Vec<u8> {
     out
 }
 
-/// What can be sent on a connection of some version.
+/// Something that can be sent on a connection of some version.
 pub trait Encode {
     fn encode(&self, version: Version) -> Vec<u8>;
 }
@@ -161,7 +162,7 @@ fn properties(version: Version, list: &[Property]) -> Vec<u8> {
     [variable(all.len() as u32), all].concat()
 }
 
-/// The Will of a [`Connect`].
+/// The will of a [`Connect`].
 #[derive(Clone, Debug)]
 pub struct Will {
     pub topic: Vec<u8>,
@@ -202,7 +203,7 @@ impl Will {
     }
 }
 
-/// CONNECT. Starts as a clean one without keep alive.
+/// A CONNECT. By default it has Clean Start and no keep alive.
 #[derive(Clone, Debug)]
 pub struct Connect {
     pub version: Version,
@@ -233,13 +234,13 @@ pub fn connect(version: Version, client_id: impl AsRef<[u8]>) -> Connect {
 }
 
 impl Connect {
-    /// Resume the session, if there is one.
+    /// Resumes the session, if there is one.
     pub fn resume(mut self) -> Self {
         self.clean = false;
         self
     }
 
-    /// A session that outlives its connection, in any version; resumed if it is there.
+    /// Uses a session that outlives its connection, in any version. An existing session is resumed.
     pub fn lasting(self) -> Self {
         if self.version == V5 { self.resume().expiry(300) } else { self.resume() }
     }
@@ -273,13 +274,13 @@ impl Connect {
         self
     }
 
-    /// These flags whatever the fields say.
+    /// Uses these flags, whatever the fields say.
     pub fn flags(mut self, flags: u8) -> Self {
         self.flags = Some(flags);
         self
     }
 
-    /// This protocol name and level whatever the version.
+    /// Uses this protocol name and level, whatever the version is.
     pub fn protocol(mut self, name: impl AsRef<[u8]>, level: u8) -> Self {
         self.protocol = Some((name.as_ref().to_vec(), level));
         self
@@ -313,7 +314,7 @@ impl Encode for Connect {
     }
 }
 
-/// PUBLISH. Starts as QoS 0.
+/// A PUBLISH. By default it has QoS 0.
 #[derive(Clone, Debug)]
 pub struct Message {
     pub topic: Vec<u8>,
@@ -338,13 +339,13 @@ pub fn publish(topic: impl AsRef<[u8]>, payload: impl AsRef<[u8]>) -> Message {
 }
 
 impl Message {
-    /// QoS 1 under this packet identifier.
+    /// QoS 1 with this packet identifier.
     pub fn qos1(mut self, id: u16) -> Self {
         (self.qos, self.id) = (1, id);
         self
     }
 
-    /// QoS 2 under this packet identifier.
+    /// QoS 2 with this packet identifier.
     pub fn qos2(mut self, id: u16) -> Self {
         (self.qos, self.id) = (2, id);
         self
@@ -428,13 +429,13 @@ impl Encode for Ack {
     }
 }
 
-/// Options byte of a subscription: No Local.
+/// Bit of the subscription options: No Local.
 pub const NO_LOCAL: u8 = 0x04;
-/// Options byte of a subscription: Retain As Published.
+/// Bit of the subscription options: Retain As Published.
 pub const AS_PUBLISHED: u8 = 0x08;
-/// Options byte of a subscription: Retain Handling 1, only if the subscription is new.
+/// Bits of the subscription options: Retain Handling 1, only if the subscription is new.
 pub const RETAIN_IF_NEW: u8 = 0x10;
-/// Options byte of a subscription: Retain Handling 2, never.
+/// Bits of the subscription options: Retain Handling 2, never.
 pub const RETAIN_NEVER: u8 = 0x20;
 
 /// SUBSCRIBE.
@@ -450,7 +451,7 @@ pub fn subscribe(id: u16) -> Subscribe {
 }
 
 impl Subscribe {
-    /// One more filter with its options byte: QoS, and the constants above.
+    /// Adds a filter with its options byte: QoS and the constants above.
     pub fn filter(mut self, filter: impl AsRef<[u8]>, options: u8) -> Self {
         self.filters.push((filter.as_ref().to_vec(), options));
         self
@@ -514,7 +515,7 @@ pub fn disconnect(code: u8) -> Vec<u8> {
     if code == 0 { vec![0xE0, 0x00] } else { vec![0xE0, 0x01, code] }
 }
 
-/// AUTH of the built-in test method, with data.
+/// An AUTH of the built-in test method, with data.
 pub fn auth(code: u8, method: &str, data: &str) -> Vec<u8> {
     let list = [text(AUTH_METHOD, method), text(AUTH_DATA, data)];
     frame(0xF0, &[vec![code], properties(V5, &list)].concat())

@@ -1,6 +1,6 @@
-//! MQTT as bytes, for both sides of a test: [`Encode`] makes what a client sends, well formed or not, and [`decode`]
-//! holds what a server sends to the standard. It shares no line with midge's own codec: a mistake there must not
-//! hide itself here.
+//! MQTT as bytes, for both sides of a test. [`Encode`] makes what a client sends, well-formed or not.
+//! [`decode`] checks what a server sends against the standard. It shares no code with midge's own codec, so
+//! that a mistake there can't hide here.
 
 #![allow(missing_docs, reason = "packets, fields and constants are called what the standard calls them")]
 
