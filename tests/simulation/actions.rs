@@ -1,4 +1,4 @@
-//! What the plan has the clients and the world do, and how the model learns of it.
+//! The actions of the clients and the world that the plan asks for, and their effect on the model.
 
 use crate::audit::Audit;
 use crate::client::Outgoing;
@@ -61,7 +61,7 @@ impl Sim {
                 self.world.stall_shard(shard, micros);
             }
             Action::DiskFull { shard, micros } => {
-                // Without a sync, what a stop has no room for is lost.
+                // Without a sync, a stop loses what the full disk has no room for.
                 let may = self.plan.persistent && self.plan.sync == SyncPolicy::Always;
                 if may && self.world.fill_disk(shard) {
                     self.note(format_args!("the disk of shard {shard} is full"));
@@ -112,7 +112,8 @@ impl Sim {
             return;
         }
         if self.plan.sync == SyncPolicy::Off {
-            // The broker never asks for it: what it has written is safe once the machine has seen to that by itself.
+            // The broker never asks for it: what it has written is safe after the machine has synced it by
+            // itself.
             self.world.disk.sync_all();
         }
         if let Some(left) = self.world.must_wait() {
@@ -129,7 +130,7 @@ impl Sim {
         if self.model.publications.iter().any(waits) {
             self.marks.reach(Mark::PowerCutBeforePubrec);
         }
-        // A disk that has failed keeps no clock either.
+        // A failed disk does not keep the clock either.
         let keeps_clock = !self.model.disk_failed.is_open() && !self.model.disk_full.is_open();
         self.model.power_cut(self.world.now);
         let now = self.world.now;
@@ -146,7 +147,7 @@ impl Sim {
         let now = self.world.now;
         let down = now - self.model.cuts.last().copied().unwrap_or(now);
         let clocks = self.world.clocks.start(now, down);
-        // Its zero is a little before now.
+        // The zero of its clock is a little before now.
         let reading = self.world.clocks.reading(self.world.clocks.zero);
         let mut wall = Wall { zero_millis: reading.wall_millis };
         if self.plan.persistent {
@@ -185,7 +186,7 @@ impl Sim {
         self.world.wake_after(back_after + 1000, Wake::Return { client });
     }
 
-    /// The broker must have seen the CONNECT before, or be unable to.
+    /// The broker must have seen the previous CONNECT, or be unable to.
     pub fn may_connect(&self, client: usize) -> bool {
         let client = &self.clients[client];
         client.link.is_none_or(|link| self.world.connect_is_settled(link, client.connect_len))
@@ -211,7 +212,7 @@ impl Sim {
         let now = self.world.now;
         let state = &mut self.clients[client];
         if std::mem::take(&mut state.is_brief) {
-            // Whatever CONNACK will say: the broker's side of it is gone too.
+            // Whatever CONNACK will say, the broker's half of the session has ended too.
             state.forget();
         }
         (state.link, state.up, state.lasting) = (Some(link), false, lasting);
@@ -293,7 +294,7 @@ impl Sim {
         self.clients[client].up = false;
     }
 
-    /// Sends on a connection that is up.
+    /// Sends on an open connection.
     pub fn say(&mut self, client: usize, link: usize, bytes: &[u8]) -> u64 {
         let end = self.world.send(link, bytes);
         self.note(format_args!("client-{client} #{link} > {}", shown(bytes)));
@@ -322,7 +323,7 @@ impl Sim {
             packet = packet.filter(filter, options);
             let coverages = &mut self.model.sessions[session].coverages;
             let open = coverages.iter().rposition(|have| have.filter == filter && have.until_sure.is_none());
-            // An UNSUBSCRIBE without its UNSUBACK may never have come. [MQTT5-3.3.1-10]
+            // An UNSUBSCRIBE without its UNSUBACK may never have arrived. [MQTT5-3.3.1-10]
             let is_new = coverages.iter().all(|have| have.filter != filter || have.until_may.is_some());
             let at = open.unwrap_or_else(|| {
                 coverages.push(Coverage {
@@ -370,7 +371,7 @@ impl Sim {
         self.say(client, link, &packet);
     }
 
-    /// The connection of a client that is up, and its session in the model.
+    /// The connection of a connected client, and its session in the model.
     pub fn session_of(&self, client: usize) -> Option<(usize, usize)> {
         let link = self.clients[client].link.filter(|_| self.clients[client].up)?;
         if self.world.links[link].ended {

@@ -1,5 +1,5 @@
-//! What the broker sent, packet by packet as it left, whether or not it got anywhere: held to what the model
-//! allows.
+//! Checks what the broker has sent against the model, packet by packet when it is sent, whether or not it
+//! arrives.
 
 use crate::coverage::Mark;
 use crate::model::{GRACE, Grant, Model, Publication, Session, Unsettled};
@@ -7,27 +7,27 @@ use midge_kit::codec::{self, Kind, Packet};
 use midge_kit::codec::{SUBSCRIPTION_ID, TOPIC_ALIAS, Version};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The model's side of a connection.
+/// The model's view of a connection.
 pub struct Audit {
     pub client: usize,
     pub version: Version,
     pub clean: bool,
     pub connect_sent_at: u64,
-    /// What the CONNECT asked for.
+    /// The session expiry that CONNECT asked for.
     pub expiry: Option<u64>,
     pub receive_maximum: usize,
     pub aliases_max: u16,
     pub packet_max: Option<u32>,
     pub session: Option<usize>,
-    /// What CONNACK must say.
+    /// The session present flag that CONNACK must have.
     pub present: Option<bool>,
     pub accepted: bool,
-    /// Subscribe packets on their way, by packet identifier: coverage and grant of each filter.
+    /// Pending SUBSCRIBE packets, by packet identifier: coverage and grant of each filter.
     pub subscribes: BTreeMap<u16, Vec<(usize, usize)>>,
     pub unsubscribes: BTreeMap<u16, usize>,
-    /// Publications on their way, by packet identifier.
+    /// Pending publications, by packet identifier.
     pub publishes: BTreeMap<u16, u64>,
-    /// PUBREL on their way.
+    /// Pending PUBREL packets.
     pub releases: BTreeSet<u16>,
     buffer: Vec<u8>,
     aliases: BTreeMap<u16, String>,
@@ -35,7 +35,7 @@ pub struct Audit {
     said_farewell: bool,
 }
 
-/// The rare paths that an audited packet is a sign of.
+/// The rare paths that an audited packet has shown.
 #[derive(Default)]
 pub struct Remarks(pub Vec<Mark>);
 
@@ -64,12 +64,12 @@ impl Audit {
         }
     }
 
-    /// The client has sent an acknowledgement that frees the identifier.
+    /// Records that the client has sent an acknowledgement that frees the identifier.
     pub fn client_settled(&mut self, id: u16) {
         self.outstanding.remove(&id);
     }
 
-    /// Bytes that the broker has sent. Returns the packets that they completed.
+    /// Takes bytes that the broker has sent. Returns the packets that they complete.
     pub fn sent(&mut self, bytes: &[u8]) -> Result<Vec<Packet>, String> {
         self.buffer.extend_from_slice(bytes);
         let mut packets = Vec::new();
@@ -84,7 +84,7 @@ impl Audit {
         Ok(packets)
     }
 
-    /// Judges a packet.
+    /// Checks a packet.
     pub fn judge(
         &mut self,
         model: &mut Model,
@@ -267,13 +267,13 @@ impl Audit {
         if packet.qos < 2 {
             model.sessions[at].sent_below_qos2.insert(number);
         }
-        // A power cut may take back the subscription that made it QoS 1: then it comes again, at QoS 2.
+        // A power cut may undo the subscription that made it QoS 1. It is then sent again, at QoS 2.
         let forgets = model.sessions[at].sent_below_qos2.contains(&number) || is_shared;
         let cuts = model.cuts.iter().filter(|&&cut| forgets && cut > first).count();
-        // Each of its copies may come again after each.
+        // Each of its copies may be sent again after each cut.
         let allowed = (publication.routed * (1 + cuts)) as u32;
-        // What was not acknowledged before a power cut, a session on another shard may have kept, and not the home
-        // of retained messages: neither had promised it to anyone.
+        // A session on another shard may have kept a message that was not acknowledged before a power cut,
+        // while the home of retained messages has not: neither had promised it to anyone.
         let retain = publication.retain && model.is_kept(publication);
         let session = &mut model.sessions[at];
         let copies = session.fresh_copies.entry(number).or_default();
@@ -321,7 +321,7 @@ impl Audit {
         if packet.duplicate {
             let is_other = known.as_ref().is_none_or(|known| known.number != number);
             if restarted && is_other && known.as_ref().is_none_or(|old| old.acked.is_some() || old.stale) {
-                // It had its identifier in the log, and a start can't know whether it was sent. DUP says that it
+                // Its identifier was in the log, and a start can't know whether it was sent. DUP says that it
                 // "might be re-delivery of an earlier attempt". [MQTT5 §3.3.1.1]
                 let new =
                     Unsettled { number, qos: packet.qos, link, acked: None, recorded: false, stale: false };
@@ -363,20 +363,20 @@ impl Audit {
     }
 }
 
-/// Has the power been cut since the broker read this message? One without a number may be any.
+/// Whether the power was cut after the broker has read this message. A message without a number may be any.
 fn has_restarted(model: &Model, number: Option<u64>) -> bool {
     let first = number.and_then(|number| model.publication(number)).and_then(Publication::first);
     model.persistent && model.cuts.iter().any(|&cut| cut > first.unwrap_or(0))
 }
 
-/// The number that a payload begins with.
+/// The number at the beginning of a payload.
 pub fn number_of(payload: &[u8]) -> Option<u64> {
     let text = payload.strip_prefix(b"m")?;
     let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
     std::str::from_utf8(&text[..end]).ok()?.parse().ok()
 }
 
-/// Is it a live message? None: both are possible.
+/// Whether it is a live message. `None`: both are possible.
 fn is_live(session: &Session, publication: &Publication, packet: &Packet) -> Option<bool> {
     if !packet.retain {
         return Some(true);
@@ -399,7 +399,7 @@ fn check_live(
     if session.doubtful {
         return Ok(());
     }
-    // One that waits for room in a box finds the subscriptions that are there when it comes.
+    // A message that waits for room in a box meets the subscriptions that exist when it arrives.
     let last = publication.latest().unwrap_or(now);
     if possible.is_empty() && model.box_full.touch(last, now) {
         return Ok(());
@@ -436,7 +436,7 @@ fn check_live(
     Ok(())
 }
 
-/// May this message come as a retained one now?
+/// Whether this message may be sent as a retained one now.
 fn check_retained(
     model: &Model,
     session: &Session,
@@ -455,7 +455,7 @@ fn check_retained(
     if session.doubtful {
         return Ok(());
     }
-    // At QoS 2 it may have waited for the log with its packet identifier, and its connection ended meanwhile.
+    // At QoS 2 it may have waited for the log with its packet identifier, while its connection ended.
     let outlives = model.persistent && qos == 2;
     let asked: Vec<&Grant> = session
         .coverages_of(&publication.topic)
@@ -466,13 +466,13 @@ fn check_retained(
     let Some(first_asked) = asked.iter().map(|grant| grant.sent_at).min() else {
         return Err("retained, and nobody has subscribed".into());
     };
-    // A client's packets are read in their order: what it publishes after its SUBSCRIBE is live, and hidden.
+    // A client's packets are read in order: what it publishes after its SUBSCRIBE is live, and hidden.
     let own = session.client == publication.publisher && !publication.is_will;
     if own && asked.iter().all(|grant| grant.no_local && grant.sent_at < publication.sent_at) {
         return Err(format!("m{number} to its publisher as a retained message, in spite of No Local"));
     }
     let last = publication.latest().unwrap_or(now);
-    // A batch or a message that waits for room in a box comes later than it should.
+    // A batch or a message that waits for room in a box arrives late.
     let delayed = model.box_full.touch(last, now);
     let newer = model.publications.iter().find(|other| {
         other.topic == publication.topic
@@ -487,7 +487,7 @@ fn check_retained(
     if let Some(newer) = newer.filter(|_| !delayed) {
         return Err(format!("retained, though a newer one was there before the SUBSCRIBE: {newer:?}"));
     }
-    // What its home has refused, for want of disk for example, is not kept there.
+    // A message that its home has refused, for example because of a full disk, is not retained there.
     let live = session.live_retained.get(&publication.topic).into_iter().flatten();
     let mut live = live.map(|&number| &model.publications[number as usize]);
     let overtaken = live.any(|live| {

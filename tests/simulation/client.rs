@@ -1,10 +1,10 @@
-//! A client as a device would be: what it remembers over connections, and what it answers.
+//! A simulated device: what it remembers across connections, and how it answers.
 
 use crate::plan::ClientPlan;
 use midge_kit::codec::{self, Encode, Version};
 use std::collections::{BTreeMap, VecDeque};
 
-/// A message that the client has sent and not seen the end of.
+/// A message that the client has sent and that is not settled.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     pub id: u16,
@@ -13,7 +13,7 @@ pub struct Outgoing {
     pub topic: String,
     pub payload: Vec<u8>,
     pub retain: bool,
-    /// PUBREL is sent.
+    /// Whether PUBREL is sent.
     pub released: bool,
 }
 
@@ -21,28 +21,28 @@ pub struct Client {
     pub name: String,
     pub plan: ClientPlan,
     pub link: Option<usize>,
-    /// CONNACK has come.
+    /// Whether CONNACK has come.
     pub up: bool,
     pub connect_len: u64,
     pub received: Vec<u8>,
-    /// As the last CONNECT asked.
+    /// As the last CONNECT has asked.
     pub lasting: bool,
-    /// The session of the last connection that was up ends with it.
+    /// Whether the session of the last established connection ends with it.
     pub is_brief: bool,
     pub outgoing: VecDeque<Outgoing>,
     /// Incoming QoS 2 messages that wait for PUBREL.
     pub held: BTreeMap<u16, Option<u64>>,
     pub aliases: BTreeMap<u16, String>,
-    /// The session, in the model, that what it remembers is of.
+    /// The session, in the model, that the client remembers.
     pub session: Option<usize>,
     next_id: u16,
     pub thinks_until: u64,
     pub holds_until: u64,
-    /// It stays away until the end.
+    /// Whether it stays away until the end.
     pub away: bool,
 }
 
-/// Messages that a client has on the way at most.
+/// The largest number of messages that a client has on the way.
 const OUTGOING_MAX: usize = 60;
 
 impl Client {
@@ -85,13 +85,13 @@ impl Client {
         }
     }
 
-    /// A new session: nothing is remembered.
+    /// Forgets everything, because there is a new session.
     pub fn forget(&mut self) {
         self.outgoing.clear();
         self.held.clear();
     }
 
-    /// Session Expiry Interval that a CONNECT of this kind asks for, seconds.
+    /// The Session Expiry Interval in seconds that a CONNECT of this kind asks for.
     pub fn expiry_seconds(&self, lasting: bool) -> u32 {
         if lasting { self.plan.expiry_seconds } else { 0 }
     }

@@ -1,8 +1,8 @@
-//! Clocks that are set, by seconds, hours and decades, both ways, while the broker runs and while it is down; and
-//! messages with an expiry, which must go by the time that passes.
+//! Clocks that are set, by seconds, hours and decades, in both directions, while the broker runs and while it
+//! is down. Also messages with an expiry, which must count the time that passes.
 //!
-//! The machine's steady clock is the simulation's own. What is drawn here is drawn apart, so that a seed's other
-//! actions stay what they are.
+//! The machine's steady clock is the simulation's own. The random values here are drawn separately, so that
+//! the other actions of a seed do not change.
 
 use crate::model::{Model, Publication};
 use crate::plan::{Action, Plan, Planned, TOPICS};
@@ -19,32 +19,32 @@ const HOUR_MILLIS: u64 = 3_600_000;
 /// Milliseconds since 1970 at the zero of the simulation.
 const BEGIN_MILLIS: u64 = 1_800_000_000_000;
 
-/// A wall clock that is earlier, 2025, is taken for one that was never set.
+/// A wall clock before 2025 counts as never set.
 const SET_MILLIS_MIN: u64 = 1_735_689_600_000;
 
 /// The clocks of the machine.
 pub struct Clocks {
-    /// By how much the wall clock is wrong.
+    /// The error of the wall clock.
     wrong_millis: i64,
     boot: u64,
     booted_at: u64,
-    /// When it was set in this run of the broker, and what it was before.
+    /// The times at which it was set in this run of the broker, and its errors before.
     sets: Vec<(u64, i64)>,
-    /// What the disk knows surely of it, at the end of the last run.
+    /// The error that the disk knows for certain, at the end of the last run.
     known_millis: i64,
-    /// It was set in the last moments, and the disk may know or not.
+    /// Whether it was set in the last moments, so that the disk may or may not know.
     is_doubtful: bool,
-    /// When the machine started anew.
+    /// The times at which the machine was restarted.
     machine_starts: Vec<u64>,
-    /// Where the broker's clock has its zero, in the simulation's time.
+    /// The zero of the broker's clock, in the simulation's time.
     pub zero: u64,
-    /// The broker started since without knowing how long it had been down: when.
+    /// The times at which the broker has started since without knowing how long it was down.
     pub lost_at: Vec<u64>,
     is_set: bool,
     rng: Random,
 }
 
-/// In these seeds clocks are set.
+/// Whether clocks are set with this seed.
 fn has_clocks(seed: u64) -> bool {
     seed % 3 == 1
 }
@@ -80,8 +80,8 @@ impl Clocks {
         }
     }
 
-    /// The broker starts: its clock begins anew, and what happened to the machine's meanwhile is drawn. Returns
-    /// it in words.
+    /// Starts the broker: its clock begins at zero, and what happened to the machine's clock in the meantime
+    /// is drawn. Returns a description.
     pub fn start(&mut self, now: u64, down: u64) -> String {
         self.zero = now - 1000;
         if !self.is_set {
@@ -90,7 +90,7 @@ impl Clocks {
         let machine_starts = self.rng.chance(500);
         let mut step = if self.rng.chance(500) { a_step(&mut self.rng) } else { 0 };
         if machine_starts {
-            // Whether it has been off so long or its clock is ahead, no machine can tell: up to a day counts.
+            // No machine can know whether it was off for so long or its clock is ahead. Up to a day counts.
             step = step.saturating_add(self.wrong_millis).min(self.known_millis) - self.wrong_millis;
             (self.boot, self.booted_at) = (self.boot + 1, now - down.min(1000));
             let was_set = BEGIN_MILLIS.saturating_add_signed(self.known_millis) >= SET_MILLIS_MIN;
@@ -104,10 +104,10 @@ impl Clocks {
         format!(", the wall clock set by {step} ms, the machine started anew: {machine_starts}")
     }
 
-    /// The power goes. What was written in the last moments the disk may not have, nor anything of a while if it was
-    /// full or failed.
+    /// Cuts the power. The disk may lack what was written in the last moments, and more if it was full or had
+    /// failed.
     pub fn stop(&mut self, now: u64, is_disk_sound: bool, noted: &[Noted]) {
-        // A shard that has nothing to do has no turn, and notes a step in its next one.
+        // A shard that has nothing to do has no turn. It records a step in its next turn.
         let is_noted = |at: u64| noted.iter().all(|noted| noted.at >= at && noted.at + SECOND <= now);
         let lost = self.sets.iter().filter(|&&(at, _)| !is_disk_sound || at + SECOND > now || !is_noted(at));
         self.is_doubtful = lost.clone().next().is_some();
@@ -120,14 +120,14 @@ impl Clocks {
     }
 }
 
-/// What a host knows of the wall clock, and since when.
+/// The wall clock as a host has last seen it, and since when.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Noted {
     wrong_millis: i64,
     at: u64,
 }
 
-/// The host of a shard looks at the clocks.
+/// The host of a shard reads the clocks.
 pub fn look(noted: &Cell<Noted>, clocks: &Clocks, now: u64) {
     if noted.get().at == 0 || noted.get().wrong_millis.abs_diff(clocks.wrong_millis) >= STEP_MILLIS_MIN {
         noted.set(Noted { wrong_millis: clocks.wrong_millis, at: now });
@@ -154,8 +154,8 @@ pub fn add_to(plan: &mut Plan) {
     }
 }
 
-/// The Message Expiry Interval of a publication of a 5.0 client, seconds: none, one that no run is long enough for, or
-/// a brief one.
+/// The Message Expiry Interval in seconds of a publication of a 5.0 client: none, one that is longer than any
+/// run, or a short one.
 pub fn expiry_of(seed: u64, number: u64, topic: &str, retain: bool) -> Option<u32> {
     let mut rng = random::of_seed(seed ^ number << 20 ^ 0x65_7870);
     if !rng.chance(400) {
@@ -168,14 +168,14 @@ pub fn expiry_of(seed: u64, number: u64, topic: &str, retain: bool) -> Option<u3
     Some(if retain { 3600 } else { rng.pick(&[3600, 90_000]) })
 }
 
-/// May the message have expired in the course of the run?
+/// Whether the message may expire during the run.
 pub fn is_brief(seed: u64, number: u64, publication: &Publication, version: Version) -> bool {
     let expiry = expiry_of(seed, number, &publication.topic, publication.retain);
     version == Version::V5 && !publication.is_will && expiry.is_some_and(|seconds| seconds < 3600)
 }
 
-/// Holds a PUBLISH to a 5.0 client to the time that has passed: its interval is the publisher's less that, and it is
-/// not begun after it. `[MQTT5-3.3.2-5]` `[MQTT5-3.3.2-6]`
+/// Checks a PUBLISH to a 5.0 client against the time that has passed. Its interval must be the publisher's
+/// minus that time, and sending must not begin after it. `[MQTT5-3.3.2-5]` `[MQTT5-3.3.2-6]`
 pub fn check_expiry(
     (seed, version): (u64, Version),
     (model, clocks): (&Model, &Clocks),
@@ -194,9 +194,9 @@ pub fn check_expiry(
     }
     let (Some(first), Some(last)) = (publication.first(), publication.last()) else { return Ok(()) };
     let whole = u64::from(seconds) * SECOND;
-    // Of a few milliseconds the log keeps no account.
+    // The log does not record differences of a few milliseconds.
     let slack = 5000;
-    // A step below a second is not noted, and makes the time that the machine was off wrong by as much.
+    // A step below a second is not recorded, and changes the measured downtime by as much.
     let off = clocks.machine_starts.iter().filter(|&&start| start > first).count() as u64 * SECOND;
     let most = (last + whole + GRACE_OF_EXPIRY + off).saturating_sub(now).div_ceil(SECOND);
     let least = (first + whole).saturating_sub(now + slack + off) / SECOND;
@@ -215,7 +215,8 @@ pub fn check_expiry(
     Ok(())
 }
 
-/// A message that has begun to be sent is finished, whatever the network and the log take. Its interval counts until
-/// then: behind a CONNACK that waits for the disk it waits with what is left written in it. "If the Message Expiry
-/// Interval has passed and the Server has not managed to start onward delivery" (3.3.2.3.3) speaks of the start, too.
+/// The sending of a message that has begun is completed, however long the network and the log take. Its
+/// interval counts until it begins: a message behind a CONNACK that waits for the disk already contains the
+/// rest of its interval. "If the Message Expiry Interval has passed and the Server has not managed to start
+/// onward delivery" (3.3.2.3.3) refers to the beginning, too.
 const GRACE_OF_EXPIRY: u64 = 700_000;

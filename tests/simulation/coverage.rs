@@ -1,4 +1,4 @@
-//! Rare paths that a run has taken: a simulation that never gets there proves nothing about them.
+//! The rare paths that a run has taken. A simulation that never reaches them proves nothing about them.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ macro_rules! marks {
         }
 
         impl Mark {
-            /// All of them.
+            /// All marks.
             pub const EVERY: &[Mark] = &[$(Mark::$mark),*];
         }
     };

@@ -1,8 +1,9 @@
-//! The disk: files of all shards, and what a power cut leaves of them.
+//! The disk: the files of all shards, and what is left of them after a power cut.
 //!
-//! A file that is written through has what a write brought once that has ended. Of others only a sync makes that sure.
-//! A write that is under way when the power goes leaves any of its blocks, and a name that no sync of its directory
-//! has made sure may be there or not; of several the earlier ones are.
+//! A file with write-through has the data of a write when the write has ended. For other files, only a sync
+//! guarantees this. A write that is pending at a power cut leaves any of its blocks. A name that no sync of
+//! its directory has made durable may or may not be there; among several, earlier ones are there before later
+//! ones.
 
 use crate::random::Random;
 use midge::base::log_files::{FileId, FileOperation, FileResult, LogWork, WRITE_BYTES_MAX};
@@ -14,16 +15,16 @@ use std::path::{Path, PathBuf};
 #[derive(Default)]
 pub struct Disk {
     names: BTreeMap<PathBuf, usize>,
-    /// What the disk surely has of them.
+    /// The names that the disk has for certain.
     kept_names: BTreeMap<PathBuf, usize>,
-    /// Changes of names that it may not have, in their order.
+    /// Changes of names that it may not have, in order.
     renamed: Vec<Naming>,
     files: Vec<File>,
     open: Vec<Option<Open>>,
-    /// What is under way, by its number.
+    /// Pending operations, by number.
     under_way: BTreeMap<u64, Job>,
     next_job: u64,
-    /// Shards whose log finds no room, and those for which nothing works any more.
+    /// Shards whose log finds no room, and shards for which nothing works any more.
     full: BTreeSet<usize>,
     failed: BTreeSet<usize>,
 }
@@ -42,7 +43,7 @@ struct Open {
 
 struct Job {
     shard: usize,
-    /// When it began: a turn that is still coming out may begin it later than now.
+    /// The time at which it began. A turn whose effects are still appearing may begin it later than now.
     at: u64,
     work: LogWork,
     what: What,
@@ -50,7 +51,7 @@ struct Job {
 
 enum What {
     Operation(FileOperation),
-    /// `taken`: how many of the bytes the disk takes.
+    /// `taken`: the number of bytes that the disk takes.
     Write {
         file: FileId,
         at: usize,
@@ -65,24 +66,24 @@ enum Naming {
     Removed(PathBuf),
 }
 
-/// What a power cut made of the writes that were under way.
+/// What a power cut has made of the pending writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Torn {
-    /// Nothing was being written.
+    /// No write was pending.
     Idle,
-    /// None of it is there, or all of it.
+    /// All of it is there, or none of it.
     Whole,
-    /// Some blocks of it are.
+    /// Some of its blocks are there.
     Part,
 }
 
 impl Disk {
-    /// An operation of a shard begins at that time; its number.
+    /// Begins an operation of a shard at this time. Returns its number.
     pub fn begin(&mut self, (shard, at): (usize, u64), work: LogWork, operation: FileOperation) -> u64 {
         self.push(Job { shard, at, work, what: What::Operation(operation) })
     }
 
-    /// A write begins; its number.
+    /// Begins a write. Returns its number.
     pub fn write(
         &mut self,
         (shard, now): (usize, u64),
@@ -105,12 +106,12 @@ impl Disk {
         self.next_job
     }
 
-    /// What a shard has under way, in order.
+    /// The pending operations of a shard, in order.
     pub fn under_way(&self, shard: usize) -> Vec<u64> {
         self.under_way.iter().filter(|(_, job)| job.shard == shard).map(|(&number, _)| number).collect()
     }
 
-    /// An operation has come to its end; none if it was under way before a power cut.
+    /// Ends an operation. `None` if it was pending before a power cut.
     pub fn finish(&mut self, number: u64) -> Option<(usize, LogWork, io::Result<FileResult>)> {
         let Job { shard, work, what, .. } = self.under_way.remove(&number)?;
         if self.failed.contains(&shard) {
@@ -188,7 +189,7 @@ impl Disk {
         FileResult::Opened { file: FileId(number), bytes: self.files[file].bytes.len() as u64 }
     }
 
-    /// Closes a file. What was begun on it comes to its end all the same.
+    /// Closes a file. Its pending operations still end.
     pub fn close(&mut self, file: FileId) {
         let is_used = |job: &Job| match &job.what {
             What::Write { file: of, .. } => *of == file,
@@ -202,7 +203,7 @@ impl Disk {
         }
     }
 
-    /// Is the file the one that has this name?
+    /// Whether the file has this name.
     pub fn is_found(&self, path: &Path, file: FileId) -> bool {
         self.names.get(path) == Some(&self.opened(file).file)
     }
@@ -217,14 +218,14 @@ impl Disk {
         self.renamed.clear();
     }
 
-    /// Removes a file for good.
+    /// Removes a file permanently.
     pub fn remove(&mut self, path: &Path) {
         if self.names.contains_key(path) {
             self.name(Naming::Removed(path.to_owned()));
         }
     }
 
-    /// What is read from a file.
+    /// The content of a file.
     pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
         let file = &self.files[*self.names.get(path)?];
         let mut bytes = file.bytes.clone();
@@ -237,7 +238,7 @@ impl Disk {
         self.names.keys().cloned().collect()
     }
 
-    /// The log of a shard finds no room, or does again.
+    /// Sets whether the log of a shard finds no room.
     pub fn set_full(&mut self, shard: usize, is_full: bool) {
         if is_full {
             self.full.insert(shard);
@@ -250,7 +251,7 @@ impl Disk {
         self.full.contains(&shard)
     }
 
-    /// Nothing that the log of a shard asks for works any more.
+    /// From now on every operation of a shard's log fails.
     pub fn fail(&mut self, shard: usize) {
         self.failed.insert(shard);
     }
@@ -259,7 +260,7 @@ impl Disk {
         self.failed.contains(&shard)
     }
 
-    /// The machine writes out what its memory has of files.
+    /// The machine writes all cached data of files to the disk.
     pub fn sync_all(&mut self) {
         for File { bytes, dirty } in &mut self.files {
             dirty.drain(..).for_each(|(at, written)| put(bytes, at, &written));
@@ -267,7 +268,7 @@ impl Disk {
         self.sync_names();
     }
 
-    /// The power goes. The disk is sound when it is back, and has room.
+    /// Cuts the power. Afterwards the disk works and has room.
     pub fn power_cut(&mut self, now: u64, rng: &mut Random) -> Torn {
         let (mut blocks, mut kept) = (0, 0);
         for (_, job) in std::mem::take(&mut self.under_way) {
@@ -313,7 +314,7 @@ fn put(file: &mut Vec<u8>, at: usize, bytes: &[u8]) {
     file[at..end].copy_from_slice(bytes);
 }
 
-/// Puts some blocks of a write into a file; how many.
+/// Puts some blocks of a write into a file. Returns how many.
 fn tear(file: &mut Vec<u8>, at: usize, bytes: &[u8], rng: &mut Random) -> usize {
     let mode = rng.below(4);
     let blocks = bytes.len() / BLOCK;
@@ -323,7 +324,7 @@ fn tear(file: &mut Vec<u8>, at: usize, bytes: &[u8], rng: &mut Random) -> usize 
         let keeps = match mode {
             0 => false,
             1 => true,
-            // A write may take a part, and the next one goes on.
+            // A write may take a part, and the next one continues.
             2 => number < first,
             _ => rng.chance(500),
         };

@@ -1,4 +1,4 @@
-//! What the host of a shard asks of the kernel, in the simulation.
+//! The kernel interface of a shard's host, in the simulation.
 
 use crate::clocks;
 use crate::kernel::{Due, Happening, Kernel, Posted, Ready, Wake};
@@ -15,7 +15,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-/// The kernel is in here while the shard has its turn.
+/// It holds the kernel while the shard has its turn.
 pub struct SimIo {
     pub shard: usize,
     pub kernel: Option<Box<Kernel>>,
@@ -40,18 +40,18 @@ impl SimIo {
         self.kernel.as_mut().expect("it is the shard's turn")
     }
 
-    /// The connection of a slot, if the host still has it.
+    /// The connection in a slot, if the host still has it.
     fn link(&self, slot: ConnectionSlot) -> Option<usize> {
         self.kernel().link_at(self.shard, slot)
     }
 
-    /// What the machine has told until now comes before what is done next.
+    /// Emits the machine's events so far, before whatever is done next.
     pub fn tell_events(&mut self) {
         let shard = self.shard;
         let kernel = self.kernel_mut();
         let told = std::mem::take(&mut *kernel.shards[shard].told.borrow_mut());
         for event in told {
-            // What it does to the session is done by now, whenever the rest of the turn is.
+            // Its effect on the session is complete now, whenever the rest of the turn is.
             if let Event::Disconnected { peer, cause, .. } = &event {
                 let (link, cause) = (link_of(*peer), cause.clone());
                 let at = kernel.turn.map_or(kernel.now, |(_, at)| at);
@@ -186,7 +186,7 @@ impl Io for SimIo {
 
     fn flush(&mut self, outbox: &Outbox, _events: &mut Vec<IoEvent<Received>>) -> io::Result<()> {
         self.send_all(outbox);
-        // It takes time, for which loops of the host wait.
+        // It takes time, which loops of the host wait for.
         let kernel = self.kernel_mut();
         kernel.now += 100;
         kernel.turn = kernel.turn.map(|(shard, at)| (shard, at + 100));
@@ -236,7 +236,7 @@ impl Io for SimIo {
     fn give_back(&mut self, buffer: Received) {
         let kernel = self.kernel_mut();
         let link = &mut kernel.links[buffer.link];
-        // What came behind its end no machine has seen.
+        // The machine has not seen the bytes that came after the end.
         if !link.closing && link.closed_at.is_none() {
             link.up_given += buffer.bytes.len() as u64;
             kernel.unread.insert(buffer.link);
@@ -307,7 +307,7 @@ impl Io for SimIo {
         self.tell_events();
         let kernel = self.kernel_mut();
         let state = &kernel.links[link];
-        // The driver may know that its peer has gone, or not yet.
+        // The driver may or may not know that the peer has gone.
         let is_known = state.socket.ended().is_some() && kernel.rng.chance(500);
         let cut = is_known || !state.socket.can_move() || !state.backlog.is_empty();
         kernel.tell(Happening::HandOver { cut });

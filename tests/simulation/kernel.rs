@@ -1,7 +1,8 @@
-//! What the shards and the clients have between them: a kernel, a network, boxes and a disk that do as the seed says.
+//! The environment between the shards and the clients: a kernel, a network, boxes and a disk that behave as
+//! the seed says.
 //!
-//! A turn of a shard happens at one moment, and what it brings about comes out over a while: between any two effects
-//! the shard may lose its core. What it had put into boxes by then is seen by the others, and the rest is not.
+//! A turn of a shard happens at one moment, and its effects appear over a period. Between any two effects the
+//! shard may lose its core. The others then see what it had put into boxes by that time, and not the rest.
 
 use crate::clocks::{Clocks, Noted};
 use crate::disk::Disk;
@@ -16,52 +17,52 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-/// What the outside learns.
+/// Something that the outside learns.
 pub enum Happening {
     /// Bytes have reached the client.
     Received { link: usize, bytes: Vec<u8> },
-    /// The client learns that its connection is over.
+    /// The client learns that its connection has ended.
     Ended { link: usize },
-    /// The broker has sent these bytes, wherever they get to.
+    /// The broker has sent these bytes, whether or not they arrive.
     Sent { link: usize, bytes: Vec<u8> },
-    /// The broker has read so many bytes in all. `whole`: the connection has lived through them.
+    /// The broker has read `upto` bytes in total. `whole`: the connection was open during all of it.
     Consumed { link: usize, upto: u64, whole: bool },
-    /// The broker has ended this connection, whose client was in.
+    /// The broker has ended the connection of a client that was accepted.
     Left { link: usize, cause: EndCause },
     /// The broker has no such connection any more.
     Closed { link: usize },
-    /// What the broker tells its operator.
+    /// An event that the broker reports to its operator.
     Told(Event),
-    /// A time that somebody has asked for.
+    /// A requested time has come.
     Woken(Wake),
     /// A box was full.
     BoxFull,
-    /// All that found a box full is in it by now.
+    /// Everything that found a box full is in it now.
     BoxesHaveRoom,
-    /// A socket was handed over to another shard; `cut`: or would have been, had its client not gone.
+    /// A socket was handed over to another shard. `cut`: it would have been, but its client had gone.
     HandOver { cut: bool },
-    /// The log of a shard has room again, and knows it.
+    /// The log of a shard has room again, and the shard knows it.
     DiskHasRoom { shard: usize },
-    /// The store does what it must not.
+    /// The store does something that it must not do.
     Broken(String),
 }
 
-/// Who wants to be woken.
+/// The receiver of a wake-up.
 #[derive(Debug)]
 pub enum Wake {
     /// The plan.
     Action(usize),
-    /// A client that sends something after having thought about it, if it still has this connection.
+    /// A client that sends something after thinking about it, if it still has this connection.
     Send { client: usize, link: usize, bytes: Vec<u8>, ack: Option<Acked> },
     /// A client that keeps its connection alive.
     Ping { client: usize, link: usize },
     /// A client that comes back.
     Return { client: usize },
-    /// The power goes.
+    /// The power is cut.
     PowerOff { down: u64, shards: usize },
-    /// And is back.
+    /// The power is back.
     PowerOn { shards: usize },
-    /// A disk that was full is so no more.
+    /// A full disk has room again.
     DiskHasRoom { shard: usize },
 }
 
@@ -98,14 +99,14 @@ pub enum Due {
         link: usize,
     },
     Wake(Wake),
-    /// A shard has brought it about.
+    /// A shard has caused it.
     Happens {
         run: u32,
         happening: Happening,
     },
 }
 
-/// What is there for a shard to look at.
+/// Something that a shard must look at.
 pub enum Ready {
     Accept(usize),
     Read(usize),
@@ -113,68 +114,68 @@ pub enum Ready {
     Drained(usize),
 }
 
-/// A message in a box, and from when on it is seen.
+/// A message in a box, and the time from which it is visible.
 pub struct Posted {
     pub at: u64,
     pub message: ShardMessage<usize>,
 }
 
-/// What the kernel keeps for a shard.
+/// The kernel's state of a shard.
 pub struct ShardState {
     /// By slot: its connection.
     pub slots: Vec<Option<usize>>,
     pub free: Vec<ConnectionSlot>,
-    /// Free with the next poll.
+    /// Slots that are free at the next poll.
     pub freed: Vec<ConnectionSlot>,
     /// By sender.
     pub boxes: Vec<VecDeque<Posted>>,
     pub ready: VecDeque<Ready>,
     pub files_done: VecDeque<FileDone>,
-    /// Connections to be closed when this turn's bytes are sent.
+    /// Connections to close after this turn's bytes are sent.
     pub closes: Vec<usize>,
     pub is_listening: bool,
     pub has_listened: bool,
-    /// A box was full for something that is not in it yet.
+    /// Whether a box was full for a message that is not in it yet.
     pub is_overflowing: bool,
     /// The same, in this turn.
     pub found_box_full: bool,
     /// How the turn has ended: when the next one is due at the latest, and whether messages end the wait.
     pub wait: Option<u64>,
     pub takes_mails: bool,
-    /// When its next turn is due.
+    /// The time of its next turn.
     pub due_at: Option<u64>,
-    /// It has no core until then.
+    /// The time until which it has no core.
     pub stalled_until: u64,
-    /// Until when it has waited for the disk in the middle of a turn.
+    /// The time until which it has waited for the disk within a turn.
     pub waited_until: u64,
     pub noted_clock: Cell<Noted>,
-    /// It has had its last turn.
+    /// Whether it has had its last turn.
     pub is_over: bool,
-    /// What the machine has told in this turn.
+    /// The machine's events of this turn.
     pub told: Rc<RefCell<Vec<Event>>>,
 }
 
-/// How unkind the world is.
+/// How hostile the environment is.
 #[derive(Clone, Copy, Debug)]
 pub struct Weather {
-    /// Places in each box.
+    /// The number of places in each box.
     pub box_capacity: usize,
-    /// Times of a thousand that a shard loses its core after an effect.
+    /// How often in a thousand a shard loses its core after an effect.
     pub preempt_permille: u64,
-    /// Bytes in the kernels on the way to a client.
+    /// The number of bytes that the kernels hold on the way to a client.
     pub socket_bytes: usize,
-    /// Times of a thousand that bytes arrive in pieces.
+    /// How often in a thousand bytes arrive in pieces.
     pub split_permille: u64,
-    /// A write takes as long as this at most, microseconds.
+    /// The longest duration of a write, in microseconds.
     pub write_max: u64,
 }
 
 /// See the module.
 pub struct Kernel {
     pub now: u64,
-    /// The shard whose turn it is, and the moment of it.
+    /// The shard whose turn it is, and the time of the turn.
     pub turn: Option<(usize, u64)>,
-    /// What the turn has brought about so far, and when.
+    /// The effects of the turn so far, with their times.
     pub brought: Vec<(u64, Happening)>,
     pub links: Vec<Link>,
     pub happenings: VecDeque<Happening>,
@@ -186,11 +187,11 @@ pub struct Kernel {
     /// Counts the starts of the broker.
     pub run: u32,
     pub disk: Disk,
-    /// Connections whose bytes the machine was given and has not taken, as far as was noted.
+    /// Connections with bytes that the machine was given and has not taken, as far as is known.
     pub unread: BTreeSet<usize>,
     pub is_checkpoint_due: bool,
     pub layers: Layers,
-    /// How long the power will be gone, and with how many shards it comes back.
+    /// How long the power will be off, and the number of shards after that.
     pub cut_while_writing: Option<(u64, usize)>,
     pub clocks: Clocks,
 }
@@ -249,7 +250,7 @@ impl Kernel {
         self.due.insert((at, self.next_due), due);
     }
 
-    /// The outside learns of it: now, or when the turn has come so far.
+    /// Reports it to the outside: now, or when the turn has come that far.
     pub fn tell(&mut self, happening: Happening) {
         match self.turn {
             Some(_) => self.brought.push((self.now, happening)),
@@ -257,19 +258,19 @@ impl Kernel {
         }
     }
 
-    /// The broker's clock, which stands still in a turn.
+    /// The broker's clock. It stands still during a turn.
     pub fn time(&self) -> Time {
         self.clocks.time(self.turn.map_or(self.now, |(_, at)| at))
     }
 
-    /// An effect is done: the shard may lose its core before the next one.
+    /// Called after an effect: the shard may lose its core before the next one.
     pub fn after_effect(&mut self) {
         if self.rng.chance(self.weather.preempt_permille) {
             self.now += self.rng.range(1..=3000);
         }
     }
 
-    /// The client's bytes reach the broker's machine.
+    /// Delivers the client's bytes to the broker's machine.
     pub fn up_arrives(&mut self, link: usize, bytes: &[u8]) {
         let state = &mut self.links[link];
         if state.severed || state.closed_at.is_some() {
@@ -286,7 +287,8 @@ impl Kernel {
         self.look_at(link);
     }
 
-    /// No byte gets through any more. The sides are told after so many microseconds, or never.
+    /// Cuts the connection: no more bytes pass. The sides are told after these times in microseconds, or
+    /// never.
     pub fn sever(&mut self, link: usize, broker: Option<u64>, client: Option<u64>, reset: bool) {
         let state = &mut self.links[link];
         if state.severed {
@@ -305,7 +307,7 @@ impl Kernel {
         }
     }
 
-    /// The shard of a connection looks at it, if there is something to see.
+    /// Makes the shard of a connection look at it, if there is something to see.
     pub fn look_at(&mut self, link: usize) {
         let state = &mut self.links[link];
         if state.is_ready || state.slot.is_none() || state.closing || !state.socket.is_ready() {
@@ -341,7 +343,7 @@ impl Kernel {
         self.transfer(link);
     }
 
-    /// From the driver's backlog to the kernel, as far as there is room.
+    /// Moves bytes from the driver's backlog to the kernel, as far as there is room.
     pub fn transfer(&mut self, link: usize) {
         let now = self.now;
         let jitter = self.rng.below(30);
@@ -351,7 +353,7 @@ impl Kernel {
             let bytes: Vec<u8> = state.backlog.drain(..room).collect();
             state.in_flight += room;
             state.backlog_taken += room as u64;
-            // A turn that is still coming out may have sent them later than now.
+            // A turn whose effects are still appearing may have sent them later than now.
             let at = state.down_last.max(now.max(state.sent_at) + state.latency + jitter);
             let at = at.max(state.down_stalled_until);
             state.down_last = at;
@@ -381,7 +383,7 @@ impl Kernel {
         }
     }
 
-    /// The driver tells of each change of a backlog.
+    /// The driver reports each change of a backlog.
     pub fn tell_backlog(&mut self, link: usize) {
         let state = &mut self.links[link];
         if state.slot.is_some() && !std::mem::replace(&mut state.backlog_told, true) {
@@ -401,7 +403,8 @@ impl Kernel {
         }
     }
 
-    /// A shard has its next turn after so long at the latest. One whose turn it is plans the next by itself.
+    /// Gives a shard its next turn after this time at the latest. A shard that has its turn now plans the
+    /// next one itself.
     pub fn wake_shard(&mut self, shard: usize, after: u64) {
         if self.turn.is_some_and(|(own, _)| own == shard) {
             return;
@@ -421,7 +424,7 @@ impl Kernel {
         self.schedule(at, Due::Turn { shard, run });
     }
 
-    /// The connection that has this slot, as long as the host has not closed it.
+    /// The connection in this slot, as long as the host has not closed it.
     pub fn link_at(&self, shard: usize, slot: ConnectionSlot) -> Option<usize> {
         let link = self.shards[shard].slots.get(slot.at()).copied().flatten()?;
         (!self.links[link].closing).then_some(link)
@@ -450,7 +453,7 @@ impl Kernel {
         }
     }
 
-    /// An operation on files that is under way comes to its end.
+    /// Ends a pending operation on files.
     pub fn finish_file(&mut self, number: u64) {
         if let Some((shard, work, result)) = self.disk.finish(number) {
             self.shards[shard].files_done.push_back(FileDone { work, result });

@@ -1,44 +1,45 @@
-//! A connection between a client and the broker: bytes on their way in both directions, and all that can
-//! happen to them.
+//! A connection between a client and the broker: bytes on their way in both directions, and everything that
+//! can happen to them.
 
 use crate::socket::Socket;
 use crate::wire::{Layers, Unwrap, Wire};
 use midge::base::ConnectionSlot;
 use std::collections::VecDeque;
 
-/// A connection. Times are microseconds of the simulation's clock.
+/// A connection. Times are in microseconds of the simulation's clock.
 pub struct Link {
-    /// Where it is, or where it is being handed over to.
+    /// Its shard, or the one it is being handed over to.
     pub shard: usize,
-    /// None before it is accepted, while it is handed over, and once the broker has closed it.
+    /// `None` before it is accepted, while it is handed over, and after the broker has closed it.
     pub slot: Option<ConnectionSlot>,
     pub latency: u64,
-    // From the client to the broker. What is sent, consumed and sure are bytes of MQTT; the others are with its layers.
+    // From the client to the broker. The sent, consumed and sure numbers count bytes of MQTT; the others
+    // include the layers.
     pub wire: Wire,
     pub up_sent: u64,
     pub up_last: u64,
     pub up_stalled_until: u64,
-    /// What arrives beyond so many bytes does not, and nothing else after it.
+    /// Bytes beyond this number do not arrive, and neither does anything after them.
     pub up_cut_after: Option<u64>,
     pub up_arrived: u64,
     pub socket: Socket,
-    /// Its shard is about to look at it.
+    /// Whether its shard is about to look at it.
     pub is_ready: bool,
-    /// What the machine has been given, and how much of that it has taken.
+    /// The bytes that the machine was given, and how many of them it has taken.
     pub up_given: u64,
     pub up_consumed: u64,
-    /// What it has surely taken notice of.
+    /// The bytes that it has noticed for certain.
     pub up_sure: u64,
     // From the broker to the client.
     /// As it is sent, and as it arrives.
     pub sent: Unwrap,
     pub arriving: Unwrap,
     pub backlog: VecDeque<u8>,
-    /// What the kernels have taken since it began.
+    /// The bytes that the kernels have taken since the backlog began.
     pub backlog_taken: u64,
-    /// The shard is about to be told of it.
+    /// Whether the shard is about to be told of it.
     pub backlog_told: bool,
-    /// Bytes that the kernels between broker and client hold at most.
+    /// The largest number of bytes that the kernels between broker and client hold.
     pub capacity: usize,
     pub in_flight: usize,
     pub on_the_way: VecDeque<Vec<u8>>,
@@ -46,19 +47,19 @@ pub struct Link {
     pub down_stalled_until: u64,
     pub backlogged: bool,
     pub was_backlogged: bool,
-    /// The broker has sent something: it has processed the CONNECT.
+    /// Whether the broker has sent something. If so, it has processed the CONNECT.
     pub served: bool,
-    /// When it has sent something for the last time.
+    /// The time at which it last sent something.
     pub sent_at: u64,
-    /// The broker has no connection any more; since when.
+    /// The time since which the broker has no connection any more.
     pub closed_at: Option<u64>,
-    /// The host wants it closed at the end of the turn.
+    /// Whether the host wants it closed at the end of the turn.
     pub closing: bool,
-    /// No byte gets through any more.
+    /// Whether it is cut: no more bytes pass.
     pub severed: bool,
-    /// The client has closed it.
+    /// Whether the client has closed it.
     pub left: bool,
-    /// The client knows that it is over.
+    /// Whether the client knows that it has ended.
     pub ended: bool,
 }
 

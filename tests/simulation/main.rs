@@ -1,7 +1,8 @@
-//! Simulation: the shards of the broker, the mesh, the network and some clients on a virtual clock. One number
-//! decides everything that happens, and whatever happens is held to a reference that is too simple to be wrong.
+//! Simulation: the shards of the broker, the mesh, the network and some clients on a virtual clock. One
+//! number determines everything that happens, and everything is checked against a reference that is too
+//! simple to be wrong.
 //!
-//! `MIDGE_SEED=n cargo test --test simulation` repeats one run and tells its trace.
+//! `MIDGE_SEED=n cargo test --test simulation` repeats one run and prints its trace.
 
 #![allow(unreachable_pub)]
 
@@ -37,10 +38,10 @@ use sim::Sim;
 use std::sync::OnceLock;
 use world::SHORT_TURNS_FROM;
 
-/// Seeds of a run of the tests.
+/// The number of seeds that the tests run.
 const SEEDS: u64 = 3000;
 
-/// Seeds beyond those that have found something once, in the broker or in what judges it.
+/// More seeds, each of which once found a fault in the broker or in the reference.
 const FOUND: &[u64] = &[
     5587, 18991, 21905, 25094, 29568, 34013, 38104, 39582, 43323, 47934, 49846, 226327, 290176, 321811,
     327540, 412487, 424030, 429279, 429346, 7008700, 7009362, 7014172, 7025702, 7029568, 7075880, 7076170,
@@ -49,10 +50,10 @@ const FOUND: &[u64] = &[
     53037, 56909, 73261, 90857, 109442,
 ];
 
-/// Seeds whose turns may do very little: nearly all work goes on in later ones.
+/// The number of seeds whose turns may do very little, so that nearly all work is continued in later ones.
 const SHORT_TURNS: u64 = 400;
 
-/// What the seeds came to, run once for all tests.
+/// The results of the seeds, which are run once for all tests.
 fn summary() -> &'static seeds::Summary {
     static SUMMARY: OnceLock<seeds::Summary> = OnceLock::new();
     SUMMARY.get_or_init(|| {

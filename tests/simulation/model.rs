@@ -1,46 +1,46 @@
-//! The reference: what was asked of the broker and when, in plain lists, and what follows from it.
+//! The reference: the requests to the broker with their times, in plain lists, and what follows from them.
 //!
-//! It shares no code with the product and knows nothing of shards. Where the order of two things can't be known
-//! from the outside (a publication on its way while a SUBSCRIBE is), both outcomes are allowed.
+//! It shares no code with the product and knows no shards. If the order of two things can't be known from the
+//! outside (such as a publication during a SUBSCRIBE), both outcomes are allowed.
 
 use crate::spans::Spans;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Within so many microseconds, what a shard has done is known to all: longer than any stall of shards.
+/// Within this many microseconds all shards know what one has done. It is longer than any stall of shards.
 pub const GRACE: u64 = 700_000;
 
-/// A message that somebody published, or a will.
+/// A message that a client has published, or a will.
 #[derive(Debug)]
 pub struct Publication {
     pub topic: String,
     pub qos: u8,
     pub retain: bool,
-    /// An empty retained one: it removes.
+    /// Whether it is an empty retained message, which removes one.
     pub clears: bool,
-    /// Bytes of the payload.
+    /// The length of the payload in bytes.
     pub len: usize,
-    /// The client; wills are a publisher of their own.
+    /// The client. A will counts as another publisher.
     pub publisher: usize,
     pub is_will: bool,
     pub sent_at: u64,
-    /// When the broker had read it whole, each time.
+    /// The times at which the broker had completely read it.
     pub processed: Vec<u64>,
-    /// How often it may have been published by that.
+    /// How often it may have been published because of that.
     pub routed: usize,
-    /// The publisher's session when it was processed last.
+    /// The publisher's session when it was last processed.
     pub session: Option<usize>,
-    /// When the broker first sent PUBACK or PUBREC for it.
+    /// The time at which the broker first sent PUBACK or PUBREC for it.
     pub acked_at: Option<u64>,
-    /// With a code of 0x80 or above.
+    /// Whether that had a code of 0x80 or above.
     pub refused: bool,
-    /// A will that must not be published, and since when.
+    /// The time since which a will must not be published.
     pub dropped_at: Option<u64>,
-    /// A will that may not have been published.
+    /// Whether a will may not have been published.
     pub doubtful: bool,
-    /// A will that is not published in the moment in which it is due: by when it is. See [`Will::by_clock`] and
-    /// [`Model::started`].
+    /// For a will that is not published at the moment when it is due: the time by which it is. See
+    /// [`Will::by_clock`] and [`Model::started`].
     pub published_by: Option<u64>,
-    /// The run of the broker that processed it last.
+    /// The run of the broker that has last processed it.
     pub run: u32,
 }
 
@@ -53,12 +53,12 @@ impl Publication {
         self.processed.last().copied()
     }
 
-    /// When it has surely been processed the last time.
+    /// The latest time by which it was processed for certain.
     pub fn latest(&self) -> Option<u64> {
         self.last().max(self.published_by)
     }
 
-    /// Had it been processed at this time, and was its publisher still to hear what became of it?
+    /// Whether it had been processed at this time, while its publisher had not learned the result.
     pub fn waits_at(&self, time: u64) -> bool {
         self.first().is_some_and(|first| first <= time) && self.acked_at.is_none_or(|acked| acked > time)
     }
@@ -74,7 +74,7 @@ pub struct Grant {
     pub sent_at: u64,
     pub acked_at: Option<u64>,
     pub link: usize,
-    /// It made the subscription, as far as is known.
+    /// Whether it created the subscription, as far as is known.
     pub is_new: bool,
 }
 
@@ -98,19 +98,19 @@ impl Coverage {
         self.filter.starts_with("$share/")
     }
 
-    /// Surely in force while this publication was on its way.
+    /// Whether it was certainly in force while this publication was on its way.
     pub fn surely_covers(&self, publication: &Publication) -> bool {
         let Some((first, last)) = publication.first().zip(publication.last()) else { return false };
         self.from_sure.is_some_and(|from| from < first)
             && self.until_sure.is_none_or(|until| until > last + GRACE)
     }
 
-    /// Perhaps in force while this publication was on its way.
+    /// Whether it may have been in force while this publication was on its way.
     pub fn may_cover(&self, publication: &Publication) -> bool {
         let Some(last) = publication.last() else { return false };
         let first = publication.first().unwrap_or(last);
-        // What a member of a group has not settled comes later, to the one that is a member then; and after a
-        // power cut, a will comes when it is due.
+        // A message that a group member has not settled goes later to another member of that time. After a
+        // power cut, a will is published when it is due.
         let late = self.is_shared() || (publication.is_will && publication.doubtful);
         (late || self.from_may <= last + GRACE) && self.until_may.is_none_or(|until| until >= first)
     }
@@ -122,11 +122,11 @@ pub struct Unsettled {
     pub number: Option<u64>,
     pub qos: u8,
     pub link: usize,
-    /// The client has acknowledged it for good: on which connection, and where in what it sent.
+    /// The final acknowledgement of the client: the connection, and the position in what it has sent.
     pub acked: Option<(usize, u64)>,
-    /// The client has sent PUBREC.
+    /// Whether the client has sent PUBREC.
     pub recorded: bool,
-    /// From before a power cut: the broker may not remember.
+    /// Whether it is from before a power cut, so that the broker may not remember it.
     pub stale: bool,
 }
 
@@ -134,38 +134,39 @@ pub struct Unsettled {
 #[derive(Debug)]
 pub struct Session {
     pub client: usize,
-    /// How long it outlives its connection, microseconds; none: for ever.
+    /// How long it outlives its connection, in microseconds. `None`: without end.
     pub expiry: Option<u64>,
     pub link: usize,
-    /// When its present connection was accepted.
+    /// The time at which its current connection was accepted.
     pub connected_at: u64,
     pub closed_at: Option<u64>,
     pub over_at: Option<u64>,
     pub coverages: Vec<Coverage>,
     pub unsettled: BTreeMap<u16, Unsettled>,
-    /// Live copies sent, without DUP, by message.
+    /// The number of live copies sent without DUP, by message.
     pub fresh_copies: BTreeMap<u64, u32>,
-    /// Messages that were sent live below QoS 2, whatever they are sent at after a power cut.
+    /// Messages that were sent live below QoS 2, whatever their QoS after a power cut is.
     pub sent_below_qos2: BTreeSet<u64>,
-    /// What the client has got, by message: live, and as a retained one.
+    /// The messages that the client has received, live and retained.
     pub got: BTreeMap<u64, u32>,
     pub got_retained: BTreeMap<u64, u64>,
     /// The newest order by publisher, topic and both QoS.
     pub orders: BTreeMap<(usize, String, u8, u8), u64>,
-    /// Retained publications sent live on the present connection, by topic.
+    /// Retained publications that were sent live on the current connection, by topic.
     pub live_retained: BTreeMap<String, Vec<u64>>,
-    /// Its queue was full: by its policy, something is dropped.
+    /// Whether its queue was full, so that its policy drops messages.
     pub lossy: bool,
-    /// So many of its messages were lost for a full queue, as the broker has told.
+    /// The number of its messages that were lost because of a full queue, as the broker has reported.
     pub told_losses: u64,
-    /// So many were excused by that.
+    /// The number of messages that this excused.
     pub missing: u64,
-    /// The CONNACK of its present connection has been sent.
+    /// Whether the CONNACK of its current connection was sent.
     pub is_promised: bool,
-    /// A power cut came before it was promised: which of its client's sessions is there after it is not known.
+    /// Whether a power cut came before that, so that it is not known which of its client's sessions exists
+    /// afterwards.
     pub doubtful: bool,
-    /// A power cut ended its connection at a time that the broker knows to a minute: until its client is back, it
-    /// may have expired or not.
+    /// Whether a power cut ended its connection at a time that the broker knows only to a minute. Until its
+    /// client is back, it may or may not have expired.
     pub expiry_doubtful: bool,
 }
 
@@ -188,21 +189,21 @@ impl Session {
 pub struct Will {
     pub number: u64,
     pub delay: u64,
-    /// When it is to be published, once its connection has ended.
+    /// The time at which it must be published, after its connection has ended.
     pub due_at: Option<u64>,
-    /// Its session ended with the broker: it is due at the next start.
+    /// Whether its session ended with the broker, so that it is due at the next start.
     pub due_at_start: bool,
-    /// It is due when a timer fires, which may be a while after the deadline: "The Server delays publishing the
-    /// Client's Will Message until the Will Delay Interval has passed or the Session ends" [MQTT5 §3.1.3.2.2], and how
-    /// soon after that, the standard leaves open. Another client's will may be published meanwhile, and so be the
-    /// older one of the topic.
+    /// Whether it is due when a timer fires, which may be some time after the deadline: "The Server delays
+    /// publishing the Client's Will Message until the Will Delay Interval has passed or the Session ends"
+    /// [MQTT5 §3.1.3.2.2]. The standard does not say how soon after that. Another client's will may be
+    /// published in between, and would then be the older one of the topic.
     pub by_clock: bool,
-    /// A power cut came while it waited or was just published: if it is there still, the next start publishes it, or
-    /// what was left of its delay after that.
+    /// Whether a power cut came while it waited or was just published. If it still exists, the next start
+    /// publishes it, or the rest of its delay begins then.
     pub waits_for_start: bool,
 }
 
-/// All of it.
+/// The whole model.
 #[derive(Default)]
 pub struct Model {
     pub publications: Vec<Publication>,
@@ -211,23 +212,23 @@ pub struct Model {
     pub latest: BTreeMap<usize, usize>,
     /// By connection.
     pub wills: BTreeMap<usize, Will>,
-    /// Connections whose DISCONNECT with 0x00 has ended them.
+    /// Connections that have ended by a DISCONNECT with 0x00.
     pub farewells: BTreeSet<usize>,
     /// Connections whose DISCONNECT with 0x00 the broker has read, whatever has ended them.
     pub farewells_read: BTreeSet<usize>,
     pub run: u32,
-    /// Some box was full: the order of retained and live messages has no guarantee.
+    /// Times in which a box was full: the order of retained and live messages has no guarantee.
     pub box_full: Spans,
-    /// The disk of some shard was full: what would have to be kept is refused or waits.
+    /// Times in which a disk was full: messages that would have to be kept are refused or wait.
     pub disk_full: Spans,
     pub full_disks: BTreeSet<usize>,
-    /// The disk of some shard had failed: what comes then may be forgotten with the power.
+    /// Times in which a disk had failed: messages of these times may be lost with the power.
     pub disk_failed: Spans,
-    /// Does a power cut leave anything?
+    /// Whether anything survives a power cut.
     pub persistent: bool,
-    /// When the power was cut.
+    /// The times of the power cuts.
     pub cuts: Vec<u64>,
-    /// When the broker started without knowing how long it had been down.
+    /// The times at which the broker has started without knowing how long it was down.
     pub clock_lost_at: Vec<u64>,
 }
 
@@ -246,7 +247,7 @@ impl Model {
         &mut self.publications[at]
     }
 
-    /// The broker says in CONNACK whether there is a session: may it?
+    /// Checks the session present flag of CONNACK.
     pub fn check_present(
         &self,
         client: usize,
@@ -286,7 +287,7 @@ impl Model {
         }
     }
 
-    /// A connection has ended for the broker.
+    /// Records that a connection has ended for the broker.
     pub fn closed(&mut self, link: usize, now: u64) {
         let session = self.sessions.iter_mut().rev().find(|session| session.link == link);
         let Some(session) = session.filter(|session| session.closed_at.is_none()) else { return };
@@ -305,7 +306,7 @@ impl Model {
         }
     }
 
-    /// A CONNACK has left: the connection has its session.
+    /// Records that CONNACK was sent: the connection has its session.
     pub fn accepted(
         &mut self,
         client: usize,
@@ -357,13 +358,13 @@ impl Model {
         at
     }
 
-    /// The client is back before or after its will was due.
+    /// Settles a will after its client is back, before or after the will was due.
     fn settle_will(&mut self, link: usize, present: bool, now: u64) {
         let Some(will) = self.wills.get_mut(&link) else { return };
         let Some(due_at) = will.due_at else { return };
         let publication = &mut self.publications[will.number as usize];
         if due_at <= now {
-            // The timer may have come later than the client.
+            // The timer may have fired later than the client came.
             publication.doubtful |= present && will.delay > 0 && due_at + GRACE > now;
         } else if present {
             publication.dropped_at = Some(now);
@@ -373,7 +374,7 @@ impl Model {
         }
     }
 
-    /// The session of a will may be ending with the CONNECT that its client has sent: the will is due.
+    /// Records that a will may be due: its session may be ending with the CONNECT that its client has sent.
     pub fn will_may_be_due(&mut self, number: u64, now: u64) {
         let mut wills = self.wills.values_mut();
         if let Some(will) = wills.find(|will| will.number == number)
@@ -383,7 +384,7 @@ impl Model {
         }
     }
 
-    /// What the clock does to wills and sessions.
+    /// Applies the passage of time to wills and sessions.
     pub fn pass(&mut self, now: u64) {
         for will in self.wills.values_mut() {
             let publication = &mut self.publications[will.number as usize];
@@ -410,7 +411,7 @@ impl Model {
         }
     }
 
-    /// A disk that was full is so no more.
+    /// Records that a full disk has room again.
     pub fn disk_has_room(&mut self, shard: usize, now: u64) {
         self.full_disks.remove(&shard);
         if self.full_disks.is_empty() {
@@ -418,17 +419,18 @@ impl Model {
         }
     }
 
-    /// May a message have found a full disk, so that no session and no retained store has kept it? For what is
-    /// acknowledged it is no excuse.
+    /// Whether a message may have met a full disk, so that no session and no retained store has kept it. For
+    /// an acknowledged message this is no excuse.
     pub fn may_be_unkept(&self, publication: &Publication) -> bool {
         let (first, last) = (publication.first().unwrap_or(0), publication.last().unwrap_or(0));
         publication.acked_at.is_none()
             && (self.disk_full.touch(first, last + GRACE) || self.disk_failed.touch(first, last + GRACE))
     }
 
-    /// The broker starts, and publishes the wills that are due since the power cut or fell due while it was down. In
-    /// which order, nothing says: order is promised for what comes "from any given Client" [MQTT5-4.6.0-5], and each is
-    /// another client's. So each of them may be the last one of its topic, and so what is retained.
+    /// Starts the broker: it publishes the wills that are due since the power cut or fell due while it was
+    /// down. Their order is not defined, because order is promised for messages "from any given Client"
+    /// [MQTT5-4.6.0-5], and each will belongs to another client. So each of them may be the last one of its
+    /// topic, and the retained one.
     pub fn started(&mut self, now: u64) {
         for will in self.wills.values_mut() {
             let at_start = std::mem::take(&mut will.due_at_start);
@@ -442,7 +444,7 @@ impl Model {
         }
     }
 
-    /// The power failed.
+    /// Records a power cut.
     pub fn power_cut(&mut self, now: u64) {
         self.pass(now);
         self.run += 1;
@@ -452,7 +454,7 @@ impl Model {
             .filter(is_clean)
             .map(|session| session.link)
             .collect();
-        // A disk that had failed has kept nothing of what came then.
+        // A disk that had failed has kept nothing of that time.
         let fails = self.disk_failed.is_open();
         self.full_disks.clear();
         self.disk_full.end(now);
@@ -463,12 +465,12 @@ impl Model {
                 || session.over_at.is_some_and(|over| self.disk_failed.touch(over, over));
             session.doubtful |= fails && forgotten;
             let was_over = session.over_at.is_some_and(|over| over + GRACE < now);
-            // As far as the disk knows, one that has left a moment ago, or while it had failed, was there until now; and
-            // every start before the client is back puts its end at that start, for up to a minute.
+            // For the disk, a connection that ended a moment ago, or while the disk had failed, existed until
+            // now. Every start before the client is back moves its end to that start, for up to a minute.
             let was_connected = session.closed_at.is_none_or(|closed| {
                 closed + GRACE > now || (fails && self.disk_failed.touch(closed, closed))
             });
-            // A broker that stops waits for seconds until a full disk has room for the ends of its connections.
+            // A stopping broker waits for seconds until a full disk has room for the ends of its connections.
             let is_unwritten =
                 session.closed_at.is_some_and(|closed| self.disk_full.touch(closed, closed + GRACE));
             session.expiry_doubtful |= is_unwritten && session.expiry != Some(0);
@@ -476,7 +478,7 @@ impl Model {
             if was_over || !self.persistent || (session.expiry == Some(0) && session.is_promised) {
                 session.over_at.get_or_insert(now);
             } else {
-                // How long it had been without its connection is not known exactly.
+                // It is not exactly known how long it was without its connection.
                 session.doubtful |= !session.is_promised;
                 session.expiry_doubtful |= was_connected && session.expiry.is_some();
             }
@@ -486,9 +488,9 @@ impl Model {
         }
         for (link, will) in &mut self.wills {
             let publication = &mut self.publications[will.number as usize];
-            // A full disk may not have taken that it was dropped, or published.
+            // A full disk may not have recorded that the will was dropped or published.
             let before = |at: u64| at + GRACE < now && !fails && !self.disk_full.touch(at, at + GRACE);
-            // Its session may have ended without a word of it on the disk.
+            // Its session may have ended without a record on the disk.
             let is_kept = self.persistent
                 && self.sessions.iter().any(|session| {
                     session.client == publication.publisher && !session.over_at.is_some_and(before)
@@ -500,7 +502,8 @@ impl Model {
             if self.persistent && is_open && !fails && publication.processed.is_empty() {
                 // [MQTT5-3.1.2-8]
                 will.due_at_start = true;
-                // While the disk is full the will of a session that ends with its connection is in memory alone.
+                // While the disk is full, the will of a session that ends with its connection is in memory
+                // only.
                 let mut sessions = self.sessions.iter().filter(|session| session.link == *link);
                 publication.doubtful |= sessions.any(|session| {
                     let came = session.connected_at;
@@ -509,7 +512,7 @@ impl Model {
                 continue;
             }
             if is_kept {
-                // Whether it was published, or not to be, is forgotten perhaps.
+                // It may be forgotten whether it was published, or must not be published.
                 publication.doubtful = true;
                 publication.dropped_at = None;
                 will.due_at = Some(now);
@@ -525,13 +528,13 @@ impl Model {
         }
     }
 
-    /// Is it surely kept, if it was retained?
+    /// Whether it is certainly kept, if it was retained.
     pub fn is_kept(&self, publication: &Publication) -> bool {
         publication.run == self.run || (self.persistent && publication.acked_at.is_some())
     }
 }
 
-/// The part of a filter that topic names are compared with.
+/// The part of a filter that is compared with topic names.
 pub fn matching_part(filter: &str) -> &str {
     match filter.strip_prefix("$share/") {
         Some(rest) => rest.split_once('/').map_or("", |(_, part)| part),
@@ -539,7 +542,7 @@ pub fn matching_part(filter: &str) -> &str {
     }
 }
 
-/// Chapter 4.7, word for word.
+/// Chapter 4.7, literally.
 pub fn matches(filter: &str, topic: &str) -> bool {
     let filter: Vec<&str> = filter.split('/').collect();
     let topic: Vec<&str> = topic.split('/').collect();

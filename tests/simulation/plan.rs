@@ -1,20 +1,21 @@
-//! What a seed means: the broker, the world, the clients and a list of actions, all drawn before the first of
-//! them is done. A list that has lost some of its actions is a plan still: an action that does not fit is passed
-//! over.
+//! What a seed means: the broker, the environment, the clients and a list of actions, all drawn before the
+//! first action. A list without some of its actions is still a plan, because an action that does not fit is
+//! skipped.
 
 use crate::kernel::Weather;
 use crate::random::{self, Random};
 use midge::settings::{QueuePolicy, SyncPolicy};
 use midge_kit::codec::Version;
 
-/// Everything of a run.
+/// Everything about a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub seed: u64,
     pub shards: usize,
     pub weather: Weather,
     pub persistent: bool,
-    /// Without `Always` a power cut may take what was acknowledged: then the power goes only when the broker has stopped.
+    /// Without `Always`, a power cut may lose acknowledged messages. In this case the power is only cut after
+    /// the broker has stopped.
     pub sync: SyncPolicy,
     /// `limits.session_queue_messages`.
     pub queue_messages: usize,
@@ -22,7 +23,7 @@ pub struct Plan {
     pub queue_policy: QueuePolicy,
     /// `protocol.topic_alias_maximum_out`.
     pub aliases_out: u16,
-    /// All of it is about shared subscriptions of this QoS, whose members' sessions last, and end.
+    /// The QoS of a run that is only about shared subscriptions, with members whose sessions last, and end.
     pub groups: Option<u8>,
     pub clients: Vec<ClientPlan>,
     pub actions: Vec<Planned>,
@@ -31,14 +32,14 @@ pub struct Plan {
 #[derive(Clone, Debug)]
 pub struct ClientPlan {
     pub version: Version,
-    /// Session Expiry Interval of a lasting session, seconds.
+    /// The Session Expiry Interval of a lasting session, in seconds.
     pub expiry_seconds: u32,
     pub keep_alive: u16,
     pub receive_maximum: Option<u16>,
     pub aliases: u16,
-    /// Maximum Packet Size.
+    /// The Maximum Packet Size.
     pub packet_max: Option<u32>,
-    /// It thinks so long at most before it acknowledges, microseconds.
+    /// The longest time that it thinks before it acknowledges, in microseconds.
     pub think_max: u64,
 }
 
@@ -51,14 +52,14 @@ pub struct Planned {
 
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// Also over a connection that is there: the client takes its own session over.
+    /// Connects, even if the client is connected: it then takes its own session over.
     Connect {
         shard: usize,
         clean: bool,
         lasting: bool,
         will: Option<WillPlan>,
     },
-    /// The same, but the client closes as soon as it has sent CONNECT.
+    /// The same, but the client closes the connection directly after it has sent CONNECT.
     Knock {
         shard: usize,
     },
@@ -79,7 +80,7 @@ pub enum Action {
         bytes: usize,
         count: usize,
     },
-    /// An empty retained message.
+    /// Publishes an empty retained message.
     Clear {
         topic: usize,
         qos: u8,
@@ -99,13 +100,13 @@ pub enum Action {
         shard: usize,
         micros: u64,
     },
-    /// It starts again after so long, with so many shards.
+    /// The broker starts again after `down`, with `shards` shards.
     PowerCut {
         down: u64,
         shards: usize,
         when: PowerCut,
     },
-    /// The disk of a shard has no room for so long.
+    /// The disk of a shard has no room for some time.
     DiskFull {
         shard: usize,
         micros: u64,
@@ -114,7 +115,7 @@ pub enum Action {
     SetClock {
         step_millis: i64,
     },
-    /// It fails, and the broker starts again after so long.
+    /// The disk fails, and the broker starts again after some time.
     DiskFails {
         shard: usize,
         micros: u64,
@@ -134,9 +135,9 @@ pub enum PowerCut {
 pub enum Cut {
     /// Both sides see a reset.
     Reset,
-    /// Both sides see an end.
+    /// Both sides see an end of stream.
     End,
-    /// So many more bytes get to the broker.
+    /// This many more bytes reach the broker.
     AtByte(u64),
     /// The broker is not told.
     HalfOpen,
@@ -160,7 +161,7 @@ pub struct WillPlan {
     pub retain: bool,
 }
 
-/// Topics for publishing; each `s/…` is of one group only, and no other filter matches it.
+/// The topics for publishing. Each `s/…` belongs to one group only, and no other filter matches it.
 pub const TOPICS: &[&str] = &[
     "t/a", "t/b", "t/c/d", "t/c/e", "r/a", "r/b", "r/c/d", "w/a", "w/b", "s/0/a", "s/0/b", "s/1/a", "s/2/a",
 ];
@@ -201,7 +202,7 @@ impl Plan {
             split_permille: rng.pick(&[0, 100, 500]),
             write_max: rng.pick(&[100, 300, 5000]),
         };
-        // Not drawn, so that the other seeds are what they are without it.
+        // This is not drawn, so that other seeds do not change.
         let groups = match seed % 16 {
             5 => Some(1),
             13 => Some(2),
@@ -224,7 +225,7 @@ impl Plan {
             think_max: 50,
         }];
         clients.extend((0..count).map(|_| client(&mut rng)));
-        // Not drawn either.
+        // This is not drawn either.
         for (at, client) in clients.iter_mut().enumerate().skip(1) {
             match (seed % 10, client.version) {
                 (2, Version::V311) => client.version = Version::V31,
@@ -237,7 +238,7 @@ impl Plan {
             shards,
             weather,
             persistent: rng.chance(600),
-            // Not drawn.
+            // This is not drawn.
             sync: match seed / 5 % 12 {
                 3 => SyncPolicy::Interval,
                 7 => SyncPolicy::Off,
@@ -253,7 +254,7 @@ impl Plan {
         if groups.is_some() {
             (plan.persistent, plan.queue_messages) = (true, 10_000);
             plan.clients.iter_mut().for_each(|client| client.version = Version::V5);
-            // It is a member that stays, and is busy: else no other would ever be chosen while it is away.
+            // This member stays and is busy. Otherwise no other member would ever be chosen while it is away.
             (plan.clients[0].receive_maximum, plan.clients[0].think_max) = (Some(1), 2 * SECOND);
         }
         plan.begin(&mut rng);
@@ -298,7 +299,7 @@ impl Plan {
                 _ => self.action(rng),
             };
             if self.groups.is_some() && matches!(action, Action::PowerCut { .. }) {
-                // A member's session is ending.
+                // This ends a member's session.
                 let shard = rng.index(self.shards);
                 let ends = Action::Connect { shard, clean: true, lasting: true, will: None };
                 self.actions.push(Planned { at, client, action: ends });
@@ -308,7 +309,7 @@ impl Plan {
         }
     }
 
-    /// What members and their publishers do.
+    /// The actions of members and their publishers.
     fn action_of_group(&self, rng: &mut Random) -> Action {
         match rng.below(100) {
             0..50 => {
@@ -332,7 +333,7 @@ impl Plan {
         }
     }
 
-    /// A filter; one of a group in a run that is about those.
+    /// A filter. In a run about groups, it is a group's.
     fn filter(&self, rng: &mut Random) -> FilterPlan {
         let drawn = filter(rng);
         match self.groups {

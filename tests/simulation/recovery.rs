@@ -1,5 +1,5 @@
-//! The store of a broker over its starts: the checkpoint in memory, which takes the segments that are sealed, and what a
-//! start makes of it and of the segments that are not in it yet. Damage must not be there.
+//! The store of a broker across its starts: the checkpoint in memory, which takes the sealed segments, and
+//! the restoration from it and from the segments that it does not have yet. Damage must not occur.
 
 use crate::disk::Disk;
 use crate::random::Random;
@@ -23,14 +23,14 @@ struct Queue {
 
 struct Sealed {
     path: PathBuf,
-    /// What was written to it, if that is known.
+    /// The number of bytes that were written to it, if known.
     written: Option<u64>,
 }
 
-/// What a shard knows of the checkpoint.
+/// A shard's handle on the checkpoint.
 pub struct Submitter(Arc<Mutex<Queue>>);
 
-/// What a recovery did.
+/// The result of a recovery.
 pub struct Recovered {
     pub parts: Vec<Restored>,
     pub wall: Wall,
@@ -63,7 +63,7 @@ fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
 }
 
 impl Store {
-    /// For the first run, which has so many shards.
+    /// The store for the first run, with this number of shards.
     pub fn new(epoch: u64, shards: usize) -> Store {
         let queue = Queue { sealed: VecDeque::new(), spares: Spares::new(epoch, shards) };
         Store { base: MemoryBase::default(), queue: Arc::new(Mutex::new(queue)) }
@@ -73,12 +73,12 @@ impl Store {
         Submitter(Arc::clone(&self.queue))
     }
 
-    /// Do segments wait?
+    /// Whether segments wait.
     pub fn has_sealed(&self) -> bool {
         !lock(&self.queue).sealed.is_empty()
     }
 
-    /// Works all segments that wait into the checkpoint, and gives their files back.
+    /// Merges all waiting segments into the checkpoint, and returns their files.
     pub fn work(&mut self, disk: &mut Disk) -> Result<(), String> {
         let (sealed, spares) = {
             let mut queue = lock(&self.queue);
@@ -109,7 +109,7 @@ impl Store {
         Ok(())
     }
 
-    /// For a start with this number of shards: the run of the broker, its seed, and the clocks.
+    /// Recovers for a start with this number of shards, with the run of the broker, its seed, and the clocks.
     pub fn recover(
         &mut self,
         disk: &mut Disk,
@@ -118,7 +118,7 @@ impl Store {
         rng: &mut Random,
     ) -> Result<Recovered, String> {
         if rng.chance(100) {
-            // The power goes once more, at any point of the recovery.
+            // The power is cut again, at any point of the recovery.
             self.try_to_recover(disk, (shards, seed), now, rng.chance(500))?;
         }
         let commits = rng.chance(500);
@@ -135,7 +135,8 @@ impl Store {
         Ok(recovered)
     }
 
-    /// What there is, and the segments that it is in; with `commits` it is in the checkpoint then.
+    /// The restored state, and the segments that it comes from. With `commits` it is in the checkpoint
+    /// afterwards.
     fn try_to_recover(
         &mut self,
         disk: &Disk,
@@ -165,7 +166,7 @@ impl Store {
                 continue;
             };
             if (header.epoch, header.shard, header.number) != (epoch, shard, number) {
-                // It was another segment once, and nothing is in it yet.
+                // The file was another segment before, and nothing is in it yet.
                 continue;
             }
             if header.epoch > changes.meta().epoch {

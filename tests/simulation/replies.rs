@@ -1,4 +1,4 @@
-//! What the clients make of what reaches them.
+//! The clients' reactions to what they receive.
 
 use crate::audit::number_of;
 use crate::coverage::Mark;
@@ -31,7 +31,8 @@ impl Sim {
 
     pub fn answer(&mut self, client: usize, link: usize, packet: &Packet) -> Result<(), String> {
         match packet.kind {
-            // A client of 3.1 is not told, and would ask for a clean session to be sure. This one has what it needs.
+            // A client of 3.1 is not told, and would ask for a clean session to be sure. The simulated one
+            // knows what it needs.
             Kind::Connack => {
                 let present = self.audits[&link].present.unwrap_or(packet.session_present);
                 self.resume(client, link, present);
@@ -65,11 +66,11 @@ impl Sim {
         self.say(client, link, &bytes);
     }
 
-    /// CONNACK has come.
+    /// Handles CONNACK.
     pub fn resume(&mut self, client: usize, link: usize, present: bool) {
         self.clients[client].up = true;
-        // [MQTT5-3.1.2-4]: a clean start whose CONNACK never came has ended the session too, unless the power went
-        // before that was durable.
+        // [MQTT5-3.1.2-4]: a clean start whose CONNACK never came has also ended the session, unless the
+        // power was cut before that was durable.
         let session = self.audits[&link].session;
         let is_doubtful = session.is_some_and(|session| self.model.sessions[session].doubtful);
         if !present || (self.clients[client].session != session && !is_doubtful) {
@@ -120,7 +121,7 @@ impl Sim {
         Ok(())
     }
 
-    /// The application of the client has a message.
+    /// Delivers a message to the client's application.
     pub fn deliver(
         &mut self,
         client: usize,
@@ -150,7 +151,7 @@ impl Sim {
             }
             return Ok(());
         }
-        // Order among first copies. A message that its publisher repeated may come late.
+        // The order of first copies is checked. A message that its publisher has repeated may come late.
         let publisher = publication.publisher + if publication.is_will { 1000 } else { 0 };
         let key = (publisher, publication.topic.clone(), publication.qos, packet.qos);
         let repeated = publication.processed.len() > 1;
@@ -162,7 +163,7 @@ impl Sim {
         Ok(())
     }
 
-    /// Acknowledgements leave in their order, after some thought.
+    /// Sends acknowledgements in their order, after some time to think.
     pub fn think(&mut self, client: usize, link: usize, ack: &codec::Ack, kind: u8, id: u16) {
         let state = &mut self.clients[client];
         let bytes = ack.encode(state.version());

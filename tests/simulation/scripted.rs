@@ -1,5 +1,5 @@
-//! Plans that are written down, not drawn: what a seed has shown once stays the same whatever plans are drawn from
-//! a seed later.
+//! Plans that are written down instead of drawn. A finding of a seed stays the same here when the drawing of
+//! plans changes.
 
 use crate::kernel::Weather;
 use crate::plan::{Action, ClientPlan, FilterPlan, Plan, Planned, PowerCut, WillPlan};
@@ -10,16 +10,16 @@ use midge::settings::{QueuePolicy, SyncPolicy};
 use midge_kit::codec::Version;
 
 const SECOND: u64 = 1_000_000;
-/// In `TOPICS`.
+/// Indexes into `TOPICS`.
 const T_A: usize = 0;
 const R_A: usize = 4;
 const W_A: usize = 7;
-/// In `FILTERS`.
+/// Indexes into `FILTERS`.
 const TO_T_A: usize = 0;
 const TO_R_A: usize = 6;
 const TO_ALL_W: usize = 11;
 
-/// A client of 3.1.1 that answers after some thought.
+/// A client of 3.1.1 that answers after some time to think.
 fn client(think_max: u64) -> ClientPlan {
     let version = Version::V311;
     ClientPlan {
@@ -90,15 +90,15 @@ fn wills_on_w_a(plan: &Plan) -> usize {
     lines.iter().filter(|line| line.contains("client-0: PUBLISH") && line.contains("w/a")).count()
 }
 
-/// Of seeds 18991, 29568, 39582, 47934, 290176, 327540, 424030, 7014172, 7025702 and 7029568: a DISCONNECT that
-/// has arrived where nobody reads any more. "The Will Message MUST be published after the Network Connection is
-/// subsequently closed ... unless the Will Message has been deleted by the Server on receipt of a DISCONNECT
-/// packet". [MQTT5-3.1.2-8]
+/// From seeds 18991, 29568, 39582, 47934, 290176, 327540, 424030, 7014172, 7025702 and 7029568: a DISCONNECT
+/// has arrived where nobody reads any more. "The Will Message MUST be published after the Network Connection
+/// is subsequently closed ... unless the Will Message has been deleted by the Server on receipt of a
+/// DISCONNECT packet". [MQTT5-3.1.2-8]
 #[test]
 fn will_is_published_when_the_broker_stops_before_it_has_read_the_disconnect() {
     let stopped = |disconnect_after| {
         let mut actions = vec![
-            // A broker that stops ends its connections in this order.
+            // A stopping broker ends its connections in this order.
             (1000, 1, connect(true, false, Some(0))),
             (5000, 0, connect(false, true, None)),
             (50_000, 0, subscribe(TO_ALL_W)),
@@ -110,7 +110,7 @@ fn will_is_published_when_the_broker_stops_before_it_has_read_the_disconnect() {
         actions.sort_by_key(|(at, _, _)| *at);
         plan(&[five(50), client(2000)], actions)
     };
-    // It arrives when the turn that stops the broker is over.
+    // It arrives after the turn that stops the broker.
     let unread = stopped(276_990);
     holds(&unread);
     assert_eq!(wills_on_w_a(&unread), 1);
@@ -119,7 +119,8 @@ fn will_is_published_when_the_broker_stops_before_it_has_read_the_disconnect() {
     assert_eq!(wills_on_w_a(&read), 0);
 }
 
-/// Of seed 7008700. The delay begins when the broker ends the connection, though its turn goes on for long.
+/// From seed 7008700. The delay begins when the broker ends the connection, even if its turn continues for
+/// long.
 #[test]
 fn delay_of_a_will_counts_from_the_end_of_its_connection() {
     let mut actions: Vec<_> =
@@ -138,15 +139,16 @@ fn delay_of_a_will_counts_from_the_end_of_its_connection() {
     ]);
     actions.sort_by_key(|(at, _, _)| *at);
     let mut long_turn = plan(&[five(50), five(20), five(20), five(20), five(20), five(20)], actions);
-    // Each of forty mails to the shards of the subscribers, before the close, takes a millisecond or two.
+    // Before the close, each of forty mails to the subscribers' shards takes a millisecond or two.
     long_turn.shards = 4;
     long_turn.weather.preempt_permille = 1000;
     holds(&long_turn);
     assert_eq!(wills_on_w_a(&long_turn), 1);
 }
 
-/// Of seed 21905. "If a CONNECT packet is received with Clean Start is set to 1, the Client and Server MUST discard
-/// any existing Session": the client too, though it never sees that CONNACK. [MQTT5-3.1.2-4]
+/// From seed 21905. "If a CONNECT packet is received with Clean Start is set to 1, the Client and Server MUST
+/// discard any existing Session": this includes the client, although it never sees that CONNACK.
+/// [MQTT5-3.1.2-4]
 #[test]
 fn packet_identifier_of_before_a_clean_start_is_none_after_it() {
     holds(&plan(
@@ -159,7 +161,7 @@ fn packet_identifier_of_before_a_clean_start_is_none_after_it() {
             (100_000, 1, Action::HoldAcks { micros: SECOND }),
             (110_000, 2, publish(2, 1)),
             (200_000, 1, connect(true, true, None)),
-            // Over the connection whose CONNACK is on its way.
+            // It replaces the connection whose CONNACK is on its way.
             (201_700, 1, connect(false, true, None)),
             (300_000, 1, subscribe(TO_T_A)),
             (400_000, 2, publish(2, 3)),
@@ -167,11 +169,12 @@ fn packet_identifier_of_before_a_clean_start_is_none_after_it() {
     ));
 }
 
-/// A start publishes the will of a session that ended with the broker, and the power goes again at once: before the
-/// log knows of it, or after. What is published at QoS 2 reaches a session once all the same. [MQTT5-4.3.3-1]
+/// A start publishes the will of a session that ended with the broker, and the power is cut again at once,
+/// before or after the log has a record of this. A message that is published at QoS 2 must still reach a
+/// session only once. [MQTT5-4.3.3-1]
 #[test]
 fn will_of_a_start_is_published_once_whenever_the_power_goes_again() {
-    // With turns that may do much, and with such that may do little.
+    // Some turns may do much, others may do little.
     for seed in [1, SHORT_TURNS_FROM + 1, SHORT_TURNS_FROM + 2] {
         for shards in [1, 3] {
             for after in (500..12_000).step_by(500) {
@@ -196,8 +199,8 @@ fn will_of_a_start_is_published_once_whenever_the_power_goes_again() {
     }
 }
 
-/// A retained message goes to its home first, and then to who is interested. Behind a box that is full it is not at
-/// home yet: who subscribes meanwhile must get it all the same.
+/// A retained message goes to its home first, and then to interested shards. Behind a full box it is not at
+/// its home yet. A client that subscribes in the meantime must still get it.
 #[test]
 fn retained_message_that_waits_for_its_home_reaches_who_subscribes_meanwhile() {
     const PUBLISHERS: usize = 8;
@@ -207,7 +210,7 @@ fn retained_message_that_waits_for_its_home_reaches_who_subscribes_meanwhile() {
         let homes = Homes::new(3, seed);
         let topic = homes.home_of("r/a");
         let at_home = |client: usize| homes.home_of(&format!("client-{client}"));
-        // The subscriber is at home on one shard, and all publishers on another.
+        // The subscriber has its home on one shard, and all publishers on another.
         let third = (0..3).find(|&shard| shard != topic && shard != at_home(1)).expect("there are three");
         let publishers: Vec<_> =
             (2..40).filter(|&client| at_home(client) == third).take(PUBLISHERS).collect();

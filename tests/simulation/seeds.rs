@@ -1,5 +1,5 @@
-//! Many seeds, and what to do about one that fails: make its list of actions as short as it can be and still
-//! fail in the same way, and tell the trace of that.
+//! Runs many seeds. For a seed that fails, it makes the list of actions as short as possible while the
+//! failure stays the same, and prints the trace.
 
 use crate::coverage::Marks;
 use crate::plan::{Plan, Planned};
@@ -15,11 +15,12 @@ pub struct Summary {
     pub marks: Marks,
     pub packets: u64,
     pub publications: u64,
-    /// Of the stories of all seeds: the same for the same seeds as long as the machine does the same.
+    /// A fingerprint of the traces of all seeds. It is the same for the same seeds as long as the machine
+    /// behaves the same.
     pub fingerprint: u64,
 }
 
-/// Runs these seeds in so many threads.
+/// Runs these seeds in `jobs` threads.
 pub fn run(seeds: Range<u64>, jobs: usize) -> Summary {
     let next = AtomicU64::new(seeds.start);
     let summary = Mutex::new(Summary::default());
@@ -36,7 +37,7 @@ pub fn run(seeds: Range<u64>, jobs: usize) -> Summary {
                     summary.marks.add(&outcome.marks);
                     summary.packets += outcome.packets;
                     summary.publications += outcome.publications as u64;
-                    // A sum: threads take their seeds in any order.
+                    // It is a sum, because threads take their seeds in any order.
                     let of_seed = outcome.fingerprint.wrapping_mul(2 * seed + 1);
                     summary.fingerprint = summary.fingerprint.wrapping_add(of_seed);
                     summary.failures.extend(outcome.failure.map(|failure| (seed, failure)));
@@ -49,12 +50,12 @@ pub fn run(seeds: Range<u64>, jobs: usize) -> Summary {
     summary
 }
 
-/// Runs of a plan that a shrinking may take.
+/// The largest number of runs for shrinking a plan.
 const ATTEMPTS_MAX: usize = 1500;
-/// Lines of a trace that are told.
+/// The number of lines of a trace that are printed.
 const LINES_MAX: usize = 150;
 
-/// The trace of a seed that fails, as short as it can be made.
+/// The trace of a seed that fails, as short as possible.
 pub fn tell(seed: u64) -> String {
     let whole = Plan::of(seed);
     let Some(failure) = Sim::run(&whole, false).failure else { return format!("seed {seed} holds") };
@@ -85,7 +86,7 @@ pub fn kind_of(failure: &str) -> String {
     head.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
-/// The shortest list that was found to fail still, by leaving out ever smaller pieces.
+/// The shortest list that still fails. It is found by leaving out smaller and smaller pieces.
 pub fn shrink(actions: &[Planned], fails: &dyn Fn(&[Planned]) -> bool) -> Vec<Planned> {
     let mut best = actions.to_vec();
     let mut piece = best.len().div_ceil(2).max(1);

@@ -1,4 +1,4 @@
-//! A run: the plan's actions, what the clients make of the broker's answers, and the model kept of it all.
+//! A run: the plan's actions, the clients' reactions to the broker's answers, and the model of all of it.
 
 use crate::audit::{Audit, number_of};
 use crate::client::Client;
@@ -25,14 +25,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::panic::AssertUnwindSafe;
 
-/// How a run ended.
+/// The result of a run.
 pub struct Outcome {
     #[allow(dead_code, reason = "the tests compare it")]
     pub fingerprint: u64,
     pub failure: Option<String>,
     pub lines: Vec<String>,
     pub marks: Marks,
-    /// Packets that the broker sent.
+    /// The number of packets that the broker has sent.
     pub packets: u64,
     pub publications: usize,
 }
@@ -43,17 +43,17 @@ pub struct Sim {
     pub clients: Vec<Client>,
     pub marks: Marks,
     pub audits: BTreeMap<usize, Audit>,
-    /// What each connection's client has sent, with where in its bytes it ends.
+    /// The items that each connection's client has sent, with the positions of their ends in its bytes.
     pub sent: BTreeMap<usize, VecDeque<(u64, Item)>>,
     pub plan: Plan,
     pub trace: Trace,
     pub packets: u64,
-    /// No more faults.
+    /// Whether faults have ended.
     pub healed: bool,
     pub rng: Random,
 }
 
-/// Something that means something to the model once the broker has read it.
+/// Something that affects the model when the broker has read it.
 pub enum Item {
     Publish(u64),
     /// DISCONNECT with 0x00.
@@ -61,7 +61,7 @@ pub enum Item {
 }
 
 pub const SECOND: u64 = 1_000_000;
-/// After the faults: by then all that is due must have arrived.
+/// The time after the faults by which everything that is due must have arrived.
 const DRAIN: u64 = 40 * SECOND;
 
 impl Sim {
@@ -121,11 +121,11 @@ impl Sim {
         verdict::check_leaks(self)
     }
 
-    /// Everybody gets through again, and comes back to the session that it has.
+    /// Ends the faults: all clients can connect again, and return to the sessions that they have.
     pub fn heal(&mut self) {
         self.note(format_args!("-- no more faults"));
         self.healed = true;
-        // A cut that waits for bytes would come at any time later: pings are bytes too.
+        // A cut that waits for bytes could come at any later time, because pings are bytes too.
         self.world.links.iter_mut().for_each(|link| link.up_cut_after = None);
         for client in 0..self.clients.len() {
             self.clients[client].holds_until = 0;
@@ -137,7 +137,7 @@ impl Sim {
         }
     }
 
-    /// Every session is resumed once more: whatever it has lost is told.
+    /// Resumes every session once more, so that all losses are reported.
     pub fn ask_for_losses(&mut self) -> Result<(), String> {
         for client in 0..self.clients.len() {
             if self.clients[client].lasting {
@@ -148,7 +148,7 @@ impl Sim {
         verdict::check_losses(self)
     }
 
-    /// Every session is ended.
+    /// Ends every session.
     pub fn end(&mut self) -> Result<(), String> {
         self.note(format_args!("-- the end of all sessions"));
         for client in 0..self.clients.len() {
@@ -164,7 +164,8 @@ impl Sim {
         for client in 0..self.clients.len() {
             self.say_farewell(client, false);
         }
-        // Until retained messages have expired that can: their timer is no leak.
+        // This lasts until the retained messages that can expire have expired, because their timer is not a
+        // leak.
         self.until(self.world.now + 4000 * SECOND)
     }
 
@@ -263,8 +264,8 @@ impl Sim {
         Ok(())
     }
 
-    /// The broker has ended a connection whose client was in. A will is dropped with a DISCONNECT that was read,
-    /// and with nothing else. [MQTT5-3.1.2-8] [MQTT5-3.14.4-3]
+    /// Records that the broker has ended the connection of an accepted client. Only a DISCONNECT that was
+    /// read removes a will. [MQTT5-3.1.2-8] [MQTT5-3.14.4-3]
     pub fn left(&mut self, link: usize, cause: &EndCause) -> Result<(), String> {
         let has_arrived = self.model.farewells_read.contains(&link);
         let says_so = matches!(cause, EndCause::Disconnect(Reason::Success));
@@ -281,7 +282,7 @@ impl Sim {
         Ok(())
     }
 
-    /// The broker has taken a CONNECT in; its CONNACK may have to wait.
+    /// Records that the broker has accepted a CONNECT. Its CONNACK may have to wait.
     pub fn accepted(&mut self, link: usize, present: bool) -> Result<(), String> {
         let now = self.world.now;
         let Some(audit) = self.audits.get_mut(&link) else { return Err("nobody's CONNECT".into()) };
@@ -352,8 +353,8 @@ impl Sim {
             match items.pop_front() {
                 Some((_, Item::Publish(number))) => {
                     let publication = &self.model.publications[number as usize];
-                    // A repeat of a QoS 2 message is none, unless the session is another, or the message was
-                    // refused, [MQTT5-4.3.3-9] which a power cut may have kept from being said.
+                    // A repeated QoS 2 message is not a new one, unless the session is another one, or the
+                    // message was refused [MQTT5-4.3.3-9] and a power cut may have prevented the answer.
                     let unsaid = may_refuse && self.model.cuts.iter().any(|&cut| publication.waits_at(cut));
                     let publication = self.model.publication_mut(number);
                     if publication.qos < 2 || publication.session != session || publication.refused || unsaid
@@ -363,7 +364,7 @@ impl Sim {
                     }
                     publication.processed.push(now);
                     publication.run = run;
-                    // The rest of what it read when the connection ended it may have left.
+                    // It may have ignored the rest of what it had read when the connection ended.
                     publication.doubtful = !whole && publication.acked_at.is_none();
                 }
                 Some((_, Item::Farewell)) => {
@@ -410,7 +411,7 @@ impl Sim {
         clocks::check_expiry((self.plan.seed, version), (model, clocks), (number, packet), self.world.now)
     }
 
-    /// A clean start may have ended the session of a will, before CONNACK says so.
+    /// Expects a will whose session a clean start may have ended, before CONNACK confirms it.
     pub fn expect_will(&mut self, packet: &Packet) {
         let Some(number) = number_of(&packet.payload).filter(|_| packet.kind == Kind::Publish) else {
             return;

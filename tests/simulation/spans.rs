@@ -1,4 +1,4 @@
-//! Times in which something was out of order, so that what it excuses is excused for no longer.
+//! Periods in which something was out of order. They excuse deviations, but only for their own time.
 
 #[derive(Debug, Default)]
 pub struct Spans {
@@ -17,12 +17,12 @@ impl Spans {
         }
     }
 
-    /// Is it out of order now?
+    /// Whether it is out of order now.
     pub fn is_open(&self) -> bool {
         self.since.is_some()
     }
 
-    /// Was it at any time from the one to the other?
+    /// Whether it was out of order at any time between these two.
     pub fn touch(&self, from: u64, to: u64) -> bool {
         self.since.is_some_and(|since| since <= to)
             || self.over.iter().any(|&(since, until)| since <= to && until >= from)

@@ -1,9 +1,9 @@
-//! What happened, line by line: a fingerprint always, the lines when somebody wants to read them.
+//! The trace of a run: a fingerprint is always computed, the lines only if they will be read.
 
 use std::collections::VecDeque;
 use std::fmt::Write;
 
-/// Lines kept at most.
+/// The largest number of lines that are kept.
 const LINES_MAX: usize = 4000;
 
 pub struct Trace {
@@ -32,7 +32,7 @@ impl Trace {
         }
     }
 
-    /// Of every line so far.
+    /// The fingerprint of every line so far.
     pub fn fingerprint(&self) -> u64 {
         self.hash
     }

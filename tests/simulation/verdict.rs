@@ -1,4 +1,5 @@
-//! The verdict once all is quiet: what was due has arrived, and once the sessions are over nothing is left.
+//! The verdict at the end: everything that was due has arrived, and nothing is left after the sessions have
+//! ended.
 
 use crate::coverage::Mark;
 use crate::model::{Coverage, GRACE, Grant, Model, Publication, Session};
@@ -7,7 +8,7 @@ use midge::broker::Counter;
 use midge::settings::QueuePolicy;
 use midge_kit::codec::Version;
 
-/// Every exchange of a client that is connected has come to its end.
+/// Checks that every exchange of a connected client is complete.
 fn check_exchanges(sim: &Sim) -> Result<(), String> {
     for (at, client) in sim.clients.iter().enumerate() {
         if !client.up {
@@ -22,7 +23,7 @@ fn check_exchanges(sim: &Sim) -> Result<(), String> {
         let Some(session) = sim.model.latest.get(&at).map(|&session| &sim.model.sessions[session]) else {
             continue;
         };
-        // (What is left of a session that has ended without the client's knowledge, nobody waits for.)
+        // (Nobody waits for the rest of a session that has ended without the client's knowledge.)
         let known = |id| session.unsettled.get(id);
         if let Some((id, number)) =
             client.held.iter().find(|(id, number)| known(id).is_some_and(|known| known.number == **number))
@@ -33,7 +34,7 @@ fn check_exchanges(sim: &Sim) -> Result<(), String> {
     Ok(())
 }
 
-/// Is everything there that must be?
+/// Checks that everything is there that must be.
 pub fn check(sim: &mut Sim) -> Result<(), String> {
     for at in 0..sim.model.sessions.len() {
         let session = &sim.model.sessions[at];
@@ -50,7 +51,7 @@ pub fn check(sim: &mut Sim) -> Result<(), String> {
     check_exchanges(sim)
 }
 
-/// False: it has not arrived, which its session's full queue excuses.
+/// Checks that a message has arrived. Returns false if it has not, and its session's full queue excuses this.
 fn check_arrival(sim: &Sim, at: usize, session: &Session, number: u64) -> Result<bool, String> {
     let publication = &sim.model.publications[number as usize];
     if publication.refused
@@ -86,14 +87,14 @@ fn check_arrival(sim: &Sim, at: usize, session: &Session, number: u64) -> Result
         return Ok(true);
     }
     if publication.qos > 0 && sim.model.may_be_unkept(publication) {
-        // Nothing was promised, or, of a will, ever is.
+        // Nothing was promised. For a will nothing ever is.
         return Ok(true);
     }
     let link = &sim.world.links[session.link];
     if qos == 0 {
-        // QoS 0 needs a connection that has lived all the while.
+        // QoS 0 needs a connection that was open all the time.
         let before = publication.first().is_some_and(|first| first <= session.connected_at);
-        // Where another subscription may have asked for more, it has been in the queue.
+        // If another subscription may have asked for a higher QoS, it was in the queue.
         let mut grants = session.coverages_of(&publication.topic).flat_map(|coverage| &coverage.grants);
         let queued = publication.qos > 0 && grants.any(|grant| grant.qos > 0);
         if session.lossy && queued && may_be_dropped(sim, publication) {
@@ -109,14 +110,14 @@ fn check_arrival(sim: &Sim, at: usize, session: &Session, number: u64) -> Result
     Err(format!("m{number} has not reached client-{client} (session {at}, QoS {qos}): {publication:?}"))
 }
 
-/// Is it so large that the client may not take it, whatever of it is its topic and its properties?
+/// Whether it may be too large for the client, depending on its topic and properties.
 fn may_be_too_large(sim: &Sim, session: &Session, publication: &Publication) -> bool {
     let max = sim.plan.clients[session.client].packet_max;
     max.is_some_and(|max| publication.len + 100 > max as usize)
 }
 
-/// May a full queue have dropped it? By the policy that refuses, the success of a 5.0 publisher is for a message
-/// that no queue has refused, unless the power cut came between the refusal and its answer.
+/// Whether a full queue may have dropped it. With the policy that refuses, a success for a 5.0 publisher
+/// means that no queue has refused the message, unless the power was cut between the refusal and its answer.
 fn may_be_dropped(sim: &Sim, publication: &Publication) -> bool {
     sim.plan.queue_policy != QueuePolicy::Refuse
         || publication.acked_at.is_none()
@@ -124,7 +125,8 @@ fn may_be_dropped(sim: &Sim, publication: &Publication) -> bool {
         || sim.model.cuts.iter().any(|&cut| publication.waits_at(cut))
 }
 
-/// The broker has told of every loss. A count that was to be told when the power went may be gone.
+/// Checks that the broker has reported every loss. A count that was about to be reported at a power cut may
+/// be lost.
 pub fn check_losses(sim: &Sim) -> Result<(), String> {
     for (at, session) in sim.model.sessions.iter().enumerate() {
         let client = &sim.clients[session.client];
@@ -139,7 +141,7 @@ pub fn check_losses(sim: &Sim) -> Result<(), String> {
     Ok(())
 }
 
-/// A new subscription has got the retained message of each topic.
+/// Checks that a new subscription has received the retained message of each topic.
 fn check_retained_arrived(sim: &Sim, session: &Session) -> Result<(), String> {
     let link = &sim.world.links[session.link];
     if link.severed || link.closed_at.is_some() || session.doubtful {
@@ -174,8 +176,8 @@ fn check_replayed(
         .filter(|(_, p)| p.topic == topic && p.retain && p.first().is_some())
         .filter(|(_, p)| model.persistent || p.run == model.run)
         .collect();
-    // Nobody knows better than these what was retained when the SUBSCRIBE came.
-    // (One that is refused, because of some other subscriber, may have been kept.)
+    // These know best what was retained when the SUBSCRIBE came. (One that is refused because of another
+    // subscriber may have been kept.)
     let settled: Vec<_> = of_topic
         .iter()
         .filter(|(_, p)| {
@@ -189,8 +191,8 @@ fn check_replayed(
     let Some(newest) = settled.iter().filter_map(|(_, p)| p.first()).max() else { return Ok(()) };
     let candidates: Vec<_> =
         of_topic.iter().filter(|(_, p)| p.latest().is_some_and(|last| last >= newest)).collect();
-    // What the client itself has published behind its SUBSCRIBE may have taken the place before the store was asked,
-    // and with No Local it does not get that.
+    // What the client itself has published after its SUBSCRIBE may have replaced the message before the store
+    // was queried. With No Local, the client does not get it.
     let is_own = |p: &Publication| grant.no_local && p.publisher == session.client && p.sent_at >= asked;
     if candidates.iter().any(|(_, p)| p.clears || is_own(p) || may_be_too_large(sim, session, p)) {
         return Ok(());
@@ -209,7 +211,7 @@ fn check_replayed(
     ))
 }
 
-/// Each message goes to one member of each group.
+/// Checks that each message goes to one member of each group.
 fn check_groups(sim: &Sim) -> Result<(), String> {
     let model = &sim.model;
     for (number, publication) in model.publications.iter().enumerate() {
@@ -253,7 +255,7 @@ fn check_groups(sim: &Sim) -> Result<(), String> {
             && publication.qos > 0
             && !publication.refused
             && !publication.doubtful
-            // A full disk has refused it, and its publisher was gone before it could be told: nothing was promised.
+            // A full disk has refused it, and its publisher had gone before the answer: nothing was promised.
             && !model.may_be_unkept(publication)
             && publication.run == model.run
             && !model.sessions.iter().any(|session| session.got.contains_key(&number))
@@ -265,8 +267,8 @@ fn check_groups(sim: &Sim) -> Result<(), String> {
     Ok(())
 }
 
-/// What was acknowledged is some member's for as long as one stays, whichever ends and whenever the power goes;
-/// and at QoS 2 it is no two members'.
+/// Checks that an acknowledged message belongs to some member as long as one stays, whichever member ends and
+/// whenever the power is cut. At QoS 2 it must not belong to two members.
 fn check_given_back(model: &Model, number: u64, publication: &Publication) -> Result<(), String> {
     if !model.persistent || publication.is_will {
         return Ok(());
@@ -289,8 +291,9 @@ fn check_given_back(model: &Model, number: u64, publication: &Publication) -> Re
             && coverage.surely_covers(publication)
             && coverage.until_sure.is_none()
     });
-    // What only memory had is gone with the power; what a member had begun to get at QoS 2 goes to no one else.
-    // And what was given to a member whose queue was full, that queue has dropped.
+    // Messages that were only in memory are lost with the power. A message that a member had begun to receive
+    // at QoS 2 goes to no other member. And a message that was given to a member with a full queue was
+    // dropped by that queue.
     let excused = members().any(|(session, coverage)| {
         begins(coverage) || session.lossy || (!is_kept(session) && !model.cuts.is_empty())
     });
@@ -309,7 +312,7 @@ fn check_given_back(model: &Model, number: u64, publication: &Publication) -> Re
     Ok(())
 }
 
-/// What only a look back tells.
+/// The marks that only the finished run shows.
 pub fn marks(sim: &Sim) -> Vec<Mark> {
     let model = &sim.model;
     let mut marks = Vec::new();
@@ -344,7 +347,7 @@ pub fn marks(sim: &Sim) -> Vec<Mark> {
     marks
 }
 
-/// Nothing is left of sessions and connections.
+/// Checks that nothing is left of sessions and connections.
 pub fn check_leaks(sim: &mut Sim) -> Result<(), String> {
     let world = &mut sim.world;
     let connections = world.connections();

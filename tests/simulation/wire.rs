@@ -1,10 +1,10 @@
-//! What stands between a client's MQTT and its socket: the header of a load balancer, and WebSocket.
+//! The layers between a client's MQTT and its socket: the header of a load balancer, and WebSocket.
 
 use crate::random::Random;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-/// How the clients of a run come in.
+/// The layers that the clients of a run use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Layers {
     pub proxy: bool,
@@ -12,14 +12,14 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// Not drawn, so that the other actions of a seed are what they are without it.
+    /// This is not drawn, so that the other actions of a seed do not change.
     pub fn of(seed: u64) -> Layers {
         let number = seed / 11 % 6;
         Layers { proxy: number == 4 || number == 5, websocket: number == 3 || number == 5 }
     }
 }
 
-/// The load balancer that all connections come from, where there is one.
+/// The load balancer that all connections come from, if there is one.
 pub const BALANCER: ([u8; 4], u16) = ([192, 0, 2, 1], 4000);
 
 const REQUEST: &[u8] = b"GET /mqtt HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -30,11 +30,12 @@ const REQUEST: &[u8] = b"GET /mqtt HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n
 #[derive(Default)]
 pub struct Wire {
     websocket: bool,
-    /// Goes before the first bytes.
+    /// The bytes before the first message.
     preface: Vec<u8>,
-    /// Bytes that were wrapped, layers included.
+    /// The number of wrapped bytes, with the layers.
     raw: u64,
-    /// MQTT among them: where a piece begins in the raw bytes, how long it is, and what came before it.
+    /// The parts that are MQTT: the start in the raw bytes, the length, and the number of MQTT bytes before
+    /// it.
     pieces: VecDeque<(u64, u64, u64)>,
     mqtt: u64,
 }
@@ -52,13 +53,13 @@ impl Wire {
         Wire { websocket: layers.websocket, preface, ..Wire::default() }
     }
 
-    /// The raw bytes of MQTT's.
+    /// The raw bytes for these MQTT bytes.
     pub fn wrap(&mut self, mqtt: &[u8], rng: &mut Random) -> Vec<u8> {
         let mut raw = std::mem::take(&mut self.preface);
         if !self.websocket {
             self.put(mqtt, &mut raw);
         } else {
-            // Sometimes a message of two frames, with a ping between them.
+            // Sometimes a message has two frames, with a ping between them.
             let cut = if rng.chance(100) { rng.index(mqtt.len() + 1) } else { mqtt.len() };
             let (first, rest) = mqtt.split_at(cut);
             self.frame(if rest.is_empty() { 0x82 } else { 0x02 }, first, rng, &mut raw);
@@ -102,13 +103,13 @@ impl Wire {
         raw.extend_from_slice(bytes);
     }
 
-    /// How many bytes of MQTT are in the first `raw` ones.
+    /// The number of MQTT bytes in the first `raw` bytes.
     pub fn mqtt_in(&self, raw: u64) -> u64 {
         let piece = self.pieces.iter().rev().find(|&&(at, ..)| at <= raw);
         piece.map_or(0, |&(at, len, before)| before + len.min(raw - at))
     }
 
-    /// Nobody asks for fewer any more.
+    /// Forgets positions before `raw`. They are not queried any more.
     pub fn forget(&mut self, raw: u64) {
         while self.pieces.len() > 1 && self.pieces[1].0 <= raw {
             self.pieces.pop_front();
@@ -116,7 +117,7 @@ impl Wire {
     }
 }
 
-/// Takes the layers off what the broker sends.
+/// Removes the layers from what the broker sends.
 #[derive(Default)]
 pub struct Unwrap {
     websocket: bool,
@@ -153,7 +154,7 @@ impl Unwrap {
             self.held.drain(..head + len);
             match opcode {
                 0x82 => mqtt.extend_from_slice(&payload),
-                // Close and Pong.
+                // These are Close and Pong.
                 0x88 | 0x8A => {}
                 other => return Err(format!("a frame of the broker begins with {other:02X}")),
             }
@@ -161,7 +162,7 @@ impl Unwrap {
         Ok(mqtt)
     }
 
-    /// The first byte of the next frame, the length of its header, and that of its payload.
+    /// The first byte of the next frame, the length of its header, and the length of its payload.
     fn header(&self) -> Result<Option<(u8, usize, usize)>, String> {
         let [opcode, short, rest @ ..] = &self.held[..] else { return Ok(None) };
         Ok(match (short, rest) {

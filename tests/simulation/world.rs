@@ -1,4 +1,4 @@
-//! The broker on a virtual clock: the hosts of its shards, over a kernel that does as the seed says.
+//! The broker on a virtual clock: the hosts of its shards, with a kernel that behaves as the seed says.
 
 use crate::disk::{Disk, Torn};
 use crate::io::SimIo;
@@ -22,9 +22,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// See the module. All but the broker itself is the kernel's.
+/// See the module. The kernel has everything but the broker itself.
 pub struct World {
-    /// None while a host has it.
+    /// `None` while a host has it.
     kernel: Option<Box<Kernel>>,
     hosts: Vec<Host<SimIo>>,
     shared: Arc<Shared>,
@@ -49,7 +49,7 @@ impl DerefMut for World {
     }
 }
 
-/// No client has a password.
+/// Logins for a broker whose clients have no passwords.
 struct NoLogins;
 
 impl CheckLogins for NoLogins {
@@ -69,7 +69,7 @@ impl CheckLogins for NoLogins {
 
 fn control(config: &Config, seed: u64) -> Arc<Control> {
     let policies = AccessPolicies::load(config).expect("no listener names a file");
-    // More than any run has at a time.
+    // This is more than any run has at a time.
     let connections_max = 1000;
     Arc::new(Control::new(config, policies, connections_max, Box::new(NoLogins), seed))
 }
@@ -91,8 +91,8 @@ impl World {
         world
     }
 
-    /// The power fails: every connection and all that was in memory is gone. Returns what became of the writes that
-    /// were under way.
+    /// Cuts the power: every connection and everything in memory is lost. Returns what has become of the
+    /// pending writes.
     pub fn power_off(&mut self) -> Torn {
         self.hosts.clear();
         self.full.clear();
@@ -101,7 +101,7 @@ impl World {
             let told = self.rng.range(0..=200_000);
             let now = self.now;
             let state = &mut self.links[link];
-            // A turn that was still coming out comes out no further.
+            // A turn whose effects were still appearing has no further effects.
             if state.closed_at.is_none_or(|closed| closed > now) || state.sent_at > now {
                 state.closed_at = Some(now);
                 state.slot = None;
@@ -114,7 +114,7 @@ impl World {
         disk.power_cut(*now, rng)
     }
 
-    /// What a start makes of the disk.
+    /// Recovers the state from the disk for a start.
     pub fn recover(&mut self, shards: usize) -> Result<Recovered, String> {
         let (epoch, seed) = (u64::from(self.run) + 1, self.seed);
         let kernel = self.kernel.as_mut().expect("no host has its turn");
@@ -123,8 +123,8 @@ impl World {
         self.store.recover(&mut kernel.disk, (epoch, shards, seed), reading, &mut kernel.rng)
     }
 
-    /// It starts, with what it kept: a part for each shard, or nothing at all. An empty directory in the
-    /// configuration means that nothing will be kept.
+    /// Starts the broker with the state that it has kept: a part for each shard, or nothing. An empty
+    /// directory in the configuration means that nothing will be kept.
     pub fn power_on(&mut self, shards: usize, config: Config, wall: Wall, mut restored: Vec<Restored>) {
         let is_persistent = !config.persistence.directory.is_empty();
         let (shared, interests) = Shared::new(config.clone(), shards, self.seed);
@@ -163,7 +163,7 @@ impl World {
         (0..shards).for_each(|shard| self.plan_turn(shard, soon));
     }
 
-    /// Not drawn, so that the other seeds are what they are without it.
+    /// This is not drawn, so that other seeds do not change.
     fn bound(&self, host: &mut Host<SimIo>) {
         match self.seed % 13 {
             1 => host.machine().bound_journal(300),
@@ -177,7 +177,7 @@ impl World {
         }
     }
 
-    /// Lends the kernel to a host, takes in what that has brought about, and plans its next turn.
+    /// Lends the kernel to a host, collects the effects, and plans its next turn.
     fn lend<R>(&mut self, shard: usize, turn: impl FnOnce(&mut Host<SimIo>) -> std::io::Result<R>) -> R {
         let began = self.now;
         self.turn = Some((shard, began));
@@ -221,14 +221,14 @@ impl World {
         }
     }
 
-    /// What the machine has taken of the bytes that it was given: the rest waits in it.
+    /// Records how many of its bytes the machine has taken. The rest waits in the machine.
     fn note_consumed(&mut self, shard: usize, began: u64) {
         let mut consumed = Vec::new();
         for link in std::mem::take(&mut self.unread) {
             let state = &self.links[link];
             let is_over = state.closing || state.closed_at.is_some();
             let slot = state.slot.filter(|_| !is_over);
-            // On its way to another shard it is read by none.
+            // While it moves to another shard, no shard reads it.
             if state.shard != shard || (slot.is_none() && !is_over) {
                 self.unread.insert(link);
                 continue;
@@ -247,7 +247,7 @@ impl World {
         self.brought.splice(..0, consumed);
     }
 
-    /// A shard whose disk was full may have found room.
+    /// Checks whether a shard whose disk was full has found room.
     fn note_room(&mut self, shard: usize) {
         if self.full.contains(&shard)
             && !self.disk.is_full(shard)
@@ -258,12 +258,12 @@ impl World {
         }
     }
 
-    /// The power goes as soon as a batch of more than one block is being written.
+    /// Cuts the power as soon as a batch of more than one block is being written.
     pub fn cut_power_while_writing(&mut self, down: u64, shards: usize) {
         self.cut_while_writing = Some((down, shards));
     }
 
-    /// The disk has no room for the log of a shard; false if there is no such log now.
+    /// Fills the disk for the log of a shard. Returns false if there is no such log now.
     pub fn fill_disk(&mut self, shard: usize) -> bool {
         let is_there = shard < self.hosts.len() && !self.disk.has_failed(shard);
         if is_there {
@@ -273,7 +273,7 @@ impl World {
         is_there
     }
 
-    /// It has again.
+    /// Makes room on the disk again.
     pub fn empty_disk(&mut self, shard: usize) {
         self.disk.set_full(shard, false);
         if shard < self.hosts.len() {
@@ -281,7 +281,7 @@ impl World {
         }
     }
 
-    /// The log of a shard fails: nothing is durable any more.
+    /// Makes the log of a shard fail: nothing is durable any more.
     pub fn fail_disk(&mut self, shard: usize) -> bool {
         let is_there = shard < self.hosts.len();
         if is_there {
@@ -290,23 +290,24 @@ impl World {
         is_there
     }
 
-    /// Does it take connections?
+    /// Whether it accepts connections.
     pub fn is_serving(&self) -> bool {
         !self.shards.is_empty() && self.shards.iter().all(|shard| shard.is_listening)
     }
 
-    /// Has it come so far that it took connections?
+    /// Whether it has ever accepted connections.
     pub fn has_served(&self) -> bool {
         !self.shards.is_empty() && self.shards.iter().all(|shard| shard.has_listened)
     }
 
-    /// How long the power has to stay: a shard that has waited for the disk in its turn is as far as that.
+    /// How long the power must stay on: a shard that has waited for the disk in its turn is ahead by that
+    /// time.
     pub fn must_wait(&self) -> Option<u64> {
         let until = self.shards.iter().map(|shard| shard.waited_until).max()?;
         until.checked_sub(self.now).filter(|&left| left > 0)
     }
 
-    /// Is it told to stop, and has it?
+    /// Whether it was told to stop.
     pub fn is_stopping(&self) -> bool {
         self.control.stop.load(Ordering::Acquire)
     }
@@ -315,13 +316,13 @@ impl World {
         self.shards.iter().all(|shard| shard.is_over)
     }
 
-    /// Asks to be woken after so many microseconds.
+    /// Requests a wake-up after this many microseconds.
     pub fn wake_after(&mut self, micros: u64, wake: Wake) {
         let at = self.now + micros;
         self.schedule(at, Due::Wake(wake));
     }
 
-    /// A client opens a connection, which this shard accepts.
+    /// Opens a connection of a client, which this shard accepts.
     pub fn open(&mut self, shard: usize) -> usize {
         let latency = self.rng.range(20..=1500);
         let link = self.links.len();
@@ -340,7 +341,7 @@ impl World {
         link
     }
 
-    /// The client sends; returns how many bytes it has sent in all.
+    /// Sends bytes of the client. Returns how many bytes it has sent in total.
     pub fn send(&mut self, link: usize, bytes: &[u8]) -> u64 {
         let now = self.now;
         let kernel = &mut **self;
@@ -366,7 +367,7 @@ impl World {
         state.up_sent
     }
 
-    /// The client closes its end after what it has sent.
+    /// Closes the client's end after what it has sent.
     pub fn leave(&mut self, link: usize) {
         let now = self.now;
         let state = &mut self.links[link];
@@ -377,7 +378,7 @@ impl World {
         self.schedule(at, Due::UpEnds { link, end: SocketEnd::EndOfStream });
     }
 
-    /// Nothing arrives at the broker for so long, or at the client.
+    /// Delays everything that would arrive at the broker, or at the client, by these times.
     pub fn stall(&mut self, link: usize, up: u64, down: u64) {
         let now = self.now;
         let state = &mut self.links[link];
@@ -385,7 +386,7 @@ impl World {
         state.down_stalled_until = state.down_stalled_until.max(now + down);
     }
 
-    /// A shard gets no core for so long.
+    /// Takes the core away from a shard for this time.
     pub fn stall_shard(&mut self, shard: usize, micros: u64) {
         let until = self.now + micros;
         if let Some(state) = self.shards.get_mut(shard) {
@@ -400,7 +401,7 @@ impl World {
         }
     }
 
-    /// A CONNECT that can't be processed any more, or has been.
+    /// Whether a CONNECT was processed, or can't be processed any more.
     pub fn connect_is_settled(&self, link: usize, connect_len: u64) -> bool {
         let link = &self.links[link];
         let arrived = link.wire.mqtt_in(link.up_arrived);
@@ -419,7 +420,7 @@ impl World {
         self.hosts.iter_mut().map(|host| host.machine().connections()).sum()
     }
 
-    /// Has any shard something to do, or a timer?
+    /// Whether no shard has anything to do, or a timer.
     pub fn is_idle(&mut self) -> bool {
         let is_idle = |host: &mut Host<SimIo>| {
             let machine = host.machine();
@@ -431,7 +432,7 @@ impl World {
             })
     }
 
-    /// The next thing that is due, if it is not later than `end`. The clock moves to it, or to `end`.
+    /// Handles the next due event, if it is not later than `end`. The clock advances to it, or to `end`.
     pub fn step(&mut self, end: u64) -> bool {
         let Some((&(at, number), _)) = self.due.first_key_value() else {
             self.now = end;
@@ -493,10 +494,10 @@ impl World {
     }
 }
 
-/// From this seed on, three of four have turns that may do very little.
+/// From this seed on, three out of four have turns that may do very little.
 pub const SHORT_TURNS_FROM: u64 = 10_000_000;
 
-/// The connection that has this address at its other end.
+/// The connection with this peer address.
 pub fn link_of(peer: SocketAddr) -> usize {
     match peer {
         SocketAddr::V4(peer) => u32::from_be_bytes(peer.ip().octets()) as usize & 0xFF_FFFF,

@@ -1,7 +1,7 @@
 //! Runs many seeds of the simulation on all cores, and shrinks those that fail.
 //!
-//! `cargo run --release -p midge-simulate -- --seeds 0..100000`. Without `--release` it runs half as fast, and
-//! with the debug assertions of the product.
+//! `cargo run --release -p midge-simulate -- --seeds 0..100000`. Without `--release` it is half as fast, and
+//! has the debug assertions of the product.
 
 #![allow(unreachable_pub)]
 #![allow(clippy::disallowed_methods, reason = "it measures how long it takes")]
@@ -56,7 +56,7 @@ mod world;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// Failures that are shrunk and told.
+/// The number of failures that are shrunk and printed.
 const TOLD_MAX: usize = 10;
 
 fn main() -> ExitCode {
