@@ -132,7 +132,7 @@ impl AccessPolicies {
     }
 
     /// The number of threads for logins. First those that compute: one for each processor, at most
-    /// [`HASH_THREADS_MAX`]. Second those that wait for the webhook.
+    /// `HASH_THREADS_MAX`. Second those that wait for the webhook.
     pub fn threads(&self) -> (usize, usize) {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let asks_any = self.proofs.iter().any(Option::is_some);

@@ -8,7 +8,7 @@
 //!
 //! rustls implements the versions 1.2 and 1.3 (RFC 5246, RFC 8446), with the cipher suites, key exchange
 //! groups and signature schemes of its ring provider. An idle connection keeps its keys and no buffer
-//! ([`compact`]).
+//! (module `compact`).
 
 mod certificates;
 mod client_hello;
