@@ -1,7 +1,7 @@
-//! Holds the source to the rules of ARCHITECTURE.md that can be read off it.
+//! Checks the source against the rules of ARCHITECTURE.md that can be checked automatically.
 //!
-//! Each rule has a list of what breaks it still. A list may only become shorter: an entry that nothing needs any more
-//! fails the test too.
+//! Each rule has a list of the places that still break it. A list may only become shorter: an entry that is
+//! no longer needed fails the test too.
 
 #![allow(clippy::disallowed_methods, reason = "it reads the source")]
 
@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// The rooms, each of which knows only those before it. `main.rs` and what else stands beside the rooms may know all.
+/// The rooms. Each may use only those before it. `main.rs` and the other files outside of the rooms may use
+/// all.
 const ROOMS: &[&str] = &[
     "files",
     "base",
@@ -29,10 +30,10 @@ const ROOMS: &[&str] = &[
     "config",
 ];
 
-/// The state of a connection has parts that other components define.
+/// The state of a connection has parts that are defined by other components.
 const COMPONENTS: &[(&str, &str)] = &[("connections", "outbox"), ("connections", "rates")];
 
-/// What a flow may name of another. Methods of the machine are not seen here.
+/// The other flows that a flow may use. Methods of the machine are not considered here.
 const FLOWS: &[(&str, &[&str])] = &[
     ("authentication", &["read", "refuse"]),
     ("connack", &["authentication", "losses"]),
@@ -54,10 +55,10 @@ const FLOWS: &[(&str, &[&str])] = &[
     ("subscribe", &["groups", "refused_filters"]),
 ];
 
-/// Lines of a file before its tests.
+/// The largest number of lines of a file before its tests.
 const LINES_MAX: usize = 600;
 
-/// Functions that take two bare integers of one type side by side: a caller may confuse them.
+/// Functions that take two adjacent bare integers of the same type, which a caller may confuse.
 const BARE_INTEGERS: &[(&str, &str)] = &[
     ("broker/flows/records.rs", "record_delivery"),
     ("store/log.rs", "header"),
@@ -79,7 +80,7 @@ impl Source {
         first.strip_suffix(".rs").unwrap_or(first)
     }
 
-    /// Its name below a folder, or that of the folder in there that it stands in.
+    /// Its name in a folder, or the name of the subfolder that it is in.
     fn below(&self, folder: &str) -> Option<&str> {
         let rest = self.path.strip_prefix(folder)?;
         let name = rest.split('/').next()?;
@@ -111,8 +112,8 @@ fn sources() -> Vec<Source> {
     sources
 }
 
-/// The lines of a file without its modules of tests. A module in the file ends with a brace at the beginning of a line,
-/// and one in a file of its own has a single line here. What stands behind either is code.
+/// The lines of a file without its test modules. A module in the file ends with a brace at the beginning of a
+/// line, and a module in a file of its own has a single line here. Everything after either of them is code.
 fn without_tests(text: &str) -> Vec<&str> {
     let mut kept = Vec::new();
     let mut lines = text.lines();
@@ -134,7 +135,7 @@ fn without_tests(text: &str) -> Vec<&str> {
     kept
 }
 
-/// The words that stand behind each `prefix` in a text; of a list in braces, all of them.
+/// The words after each `prefix` in a text. For a list in braces, all of them.
 fn named<'a>(code: &'a str, prefix: &str) -> BTreeSet<&'a str> {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut words = BTreeSet::new();
@@ -148,7 +149,7 @@ fn named<'a>(code: &'a str, prefix: &str) -> BTreeSet<&'a str> {
     words
 }
 
-/// Fails unless what was found is what the list allows.
+/// Fails unless the findings are exactly what the list allows.
 fn check<T: Ord + std::fmt::Debug>(found: BTreeMap<T, String>, allowed: impl IntoIterator<Item = T>) {
     let allowed: BTreeSet<T> = allowed.into_iter().collect();
     let new: Vec<_> = found.iter().filter(|(tie, _)| !allowed.contains(tie)).collect();
@@ -284,7 +285,7 @@ fn no_function_takes_two_bare_integers_of_one_type_side_by_side() {
     check(found, BARE_INTEGERS.iter().copied());
 }
 
-/// The parameters of a function, from behind its opening parenthesis on.
+/// The parameters of a function, starting after its opening parenthesis.
 fn parameters(code: &str) -> Vec<&str> {
     let (mut depth, mut start, mut found) = (0, 0, Vec::new());
     for (at, c) in code.char_indices() {
@@ -294,7 +295,7 @@ fn parameters(code: &str) -> Vec<&str> {
                 found.push(&code[start..at]);
                 break;
             }
-            // The arrow of a type of functions closes nothing.
+            // The arrow of a function type closes nothing.
             '>' if code[..at].ends_with('-') => {}
             ')' | ']' | '}' | '>' => depth -= 1,
             ',' if depth == 0 => {

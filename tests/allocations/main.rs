@@ -1,11 +1,11 @@
-//! Allocations on the way of a message through one shard, counted.
+//! Counts the allocations on the way of a message through one shard.
 //!
-//! Once everything has grown to its size, a QoS 0 message allocates nothing, whatever the number of
-//! its subscribers. A QoS 1 or 2 message is copied once for all of them, since it must outlive the
-//! read buffer: that is [`PER_KEPT_MESSAGE`]. What is beyond that is stated with its reason, and a
-//! change that makes a figure smaller is to make it smaller here.
+//! After everything has grown to its size, a QoS 0 message allocates nothing, whatever the number of its
+//! subscribers. A QoS 1 or 2 message is copied once for all of them, because it must outlive the read buffer:
+//! this is [`PER_KEPT_MESSAGE`]. Allocations beyond that are stated with their reasons. A change that reduces
+//! a number must reduce it here too.
 //!
-//! The counter is one thread's own, so that tests do not disturb each other.
+//! Each thread has its own counter, so that tests do not affect each other.
 
 #[cfg(feature = "runtime")]
 mod tls;
@@ -15,21 +15,21 @@ mod world;
 use midge::mqtt::{ProtocolVersion, QoS};
 use world::{Scene, World};
 
-/// A kept message is a record that the sessions of the shard share, and its bytes.
+/// A kept message: a record that the sessions of the shard share, and its bytes.
 const PER_KEPT_MESSAGE: u64 = 2;
-/// What is read later since the visit of a connection is over: a box, and the bytes.
+/// Bytes that are read later because the visit of a connection is over: a box, and the bytes.
 const PER_VISIT_ENDED: u64 = 2;
-/// A list that grows from nothing to sixteen entries: its box, and room for 4, 8, 16.
+/// A list that grows from nothing to sixteen entries: its box, and capacity for 4, 8, 16.
 const PER_SIXTEEN: u64 = 4;
-/// Rounds before the count: the lists of the shard, and those of the world itself, have grown.
+/// Rounds before the count, in which the lists of the shard and of the world itself grow.
 const WARM_UP: u64 = 20;
-/// So many that an allocation in some of them only is seen, too.
+/// Enough rounds to detect an allocation that only some of them make.
 const ROUNDS: u64 = 50;
 
 const VERSIONS: [ProtocolVersion; 2] = [ProtocolVersion::V311, ProtocolVersion::V5];
 const KEPT: [QoS; 2] = [QoS::AtLeastOnce, QoS::ExactlyOnce];
 
-/// Allocations of all rounds; what they took, they have given back.
+/// The allocations of all rounds. The rounds must have freed them again.
 fn count(scene: Scene, mut between: impl FnMut()) -> u64 {
     let mut world = World::new(scene);
     (0..WARM_UP).for_each(|_| assert_eq!(world.round(), scene.deliveries()));
@@ -43,7 +43,7 @@ fn count(scene: Scene, mut between: impl FnMut()) -> u64 {
     counted.count_total
 }
 
-/// Who publishes to whom.
+/// The numbers of publishers and subscribers.
 fn shapes(scene: Scene) -> [Scene; 3] {
     [scene, Scene { subscribers: 1000, ..scene }, Scene { publishers: 1000, ..scene }]
 }
@@ -72,8 +72,8 @@ fn a_qos_0_message_allocates_nothing() {
     each(&[QoS::AtMostOnce], |scene| {
         for shape in shapes(scene) {
             expect(shape, 0);
-            // 16,000 messages take five visits of one publisher, or five turns of a thousand: what is left unread
-            // between two of them is kept.
+            // 16,000 messages take five visits of one publisher, or five turns for a thousand publishers. The
+            // bytes that are unread between two of them are kept.
             let ended = if shape.subscribers * shape.publishers == 1000 { 4 } else { 0 };
             expect(Scene { burst: 16, ..shape }, ended * PER_VISIT_ENDED);
             expect(Scene { subscription_id: 7, ..shape }, 0);
@@ -90,8 +90,8 @@ fn a_qos_1_or_2_message_is_kept_once_and_a_delivery_allocates_nothing() {
     });
 }
 
-/// An idle session's window has room for four. One that had to hold more gives its memory back
-/// when it is empty, and grows again at the next burst.
+/// The window of an idle session has room for four. A window that had to hold more frees its memory when it
+/// is empty, and grows again in the next burst.
 #[test]
 fn a_window_that_must_hold_sixteen_grows_four_times() {
     each(&KEPT, |scene| {
@@ -104,7 +104,7 @@ fn a_window_that_must_hold_sixteen_grows_four_times() {
     });
 }
 
-/// A queue gives its memory back as soon as it is empty.
+/// A queue frees its memory as soon as it is empty.
 #[test]
 fn a_queue_that_must_hold_twelve_grows_four_times() {
     for qos in KEPT {
@@ -113,7 +113,7 @@ fn a_queue_that_must_hold_twelve_grows_four_times() {
     }
 }
 
-/// They are kept beside the delivery, which may have to be sent again.
+/// They are stored with the delivery, which may have to be sent again.
 #[test]
 fn a_subscription_identifier_costs_one_allocation_for_each_delivery_of_qos_1_or_2() {
     for qos in KEPT {

@@ -1,7 +1,7 @@
-//! The heap that a TLS connection takes while it is idle, beyond what any connection takes.
+//! The heap that an idle TLS connection takes, beyond what any connection takes.
 //!
-//! Only what happens inside the server's calls is counted, what they give back taken off. The limits are a little
-//! above what was measured: a version of rustls that takes more is to be seen here, and looked at.
+//! Only allocations inside the server's calls are counted, minus those that are freed there. The limits are
+//! slightly above the measured values, so that a version of rustls that takes more is noticed and examined.
 
 #![allow(clippy::disallowed_methods, reason = "certificates are read from files")]
 
@@ -18,16 +18,17 @@ use rustls::client::Resumption;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 
-/// Bytes of an idle connection whose client has no certificate: the aim was 2.4 KB.
+/// The bytes of an idle connection whose client has no certificate. The target was 2.4 KB.
 const IDLE_BYTES_V13: usize = 2400;
 const IDLE_BYTES_V12: usize = 2300;
-/// rustls keeps a client's certificate for as long as the connection lives; this comes on top of its bytes.
+/// rustls keeps a client's certificate as long as the connection lives. This is added to the certificate's
+/// bytes.
 const IDENTITY_BYTES: usize = 100;
-/// While part of a record has come, it is kept, in a buffer that has grown by doubling.
+/// A partial record is kept in a buffer that has grown by doubling.
 const PARTIAL_BYTES: usize = 1000;
 
 struct Scene {
-    /// Its certificates.
+    /// The directory of its certificates.
     _directory: ScratchFolder,
     authority: CertifiedIssuer<'static, KeyPair>,
     config: TlsConfig,
@@ -96,7 +97,7 @@ impl Scene {
     }
 }
 
-/// A connection's server side, and the heap it holds.
+/// The server side of a connection, and the heap that it holds.
 struct Held {
     client: ClientConnection,
     tls: Option<Tls>,
@@ -107,7 +108,7 @@ struct Held {
 }
 
 impl Held {
-    /// Both sides have exchanged something after the handshake; the server's `scratch` is not counted.
+    /// Both sides have exchanged data after the handshake. The server's `scratch` is not counted.
     fn established(config: &TlsConfig, client: &Arc<ClientConfig>, scratch: TlsScratch) -> Held {
         let name = ServerName::try_from("localhost").unwrap();
         let mut held = Held {
@@ -163,7 +164,7 @@ impl Held {
         progress
     }
 
-    /// A packet in each direction.
+    /// Sends a packet in each direction.
     fn talk(&mut self) {
         self.client.writer().write_all(b"a packet of the client").unwrap();
         assert_eq!(self.exchange(), TlsProgress::Open);
@@ -181,8 +182,8 @@ impl Held {
     }
 }
 
-/// The third connection of a client: what is made once for the process has been made, and the scratch has grown to
-/// the size of a hello with a ticket.
+/// The third connection of a client: everything that is created once per process exists, and the scratch
+/// buffer has grown to the size of a hello with a ticket.
 fn third(scene: &Scene, client: &Arc<ClientConfig>) -> Held {
     let first = Held::established(&scene.config, client, TlsScratch::default());
     let second = Held::established(&scene.config, client, first.scratch);
@@ -208,7 +209,7 @@ fn an_idle_connection_has_its_keys_and_no_buffer() {
             assert!(idle <= limit, "{:?}, resumed {resumed}: {idle} bytes", version.version);
             (0..100).for_each(|_| held.talk());
             assert_eq!(held.idle_bytes(), idle, "talking leaves nothing behind");
-            // What waits for its end is kept, and given back.
+            // Bytes that wait for the end of their record are kept, and then freed.
             held.client.writer().write_all(&[7; PARTIAL_BYTES]).unwrap();
             let record = held.client_says();
             let (most, rest) = record.split_at(record.len() - 1);

@@ -1,8 +1,9 @@
-//! Clients that mean harm: what they cost is bounded, and others are served meanwhile.
+//! Hostile clients: the damage that they can do is bounded, and other clients are still served.
 //!
-//! The other families of attacks are tested where their subject is: bounds of parsers in `tests/fuzz`, deep topics,
-//! reserved topics and wills in `tests/conformance`, the meaning of access lists with injected names beside
-//! `auth::acl`, failed reloads and borrowed names of certificates in `doors`, passwords in the log in `logins`.
+//! Other kinds of attacks are tested with their subjects: bounds of parsers in `tests/fuzz`, deep topics,
+//! reserved topics and wills in `tests/conformance`, access lists with injected names in the unit tests of
+//! `policy::acl`, failed reloads and borrowed names of certificates in `doors`, passwords in the log in
+//! `logins`.
 
 mod absent;
 mod inflight;
@@ -22,7 +23,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// CONNECT of 3.1.1 with a clean session.
+/// A CONNECT of 3.1.1 with a clean session.
 fn connect(id: &str, login: Option<(&str, &str)>) -> Vec<u8> {
     let connect = codec::connect(V311, id);
     match login {
@@ -39,7 +40,7 @@ fn open(address: SocketAddr, bytes: &[u8]) -> TcpStream {
     stream
 }
 
-/// The return code of CONNACK; none if the connection was closed without.
+/// The return code of CONNACK. `None` if the connection was closed without one.
 fn return_code(stream: &mut TcpStream) -> Option<u8> {
     let mut connack = [0; 4];
     stream.read_exact(&mut connack).ok().map(|()| connack[3])
@@ -64,13 +65,13 @@ fn who_asks_for_all_retained_messages_again_and_again_and_does_not_read_costs_a_
             stream
         })
         .collect();
-    // Each of the 50 would bring 4 MB.
+    // Each of the 50 would cause 4 MB.
     for _ in 0..50 {
         for stream in &mut attackers {
             stream.write_all(subscribe).expect("what the broker does not read waits in the sockets");
         }
     }
-    // Meanwhile others are served; each answer shows that the shards have had a turn.
+    // Others are served at the same time. Each answer shows that the shards have had a turn.
     let mut other = running.client("other");
     other.subscribe("news", 1);
     for _ in 0..200 {
@@ -78,7 +79,7 @@ fn who_asks_for_all_retained_messages_again_and_again_and_does_not_read_costs_a_
         other.message();
     }
     let grown = running.memory_kib().saturating_sub(before);
-    // limits.backlog_bytes of each, and as much again for what is on its way.
+    // The bound is limits.backlog_bytes for each, and the same again for bytes on their way.
     assert!(grown < ATTACKERS as u64 * 2048 + 8192, "{grown} KiB more");
 }
 
@@ -88,13 +89,13 @@ fn what_comes_before_connect_is_whole_costs_a_bound_and_has_an_end() {
                 [runtime]\nshards = 2\n";
     let running = Running::start("handshakes", rest);
     let before = running.memory_kib();
-    // A CONNECT of 100,000 bytes, of which the last is missing.
+    // This is a CONNECT of 100,000 bytes without its last byte.
     let mut half = b"\x10\xA0\x8D\x06\x00\x04MQTT\x04\x02\x00\x00".to_vec();
     half.resize(100_003, b'x');
     let mut half_open: Vec<TcpStream> = Vec::new();
     for _ in 0..200 {
         let mut stream = TcpStream::connect(running.address).expect("it listens");
-        // Most are closed while they write.
+        // Most connections are closed while they write.
         let _ = stream.write_all(&half);
         half_open.push(stream);
     }
@@ -136,7 +137,7 @@ fn wrong_password_takes_no_session_over_and_of_a_crowd_one_client_is_left() {
         assert_eq!(return_code(&mut stream), Some(0), "each is in, until the next one comes");
         living.push(stream);
     }
-    // All have had their CONNACK, so all takeovers have happened: those that were taken over are closed.
+    // All have their CONNACK, so all takeovers have happened: the replaced connections are closed.
     let mut answers = 0;
     for stream in &mut living {
         let asked = stream.write_all(b"\xC0\x00").is_ok();
@@ -148,7 +149,7 @@ fn wrong_password_takes_no_session_over_and_of_a_crowd_one_client_is_left() {
 
 #[test]
 fn login_that_waits_for_its_check_holds_up_nobody() {
-    // A hash that takes long, and many that want it checked at once.
+    // One hash takes long, and many clients want it checked at once.
     let users = passwords("attacks-slow", &[("alice", "wonder")]);
     let rest = format!(
         "allow_anonymous = true\n[runtime]\nshards = 1\n[auth]\npassword_file = {users:?}\n\
@@ -164,7 +165,7 @@ fn login_that_waits_for_its_check_holds_up_nobody() {
         assert_eq!(other.publish_acknowledged("a", b"x", false), 0);
         other.message();
     }
-    // Served while they waited: the last of them has no answer yet, or has been refused like all.
+    // Others were served while these waited: the last of them has no answer yet, or was refused like all.
     for mut stream in flood {
         assert!(matches!(return_code(&mut stream), Some(5 | 3)));
     }

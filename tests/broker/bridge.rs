@@ -1,5 +1,5 @@
-//! mosquitto at the edge, whose bridge is our client: each message goes over it once, at once, and retained ones are
-//! retained at the other end.
+//! A mosquitto at the edge with a bridge to midge. Each message crosses it once, without delay, and retained
+//! ones are retained at the other end.
 
 use crate::client::{Client, Message};
 use crate::needs;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-/// A mosquitto of the test's own, with a bridge to midge.
+/// A mosquitto for the test, with a bridge to midge.
 struct Edge {
     child: Child,
     address: SocketAddr,
@@ -17,7 +17,7 @@ struct Edge {
 }
 
 impl Edge {
-    /// None where mosquitto can't be had.
+    /// `None` if mosquitto is not available.
     fn start(name: &str, midge: SocketAddr, more: &str) -> Option<Edge> {
         if !needs::has("mosquitto") {
             return None;
@@ -53,7 +53,7 @@ impl Edge {
         }
     }
 
-    /// Its bridge has midge's SUBACK for the nth time.
+    /// Waits until its bridge has midge's SUBACK for the nth time.
     fn subscribed(&self, times: usize) {
         self.until("the bridge subscribes", || {
             let log = std::fs::read_to_string(&self.log).unwrap_or_default();
@@ -73,12 +73,12 @@ impl Drop for Edge {
     }
 }
 
-/// What is published with these words on this topic at either end.
+/// A message with this payload on this topic.
 fn message(topic: &str, words: &str, retain: bool) -> Message {
     Message { topic: topic.to_owned(), payload: words.as_bytes().to_vec(), retain }
 }
 
-/// A newcomer at a broker gets this message as a retained one.
+/// Checks that a new client of a broker gets this message as a retained one.
 fn retains(address: SocketAddr, topic: &str, words: &str) -> Client {
     let mut newcomer = Client::connect(address, "newcomer", true, 0);
     newcomer.subscribe(topic, 1);
@@ -86,7 +86,7 @@ fn retains(address: SocketAddr, topic: &str, words: &str) -> Client {
     newcomer
 }
 
-/// Messages both ways; when the last has gone around, whatever comes a second time would have come.
+/// Sends messages both ways. When the last one has gone around, any duplicate would have come.
 fn goes_both_ways(centre: &mut Client, edge: &mut Client, round: usize) {
     let words = |number: usize| format!("{round}.{number}");
     for number in 0..5 {
@@ -100,7 +100,7 @@ fn goes_both_ways(centre: &mut Client, edge: &mut Client, round: usize) {
         assert_eq!(centre.publish_acknowledged("site1/down", words(number).as_bytes(), false), 0);
     }
     for number in 5..10 {
-        // Behind all that midge could have sent back of what the edge has published.
+        // This comes after everything that midge could have sent back.
         assert_eq!(edge.message(), message("local/down", &words(number), false));
         assert_eq!(centre.message(), message("site1/down", &words(number), false));
     }
@@ -133,7 +133,7 @@ fn a_bridge_of_mosquitto_passes_each_message_on_once_and_retained_ones_as_retain
         assert_eq!(at_edge.message(), message("local/kept", "up", false));
         assert_eq!(at_edge.message(), message("local/kept", "down", false));
         retains(edge.address, "local/kept", "down").disconnect();
-        // What the bridge tells about itself.
+        // This is the bridge's own state.
         retains(midge.address, &format!("$SYS/broker/connection/edge-{version}/state"), "1").disconnect();
     }
 }
@@ -152,13 +152,14 @@ fn a_bridge_with_a_kept_session_gets_what_came_while_midge_was_down_once_and_as_
     let address = midge.address.to_string();
     midge.kill();
     let midge = Running::start_on(&address, "bridge-kept", &rest);
-    // Whether the bridge is back or not.
+    // This holds whether or not the bridge is back.
     let mut at_centre = midge.client("centre");
     at_centre.subscribe("site1/#", 1);
     assert_eq!(at_centre.publish_acknowledged("site1/kept", b"down", true), 0);
     assert_eq!(at_centre.message(), message("site1/kept", "down", false));
     edge.subscribed(2);
     assert_eq!(at_edge.message(), message("local/kept", "down", false));
-    // A bridge that has come back after the message subscribes again, and gets it as a retained one too: at any time.
+    // A bridge that reconnects after the message subscribes again, and gets it as a retained one too, at any
+    // time.
     drop(retains(edge.address, "local/kept", "down"));
 }

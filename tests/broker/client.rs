@@ -1,10 +1,11 @@
-//! A 5.0 client as most tests want one: it is let in, acknowledges what comes, and counts what goes each way.
+//! A 5.0 client for most tests: it is accepted, acknowledges messages, and counts the traffic in both
+//! directions.
 
 use midge_kit::codec::{self, Encode, Kind, Packet, V5};
 use midge_kit::open;
 use std::net::{SocketAddr, TcpStream};
 
-/// What went over one or more connections, as their clients saw it.
+/// The traffic of one or more connections, as their clients have counted it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) bytes_sent: u64,
@@ -34,7 +35,7 @@ impl std::ops::Add for Tally {
     }
 }
 
-/// A PUBLISH that came.
+/// A received PUBLISH.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) topic: String,
@@ -42,24 +43,24 @@ pub(crate) struct Message {
     pub(crate) retain: bool,
 }
 
-/// A client that is in.
+/// A connected client.
 pub(crate) struct Client {
     client: midge_kit::Client,
-    /// What its packets go over.
+    /// The stream that carries its packets.
     stream: TcpStream,
     tally: Tally,
     messages: Vec<Message>,
 }
 
 impl Client {
-    /// Connects, and is let in.
+    /// Connects and is accepted.
     pub(crate) fn connect(address: SocketAddr, id: &str, clean_start: bool, expiry_seconds: u32) -> Client {
         let (client, reason) = Client::try_connect(address, id, clean_start, expiry_seconds);
         assert_eq!(reason, 0, "CONNACK for {id}");
         client
     }
 
-    /// Connects, and says with which reason code the broker answered.
+    /// Connects, and returns the reason code of the broker's answer.
     pub(crate) fn try_connect(
         address: SocketAddr,
         id: &str,
@@ -70,7 +71,7 @@ impl Client {
         Client::try_connect_with(address, if clean_start { connect } else { connect.resume() })
     }
 
-    /// With a clean session and a will of QoS 1 on a topic, and is let in.
+    /// Connects with a clean session and a QoS 1 will on a topic, and is accepted.
     pub(crate) fn connect_with_will(address: SocketAddr, id: &str, topic: &str) -> Client {
         let will = codec::will(topic, "gone").qos(1);
         let (client, reason) = Client::try_connect_with(address, codec::connect(V5, id).expiry(0).will(will));
@@ -78,7 +79,7 @@ impl Client {
         client
     }
 
-    /// Keep alive is 0: no PINGREQ blurs the figures.
+    /// The keep alive is 0, so that no PINGREQ changes the numbers.
     fn try_connect_with(address: SocketAddr, connect: codec::Connect) -> (Client, u8) {
         let stream = open(address);
         let mut client = midge_kit::Client::over(stream.try_clone().expect("a socket"), V5);
@@ -90,7 +91,7 @@ impl Client {
         (client, connack.code)
     }
 
-    /// Subscribes at a QoS, and is granted it.
+    /// Subscribes with a QoS, and is granted it.
     pub(crate) fn subscribe(&mut self, filter: &str, qos: u8) {
         let id = self.client.fresh_id();
         self.send(codec::subscribe(id).filter(filter, qos));
@@ -117,7 +118,7 @@ impl Client {
         self.answer(Kind::Puback, id).code
     }
 
-    /// The next message, those that came before an answer first. QoS 1 is acknowledged.
+    /// The next message. Those that came before an answer are first. QoS 1 is acknowledged.
     pub(crate) fn message(&mut self) -> Message {
         while self.messages.is_empty() {
             let packet = self.receive();
@@ -126,19 +127,19 @@ impl Client {
         self.messages.remove(0)
     }
 
-    /// Messages that came and that no one has asked for.
+    /// Forgets the messages that came and were not taken.
     pub(crate) fn forget_messages(&mut self) {
         self.messages.clear();
     }
 
-    /// Says goodbye, and waits until the broker has closed.
+    /// Sends DISCONNECT, and waits until the broker has closed the connection.
     pub(crate) fn disconnect(mut self) -> Tally {
         self.send(codec::disconnect(0));
         self.client.expect_closed();
         self.tally
     }
 
-    /// The broker ends the connection: with a DISCONNECT, and no more.
+    /// Waits for the broker to end the connection with a DISCONNECT, and nothing else.
     pub(crate) fn read_to_end(mut self) -> Tally {
         assert_eq!(self.receive().kind, Kind::Disconnect);
         self.client.expect_closed();
@@ -153,7 +154,7 @@ impl Client {
         self.stream.local_addr().expect("connected")
     }
 
-    /// The bare connection, of which all that came was read.
+    /// The underlying connection. Everything that came has been read.
     pub(crate) fn into_stream(self) -> TcpStream {
         self.stream
     }
@@ -171,7 +172,7 @@ impl Client {
         self.client.send(bytes);
     }
 
-    /// The answer to a packet; messages that come before it are kept.
+    /// The answer to a packet. Messages before it are kept.
     fn answer(&mut self, kind: Kind, id: u16) -> Packet {
         loop {
             let packet = self.receive();

@@ -1,8 +1,8 @@
-//! The broker is killed at any moment, over and over, and started again with another number of shards;
-//! its clients check that it keeps what it acknowledged.
+//! The broker is killed at random moments, again and again, and started with another number of shards. Its
+//! clients check that it keeps what it has acknowledged.
 //!
-//! `MIDGE_KILLS` says how often (100), `MIDGE_SEED` repeats a run as far as chance is ours: the moment of a
-//! kill falls where the machine has got to by then.
+//! `MIDGE_KILLS` is the number of kills (100). `MIDGE_SEED` repeats a run, except for the moments of the
+//! kills, which depend on the machine's progress.
 
 mod clients;
 mod ledger;
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant, SystemTime};
 struct Round {
     address: SocketAddr,
     cycle: u32,
-    /// The clients are to drop their connections; a killed broker does that for them.
+    /// Whether the clients must drop their connections. A killed broker does that for them.
     is_cut: AtomicBool,
 }
 
@@ -39,7 +39,7 @@ impl Round {
     }
 }
 
-/// Everything beside the broker.
+/// Everything except the broker.
 struct World {
     seed: u64,
     random: Random,
@@ -51,10 +51,11 @@ struct World {
     storm: Storm,
 }
 
-/// A fast machine queues more than a hundred thousand messages for those that are away; none is to make room.
+/// A fast machine queues more than a hundred thousand messages for offline clients. None of them may be
+/// dropped.
 const QUEUES: &str = "[limits]\nsession_queue_messages = 10000000\nsession_queue_bytes = 1073741824\n";
 
-/// All queues are worked off after so many kills, and at the end.
+/// All queues are emptied after this many kills, and at the end.
 const DRAIN_EVERY: u32 = 10;
 
 #[test]
@@ -92,7 +93,8 @@ fn number<N: std::str::FromStr>(variable: &str) -> Option<N> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is no number: {text}")))
 }
 
-/// Clients that are away come back to their queues for one round of so many, to be killed over them.
+/// In one of this many rounds, offline clients return to their queues, and the kill comes while they read
+/// them.
 const ABSENT_BACK_EVERY: u32 = 4;
 
 const CUTS: u32 = 15;
@@ -142,7 +144,7 @@ impl World {
         publishers.flat_map(|publisher| publisher.outbox.sent.values()).sum()
     }
 
-    /// Checks what the last kill left.
+    /// Checks what the last kill has left.
     fn check(&mut self, round: &Round, broker: &Running, is_last: bool) {
         let mut faults = Vec::new();
         if round.cycle == 0 {
@@ -160,7 +162,7 @@ impl World {
         self.tell(round, &faults, || broker.lines());
     }
 
-    /// Loads the broker, and kills it, or has the connections cut.
+    /// Loads the broker, and kills it or cuts the connections.
     fn load(&mut self, round: &Round, to_kill: Option<Running>, to_keep: Option<&Running>) {
         let life = Duration::from_millis(100 + self.random.below(200));
         let is_killed = &AtomicBool::new(false);
@@ -183,14 +185,14 @@ impl World {
             let storm = scope.spawn(move || told(is_killed, storm.load(round, random)));
             clients.push(("storm".to_owned(), storm));
             let until = Instant::now() + life;
-            // A fault is told at once.
+            // A failure ends the load at once.
             while Instant::now() < until && clients.iter().all(|(_, client)| !client.is_finished()) {
                 std::thread::sleep(Duration::from_millis(1));
             }
             let lines = to_kill.as_ref().or(to_keep).map(Running::lines);
             if let Some(broker) = to_kill {
                 is_killed.store(true, Ordering::SeqCst);
-                // SIGKILL.
+                // This sends SIGKILL.
                 drop(broker);
             } else {
                 round.is_cut.store(true, Ordering::Relaxed);
@@ -204,7 +206,7 @@ impl World {
         self.tell(round, &faults, || lines.unwrap_or_default());
     }
 
-    /// Works everything off, and checks that nothing is missing.
+    /// Empties all queues, and checks that nothing is missing.
     fn drain(&mut self, round: &Round) -> Vec<String> {
         let mut faults = Vec::new();
         for publisher in self.publishers.iter_mut().chain([&mut self.keeper]) {
@@ -214,7 +216,7 @@ impl World {
         if !faults.is_empty() {
             return faults;
         }
-        // Everything sent is acknowledged by now.
+        // Everything that was sent is acknowledged by now.
         let sent: BTreeMap<String, Number> =
             self.publishers.iter().flat_map(|publisher| publisher.outbox.sent.clone()).collect();
         let results: Vec<(String, io::Result<()>)> = std::thread::scope(|scope| {
@@ -237,8 +239,9 @@ impl World {
         faults
     }
 
-    /// Each retained message is the last one acknowledged, or a later one. A cut connection's last bytes may
-    /// still wait in the kernel: the broker reads them when it comes to them, and what they publish comes live.
+    /// Checks that each retained message is the last one acknowledged, or a later one. The last bytes of a
+    /// cut connection may still wait in the kernel. The broker reads them later, and what they publish comes
+    /// as live messages.
     fn check_retained(&self, round: &Round) -> io::Result<()> {
         let mut link = Link::visit(round.address, "looker")?;
         link.send(codec::subscribe(1).filter("kept/#", 1))?;
@@ -309,7 +312,7 @@ fn note(faults: &mut Vec<String>, name: &str, result: io::Result<()>) {
     }
 }
 
-/// The end of a connection is the kill's doing if it came after it; a broken promise never is.
+/// Ignores an end of the connection that came after the kill. A broken promise is never ignored.
 fn told(is_killed: &AtomicBool, result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() != ErrorKind::InvalidData && is_killed.load(Ordering::SeqCst) => Ok(()),

@@ -1,6 +1,6 @@
-//! Moving in with all that mosquitto has kept: a mosquitto of the test's own gets retained messages, sessions, and
-//! messages on each part of their way; its file goes into midge's state directory, and its clients go on where they
-//! were.
+//! Migration with everything that mosquitto has stored. A mosquitto gets retained messages, sessions, and
+//! messages in each state of delivery. Its file is imported into midge's state directory, and its clients
+//! continue from there.
 
 use crate::needs;
 use crate::running::{PATIENCE, Running, can_mount, free_port, midge, run, stderr};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// A mosquitto that keeps its state in a folder.
+/// A mosquitto that stores its state in a folder.
 struct Mosquitto {
     child: Child,
     address: SocketAddr,
@@ -45,7 +45,7 @@ impl Mosquitto {
         mosquitto
     }
 
-    /// Ends it as an operator does; its file is written then.
+    /// Stops it as an operator does. It writes its file then.
     fn stop(mut self) -> PathBuf {
         assert!(needs::kill("-TERM", self.child.id()));
         self.child.wait().expect("our child");
@@ -60,7 +60,7 @@ impl Drop for Mosquitto {
     }
 }
 
-/// mosquitto as it is installed, and a newer one if `MIDGE_MOSQUITTO_21` names it.
+/// The installed mosquitto, and a newer one if `MIDGE_MOSQUITTO_21` names it.
 fn programs() -> Vec<(&'static str, String)> {
     let installed =
         needs::has("mosquitto").then(|| needs::command("mosquitto").get_program().display().to_string());
@@ -78,7 +78,7 @@ fn is_there(program: &str) -> bool {
     command.status().is_ok()
 }
 
-/// A folder of one test, empty.
+/// An empty folder for one test.
 fn folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("database-{name}"));
     let _ = std::fs::remove_dir_all(&folder);
@@ -92,19 +92,19 @@ struct Raw {
     level: u8,
 }
 
-/// A PUBLISH that came.
+/// A received PUBLISH.
 #[derive(Debug, PartialEq, Eq)]
 struct Published {
     topic: String,
     payload: String,
-    /// DUP, QoS and RETAIN.
+    /// The flags DUP, QoS and RETAIN.
     flags: u8,
     id: u16,
     properties: Vec<u8>,
 }
 
 impl Raw {
-    /// Connects with a session that is kept, or a clean one; and whether there was one.
+    /// Connects with a kept session or a clean one. Returns whether there was a session.
     fn connect(address: SocketAddr, level: u8, id: &str, keeps: bool) -> (Raw, bool) {
         let mut raw = Raw { stream: open(address), level };
         let mut body = b"\x00\x04MQTT".to_vec();
@@ -132,7 +132,7 @@ impl Raw {
         (packet[0], body_of(&packet).to_vec())
     }
 
-    /// `options` of 5.0; properties only where the level has them.
+    /// Subscribes. `options` are those of 5.0. Properties are only sent if the level has them.
     fn subscribe(&mut self, filter: &str, options: u8, properties: &[u8]) {
         let mut body = vec![0, 77];
         self.put_properties(&mut body, properties);
@@ -150,7 +150,7 @@ impl Raw {
         }
     }
 
-    /// Sends a PUBLISH, with a packet identifier above QoS 0.
+    /// Sends a PUBLISH. Above QoS 0 it has a packet identifier.
     fn publish(&mut self, flags: u8, id: u16, topic: &str, payload: &str, properties: &[u8]) {
         let mut body = Vec::new();
         body.extend(string(topic));
@@ -162,7 +162,7 @@ impl Raw {
         self.send(0x30 | flags, &body);
     }
 
-    /// Sends one, and ends its handshake.
+    /// Sends a PUBLISH and completes its exchange.
     fn publish_whole(&mut self, flags: u8, id: u16, topic: &str, payload: &str, properties: &[u8]) {
         self.publish(flags, id, topic, payload, properties);
         match flags >> 1 & 3 {
@@ -176,13 +176,13 @@ impl Raw {
         }
     }
 
-    /// The next packet is this answer.
+    /// Expects this answer as the next packet.
     fn expect(&mut self, head: u8, id: u16) {
         let (got, body) = self.receive();
         assert_eq!((got, &body[..2]), (head, &id.to_be_bytes()[..]));
     }
 
-    /// The next packet is a PUBLISH.
+    /// Expects a PUBLISH as the next packet.
     fn message(&mut self) -> Published {
         let (head, body) = self.receive();
         self.published(head, &body)
@@ -211,7 +211,7 @@ impl Raw {
         }
     }
 
-    /// The next packet is a PUBLISH, which is acknowledged.
+    /// Expects a PUBLISH as the next packet, and acknowledges it.
     fn take(&mut self) -> Published {
         let message = self.message();
         match message.flags >> 1 & 3 {
@@ -222,7 +222,8 @@ impl Raw {
         message
     }
 
-    /// So many messages; their handshakes are ended, and that of one whose PUBREC was sent before.
+    /// Receives this many messages and completes their exchanges, and that of one whose PUBREC was sent
+    /// before.
     fn take_many(&mut self, count: usize, open: Option<u16>) -> Vec<Published> {
         let (mut messages, mut open) = (Vec::new(), Vec::from_iter(open));
         while messages.len() < count || !open.is_empty() {
@@ -246,7 +247,7 @@ impl Raw {
         messages
     }
 
-    /// Nothing more comes before what is asked for last.
+    /// Expects that nothing comes before the answer to the last request.
     fn has_no_more(&mut self) {
         self.send(0xC0, &[]);
         assert_eq!(self.receive(), (0xD0, Vec::new()));
@@ -257,19 +258,19 @@ fn words(message: &Published) -> (&str, &str, u8) {
     (&message.topic, &message.payload, message.flags)
 }
 
-/// User property a=b, and a content type.
+/// The user property a=b, and a content type.
 const PROPERTIES: [u8; 12] = *b"\x26\x00\x01a\x00\x01b\x03\x00\x02tx";
 /// A subscription identifier.
 const IDENTIFIER: [u8; 2] = [0x0B, 7];
 const EXPIRES_IN_AN_HOUR: [u8; 5] = [0x02, 0, 0, 0x0E, 0x10];
 
-/// Gives a broker all that is to be moved.
+/// Gives a broker everything that will be migrated.
 fn fill(address: SocketAddr) {
     let (mut three, _) = Raw::connect(address, 4, "three", true);
     three.subscribe("a/#", 2, &[]);
     three.subscribe("/b", 1, &[]);
     let (mut five, _) = Raw::connect(address, 5, "five", true);
-    // QoS 1, Retain As Published.
+    // The options are QoS 1 and Retain As Published.
     five.subscribe("a/+", 0b1001, &IDENTIFIER);
     drop(five);
     let (mut clean, _) = Raw::connect(address, 4, "clean", false);
@@ -280,18 +281,18 @@ fn fill(address: SocketAddr) {
     publisher.publish_whole(0b0101, 2, "r/2", "two", &[]);
     publisher.publish_whole(0b0011, 3, "r/gone", "gone", &[]);
     publisher.publish_whole(0b0011, 4, "r/gone", "", &[]);
-    // On its way, without an answer.
+    // It is sent, and there is no answer.
     publisher.publish_whole(0b0010, 5, "a/1", "sent", &[]);
     assert_eq!(three.message().payload, "sent");
-    // The end of its handshake is missing.
+    // The end of its exchange is missing.
     publisher.publish_whole(0b0100, 6, "a/2", "received", &[]);
     let received = three.message();
     three.send(0x50, &received.id.to_be_bytes());
     three.expect(0x62, received.id);
-    // On its way, without an answer.
+    // It is sent, and there is no answer.
     publisher.publish_whole(0b0100, 7, "a/3", "sent exactly", &[]);
     assert_eq!(three.message().payload, "sent exactly");
-    // These wait: max_inflight_messages is 3.
+    // These wait, because max_inflight_messages is 3.
     for number in 4..10_u16 {
         let (flags, topic) = (0b0010 << (number % 2), format!("a/{number}"));
         publisher.publish_whole(flags, 10 + number, &topic, "waits", &PROPERTIES);
@@ -301,17 +302,17 @@ fn fill(address: SocketAddr) {
     let (mut writer, _) = Raw::connect(address, 4, "writer", true);
     writer.publish(0b0100, 9, "a/held", "held", &[]);
     writer.expect(0x50, 9);
-    // Behind all that, so that it is all there.
+    // This comes after everything else, so that everything has arrived.
     publisher.has_no_more();
     clean.send(0xE0, &[]);
 }
 
-/// What those who come back find.
+/// Checks what returning clients find.
 fn check(midge: &Running) {
     let address = midge.address;
     let (mut three, is_present) = Raw::connect(address, 4, "three", true);
     assert!(is_present);
-    // What was on its way comes first, with the packet identifiers that it had.
+    // Messages that were in flight come first, with their old packet identifiers.
     three.expect(0x62, 2);
     let sent = three.message();
     assert_eq!((words(&sent), sent.id), (("a/1", "sent", 0b1010), 1));
@@ -323,9 +324,9 @@ fn check(midge: &Running) {
     let waiting = three.take_many(8, Some(3));
     let mut expected: Vec<(String, &str, u8)> =
         (4..10_u16).map(|number| (format!("a/{number}"), "waits", 0b0010 << (number % 2))).collect();
-    // A subscription of 3.1.1 has no RETAIN on live messages. What was held is passed on.
+    // A subscription of 3.1.1 gets no RETAIN flag on live messages. The held message is delivered.
     expected.extend([("a/kept".to_owned(), "kept", 0b0010), ("a/held".to_owned(), "held", 0b0100)]);
-    // midge keeps the order of each QoS: a message of QoS 2 goes out when its identifier is durable.
+    // midge keeps the order for each QoS: a QoS 2 message is sent when its identifier is durable.
     for flags in [0b0010, 0b0100] {
         let got: Vec<_> = waiting.iter().filter(|message| message.flags == flags).map(words).collect();
         let expected = expected.iter().filter(|(_, _, qos)| *qos == flags);
@@ -350,7 +351,7 @@ fn check(midge: &Running) {
     }
     five.has_no_more();
 
-    // The client of the held message sends it again: it is not passed on a second time.
+    // The client of the held message sends it again. It must not be delivered a second time.
     let (mut writer, is_present) = Raw::connect(address, 4, "writer", true);
     assert!(is_present);
     writer.publish_whole(0b1100, 9, "a/held", "held", &[]);
@@ -419,7 +420,7 @@ fn all_that_mosquitto_keeps_moves_with_its_clients() {
         let verified = run(midge().arg("store").arg("verify").arg(&state));
         assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
 
-        // It has a state now.
+        // The directory has a state now.
         let again = import(&database, &["--into", &state.display().to_string()]);
         assert_eq!(again.status.code(), Some(1), "{}", stderr(&again));
         assert!(stderr(&again).contains("there is a state in it already"), "{}", stderr(&again));
@@ -477,7 +478,7 @@ fn the_state_directory_is_that_of_the_mosquitto_conf_or_of_the_user() {
     let mut command = midge();
     command.arg("--mosquitto-conf").arg(&conf);
     let running = Running::start_command(command).expect("it starts");
-    // Those that do not end: the other's hour may have passed since the file was made.
+    // These sessions do not expire. The other one's hour may have passed since the file was made.
     running.line("what is there", |line| line.contains("Restored ") && line.contains(" sessions with "));
     assert!(Raw::connect(running.address, 4, "three", true).1);
     assert!(Raw::connect(running.address, 4, "writer", true).1);
@@ -489,7 +490,7 @@ fn the_state_directory_is_that_of_the_mosquitto_conf_or_of_the_user() {
     assert!(folder.join("of-systemd/checkpoint.redb").is_file());
 }
 
-/// A chunk of a database, as mosquitto writes it.
+/// A chunk of a database in mosquitto's format.
 fn chunk(kind: u32, body: &[u8]) -> Vec<u8> {
     [&kind.to_be_bytes()[..], &u32::try_from(body.len()).expect("short").to_be_bytes(), body].concat()
 }
@@ -530,7 +531,7 @@ fn a_full_disk_leaves_no_state_and_the_next_try_takes_all() {
         first.contains("first 1\n") && !first.split("first").nth(1).unwrap_or("").contains("checkpoint"),
         "{said}"
     );
-    // The hundred, and those of the real file that have not expired since it was made.
+    // These are the hundred, and those of the real file that have not expired since it was made.
     let taken =
         first.split("taken: ").find_map(|line| line.split_once(" retained messages")?.0.parse::<u32>().ok());
     assert!(taken >= Some(100) && second.contains("checkpoint.redb"), "{said}");

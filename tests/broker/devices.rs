@@ -1,7 +1,7 @@
-//! Certificates as fleets of devices have them: midge with a `mosquitto.conf`, and the real mosquitto with the same
-//! file, let in the same clients.
+//! Certificates as device fleets have them: midge with a `mosquitto.conf` accepts the same clients as the
+//! real mosquitto with the same file.
 //!
-//! `certificates.sh` makes the files with openssl; its names are those of the table here.
+//! `certificates.sh` makes the files with openssl. Its names are those in the table here.
 
 use crate::needs;
 use crate::running::{PATIENCE, Running, free_port, midge};
@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 const CERTIFICATES: &str = include_str!("devices/certificates.sh");
 
-/// A listener by its CA file and, if it has one, its revocation lists; and its clients, with whether they get in.
+/// A listener with its CA file and possibly revocation lists, and its clients, with whether they are
+/// accepted.
 type Door = (&'static str, Option<&'static str>, &'static [(&'static str, bool)]);
 
 const IN: bool = true;
@@ -95,7 +96,7 @@ const DOORS: &[Door] = &[
         &[("self", IN), ("selfversion1", IN), ("selfexpired", OUT), ("selfabsent", OUT), ("stranger", OUT)],
     ),
     ("rootexpired.crt", None, &[("ofexpired", OUT), ("stranger", OUT)]),
-    // A CA between that leads nowhere, and one that leads to a root that has expired.
+    // These are an intermediate CA that leads nowhere, and one that leads to an expired root.
     ("middle.crt", None, &[("deepalone", OUT), ("middle", OUT)]),
     ("bundle.crt", None, &[("deepofexpired", OUT)]),
     (
@@ -129,7 +130,7 @@ const DOORS: &[Door] = &[
         Some("root2.crl"),
         &[("good", IN), ("version1", IN), ("revoked", OUT), ("revokedversion1", OUT), ("deep", OUT)],
     ),
-    // A list of the CA between alone: its clients are looked up, and it is not.
+    // There is a list of the intermediate CA only: its clients are looked up, and the CA itself is not.
     ("root.crt", Some("middle.crl"), &[("deep", IN), ("deeprevoked", OUT), ("good", OUT)]),
     ("root.crt", Some("middle2.crl"), &[("deep", IN), ("deeprevoked", OUT), ("good", OUT)]),
     ("root.crt", Some("both.crl"), &[("deep", IN), ("deeprevoked", OUT), ("good", IN), ("revoked", OUT)]),
@@ -146,7 +147,8 @@ const DOORS: &[Door] = &[
     ("devices.crt", Some("self.crl"), &[("self", IN), ("good", OUT)]),
 ];
 
-/// Rows of a listener in `midge.toml`, and for each client a part of the log's line, or none if it gets in.
+/// The rows of a listener in `midge.toml`, and for each client a part of the log line, or `None` if it is
+/// accepted.
 type Rules = (&'static str, &'static [(&'static str, Option<&'static str>)]);
 
 const STANDARD: &[Rules] = &[
@@ -182,7 +184,7 @@ const STANDARD: &[Rules] = &[
         "tls_client_ca = \"rootk1.crt\"",
         &[("ofk1", Some("signed by ECDSA with SHA-256 by a key of the kind ECDSA on the curve secp256k1"))],
     ),
-    // Each CA in the file is trusted for itself.
+    // Each CA in the file is trusted by itself.
     ("tls_client_ca = \"middle.crt\"", &[("deepalone", None)]),
     (
         "tls_client_ca = \"root.crt\"\ntls_crl = \"root.crl\"",
@@ -231,7 +233,7 @@ fn by_the_standard_rules_the_log_says_which_option_or_what_is_wrong() {
         command.arg("--config").arg(file).current_dir(&folder);
         let running = Running::start_command(command).expect("it starts");
         for (client, why) in clients.iter().filter(|(client, _)| is_made(&folder, client)) {
-            // TLS 1.2, in which a client shows a certificate of any kind.
+            // With TLS 1.2 a client can use a certificate of any kind.
             let output = publish(&folder, running.address.port(), client, "tlsv1.2");
             assert_eq!(output.status.success(), why.is_none(), "{client} with {rows}: {output:?}");
             if let Some(why) = why {
@@ -253,7 +255,7 @@ fn a_key_of_ours_on_a_curve_that_can_not_sign_is_named_at_the_start() {
     assert!(said.contains("p521server.key") && said.contains("ECDSA on the curve P-521"), "{said}");
 }
 
-/// The real one, on the ports of its file.
+/// The real mosquitto, on the ports of its file.
 struct Mosquitto(Child);
 
 impl Drop for Mosquitto {
@@ -263,7 +265,7 @@ impl Drop for Mosquitto {
     }
 }
 
-/// A folder with the certificates; none, after why, without openssl.
+/// A folder with the certificates. `None` without openssl, after a message.
 fn certificates(name: &str) -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("devices-{name}"));
     let _ = std::fs::remove_dir_all(&folder);
@@ -291,7 +293,7 @@ fn is_made(folder: &Path, client: &str) -> bool {
     !client.contains("version1") || !folder.join("no-version1").exists()
 }
 
-/// A `mosquitto.conf` with all doors, and their ports.
+/// A `mosquitto.conf` with all listeners, and their ports.
 fn conf(folder: &Path, name: &str) -> (PathBuf, Vec<u16>) {
     let mut text = "user root\nallow_anonymous true\npersistence false\n".to_owned();
     let mut ports = Vec::new();
@@ -316,7 +318,7 @@ fn publish(folder: &Path, port: u16, client: &str, version: &str) -> Output {
     let at = |file: String| folder.join(file).display().to_string();
     needs::command("mosquitto_pub")
         .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1", "-t", "t", "-m", "x", "--insecure"])
-        // Or openssl would not even show what the broker is to refuse.
+        // Otherwise openssl would not even send what the broker must refuse.
         .args([
             "--ciphers",
             "DEFAULT@SECLEVEL=0",

@@ -1,4 +1,5 @@
-//! What stands before MQTT on a listener: PROXY header, TLS and WebSocket, as clients from outside meet them.
+//! The layers below MQTT on a listener: PROXY header, TLS and WebSocket, tested with clients over the
+//! network.
 
 mod anonymous;
 mod certificates;

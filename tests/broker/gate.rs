@@ -1,4 +1,4 @@
-//! The gate: which addresses come in, what wrong logins cost, and what of it outlives a SIGHUP.
+//! The gate: which addresses are admitted, the penalty for wrong logins, and what outlives a SIGHUP.
 
 use crate::logins::{has_mosquitto, passwords};
 use crate::needs;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 const IN: &[u8] = &[0x20, 2, 0, 0];
 
-/// CONNECT with a clean session.
+/// A CONNECT with a clean session.
 fn connect(version: Version, id: &str, login: Option<(&str, Option<&str>)>) -> Vec<u8> {
     let mut connect = codec::connect(version, id);
     if let Some((user, password)) = login {
@@ -27,10 +27,10 @@ fn connect(version: Version, id: &str, login: Option<(&str, Option<&str>)>) -> V
     connect.encode(version)
 }
 
-/// Whether a connection that sends these bytes is let in, and the connection.
+/// The connection, if one that sends these bytes is accepted.
 fn lets_in(address: SocketAddr, bytes: &[u8]) -> Option<TcpStream> {
     let mut stream = open(address);
-    // It may be closed already.
+    // The connection may already be closed.
     let _ = stream.write_all(bytes);
     let mut answer = [0; 4];
     match stream.read_exact(&mut answer) {
@@ -40,7 +40,7 @@ fn lets_in(address: SocketAddr, bytes: &[u8]) -> Option<TcpStream> {
     }
 }
 
-/// Whether mosquitto_pub gets in from an address of this machine.
+/// Whether mosquitto_pub is accepted from an address of this machine.
 fn publishes(running: &Running, from: &str, login: &[&str]) -> bool {
     let port = running.address.port().to_string();
     needs::command("mosquitto_pub")
@@ -69,7 +69,7 @@ fn wrong_passwords_ban_an_address_and_no_other() {
     let running = Running::start("gate-ban", &rest);
     let good = ["-u", "alice", "-P", "wonder"];
     assert!(publishes(&running, "127.0.0.1", &good));
-    // The good login was before there was anything to make up for.
+    // The successful login came before there was a failure to forgive.
     for password in ["wrong-1", "wrong-2", "wrong-3"] {
         assert!(!publishes(&running, "127.0.0.1", &["-u", "alice", "-P", password]));
     }
@@ -101,7 +101,7 @@ fn wrong_passwords_ban_an_address_and_no_other() {
             assert!(Instant::now() < until, "{topic}: {value}");
         }
     }
-    // Those that were closed at once are among the sockets.
+    // Connections that were closed at once count among the sockets.
     let until = Instant::now() + PATIENCE;
     while let (value, asked) = ask("connections/socket/count")
         && value.parse::<u64>().expect("a number") < 3 + 4 + asked - 1
@@ -141,7 +141,7 @@ fn refusal_of_a_wrong_login_waits_and_others_do_not() {
     let began = Instant::now();
     let mut waits = wrong("second");
     running.line("the failure", |line| line.contains("connect refused") && line.contains("second"));
-    // What is sent meanwhile is not read, and harms nobody.
+    // Bytes that are sent in this time are not read, and do no harm.
     waits.write_all(&[0xC0, 0]).expect("a socket takes it");
     let _good = lets_in(running.address, &connect(V311, "good", Some(("alice", Some("wonder")))))
         .expect("it is right");
@@ -160,7 +160,7 @@ fn address_that_connects_too_fast_is_slowed_down_over_all_shards() {
             Some(stream) => inside.push(stream),
             None => refused += 1,
         }
-        // One for each second, and the first ones at once: not so many on each shard.
+        // One connection per second is admitted, and the first ones at once. The numbers are not per shard.
         let may = 5 + usize::try_from(began.elapsed().as_secs()).expect("a short test") + 1;
         assert!(inside.len() <= may, "{} in {:?}", inside.len(), began.elapsed());
         assert!(began.elapsed() < PATIENCE, "nobody is refused");
@@ -183,12 +183,12 @@ fn behind_a_load_balancer_the_address_of_the_client_counts() {
     for number in 0..3 {
         let id = format!("c{number}");
         assert!(through("203.0.113.7", &id).is_none(), "banned");
-        // It stays, so that it does not flap.
+        // It stays open, so that it does not count as a short connection.
         std::mem::forget(through("203.0.113.8", &id).expect("not banned"));
     }
     let line = running.line("the ban", |line| line.contains("it is banned"));
     assert!(line.contains("203.0.113.7/32"), "{line}");
-    // A balancer that speaks for itself, as it does to see if we live, is not counted.
+    // A balancer's own connection, such as a health check, is not counted.
     for number in 0..4 {
         let own = [b"PROXY UNKNOWN\r\n".as_slice(), &connect(V311, &format!("own{number}"), None)].concat();
         assert!(lets_in(running.address, &own).is_some());

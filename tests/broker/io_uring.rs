@@ -1,4 +1,4 @@
-//! A machine that refuses io_uring: midge ends at once and says what has to be changed.
+//! A machine that refuses io_uring: midge ends at once and says what must be changed.
 
 use crate::needs;
 use crate::running::PATIENCE;
@@ -6,8 +6,8 @@ use crate::{Running, config_file, stderr};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// Refuses one system call to itself, by number and errno, and becomes the program that follows. The calls
-/// of io_uring have the same numbers on every processor, so the filter need not look at it.
+/// Refuses one system call to itself, by number and errno, and becomes the program that follows. The calls of
+/// io_uring have the same numbers on every processor, so the filter need not check it.
 const REFUSE: &str = r#"
 import ctypes, os, struct, sys
 call, errno, program = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
@@ -32,7 +32,7 @@ const EPERM: i32 = 1;
 const ENOSYS: i32 = 38;
 const NO_SECCOMP: i32 = 77;
 
-/// Runs midge where a call is refused; none where that can't be arranged.
+/// Runs midge with a refused call. `None` if that is not possible.
 fn run_refused(call: i32, errno: i32) -> Option<Output> {
     let file = config_file(
         &format!("uring-{call}-{errno}"),
@@ -46,7 +46,7 @@ fn run_refused(call: i32, errno: i32) -> Option<Output> {
     finish(command.arg(env!("CARGO_BIN_EXE_midge")).arg("--config").arg(file), "a seccomp filter of its own")
 }
 
-/// What a command says that ends soon; none where what it arranges first can't be had.
+/// The output of a command that ends soon. `None` if the environment that it needs is not available.
 fn finish(command: &mut Command, what: &str) -> Option<Output> {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.expect("it can be run");
@@ -68,7 +68,7 @@ fn finish(command: &mut Command, what: &str) -> Option<Output> {
 
 #[test]
 fn refused_io_uring_ends_the_start_with_what_to_do() {
-    // Where it is refused anyway, the words are about that.
+    // If io_uring is refused anyway, the words are about that.
     drop(Running::start("uring-works", "[runtime]\nshards = 1\n"));
     for (call, errno, words) in [
         (SETUP, EPERM, &["io_uring", "seccomp", "Allow io_uring_setup", "--security-opt seccomp="][..]),
@@ -86,9 +86,9 @@ fn refused_io_uring_ends_the_start_with_what_to_do() {
     }
 }
 
-/// Becomes midge with a configuration file, without the right to lock more memory than is allowed (CAP_IPC_LOCK), and
-/// with so many bytes of that; as the user of that number, unless it is 0. What that user could not open is opened
-/// before.
+/// Becomes midge with a configuration file, without the right to exceed the limit of locked memory
+/// (CAP_IPC_LOCK), and with this limit in bytes. If the user number is not 0, it runs as that user. Files
+/// that this user could not open are opened before.
 const AS_USER: &str = r#"
 import ctypes, os, resource, sys
 bytes, user, program, file = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
@@ -112,7 +112,7 @@ resource.setrlimit(resource.RLIMIT_MEMLOCK, (bytes, bytes))
 os.execv("/proc/self/fd/%d" % opened[0], [program, "--config", "/proc/self/fd/%d" % opened[1]])
 "#;
 
-/// Runs midge as a user who may lock so many bytes.
+/// Runs midge as a user with this limit of locked memory.
 fn as_user(user: u32, locked_bytes: u64, shards: usize) -> Command {
     let text = format!("[runtime]\nshards = {shards}\n[[listeners]]\naddress = \"127.0.0.1:0\"\n");
     let mut command = needs::command("python3");
@@ -123,7 +123,7 @@ fn as_user(user: u32, locked_bytes: u64, shards: usize) -> Command {
 
 const USER: &str = "a user of its own";
 
-/// What a user may lock if nothing else is said.
+/// The usual limit of a user.
 const USUAL_BYTES: u64 = 8 << 20;
 
 #[test]
@@ -131,7 +131,7 @@ fn too_little_locked_memory_is_refused_with_what_is_needed() {
     if !needs::has("python3") {
         return;
     }
-    // Less than one shard takes.
+    // This is less than one shard needs.
     let Some(output) = finish(&mut as_user(0, 262_144, 128), USER) else { return };
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -146,9 +146,9 @@ fn a_user_runs_128_shards_with_the_usual_limit_and_again_right_after_a_kill() {
     if !needs::has("python3") {
         return;
     }
-    // A user that has no other programs, nor another run of the tests.
+    // The user has no other programs, and no other run of the tests.
     let user = 100_000_000 + std::process::id();
-    // Says so where that can't be had.
+    // If this is not possible, it prints so.
     if finish(&mut as_user(user, 0, 1), USER).is_none() {
         return;
     }
@@ -156,7 +156,7 @@ fn a_user_runs_128_shards_with_the_usual_limit_and_again_right_after_a_kill() {
         let mut broker = Running::start_command(as_user(user, USUAL_BYTES, 128)).expect("it starts");
         let mut client = broker.client(&format!("round-{round}"));
         assert!(client.publish_acknowledged("a/b", b"here", false) < 0x80);
-        // By then the line before is there too.
+        // By then the previous line is there too.
         broker.line("the bound", |line| line.contains("connections at a time"));
         let rings_count = broker.lines().iter().any(|line| line.contains("entries instead of 4096"));
         if round == 1 && rings_count {

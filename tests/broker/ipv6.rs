@@ -1,11 +1,12 @@
-//! A listener on an IPv6 address: it serves, and log lines and banner write the address as others read it.
+//! A listener on an IPv6 address: it serves clients, and log lines and start-up lines write the address in
+//! the usual form.
 
 use crate::client::Client;
 use crate::needs;
 use crate::{Running, config_file, midge, run, stderr};
 use std::net::TcpListener;
 
-/// A free port of `[::1]`; none where the machine has no IPv6, as in some containers.
+/// A free port of `[::1]`. `None` if the machine has no IPv6, as in some containers.
 fn bind_loopback() -> Option<TcpListener> {
     match TcpListener::bind("[::1]:0") {
         Ok(listener) => Some(listener),
@@ -38,7 +39,7 @@ fn ipv6_listener_serves_and_is_written_with_brackets() {
             line.contains(&format!("Listener [::1]:{port}: only this machine can reach it;"))
         });
 
-        // Enough names for both shards, so that connections are handed over.
+        // There are enough names for both shards, so that connections are handed over.
         for number in 0..4 {
             let mut subscriber = running.client(&format!("sub{number}"));
             let mut publisher = running.client(&format!("pub{number}"));

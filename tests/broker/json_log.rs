@@ -1,4 +1,4 @@
-//! `[log] format = "json"`: what a log collector reads.
+//! `[log] format = "json"`: the lines that a log collector reads.
 
 use crate::Running;
 use crate::logins::{file, passwords};
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-/// Quotes, a backslash and a letter of two bytes: what a formatter gets wrong first.
+/// Quotes, a backslash and a letter of two bytes, which a faulty formatter gets wrong first.
 const AWKWARD: &str = "lamp \"7\" \\ é";
 
 fn objects(running: &Running) -> Vec<Map<String, Value>> {
@@ -25,7 +25,7 @@ fn text<'a>(object: &'a Map<String, Value>, key: &str) -> &'a str {
     object.get(key).and_then(Value::as_str).unwrap_or_else(|| panic!("no text {key} in {object:?}"))
 }
 
-/// The one object with this message about this client.
+/// The only object with this message about this client.
 fn the_only<'a>(objects: &'a [Map<String, Value>], message: &str, client: &str) -> &'a Map<String, Value> {
     let found: Vec<_> = objects
         .iter()
@@ -40,7 +40,7 @@ fn the_only<'a>(objects: &'a [Map<String, Value>], message: &str, client: &str) 
 
 #[test]
 fn each_event_is_one_json_object_on_a_line_with_level_client_and_cause() {
-    // One session at a time, so that a second client is refused.
+    // There is one session at most, so that a second client is refused.
     let rest = "[runtime]\nshards = 1\n[log]\nformat = \"json\"\n[limits]\nsessions = 1\n";
     let mut running = Running::start("json", rest);
 
@@ -57,7 +57,7 @@ fn each_event_is_one_json_object_on_a_line_with_level_client_and_cause() {
     running.line("who went away", |line| line.contains("disconnected") && line.contains("\"gone\""));
 
     let mut breaks = running.client("breaks").into_stream();
-    // A second CONNECT. [MQTT5-3.1.0-2]
+    // This is a second CONNECT. [MQTT5-3.1.0-2]
     breaks.write_all(b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x01c").expect("a socket takes it");
     breaks.read_to_end(&mut Vec::new()).expect("the broker closes");
 
@@ -103,7 +103,7 @@ fn each_event_is_one_json_object_on_a_line_with_level_client_and_cause() {
     assert!(!text(stranger, "cause").is_empty() && text(stranger, "peer").starts_with("127.0.0.1:"));
 }
 
-/// A number of an object.
+/// A number in an object.
 fn number(object: &Map<String, Value>, key: &str) -> u64 {
     object.get(key).and_then(Value::as_u64).unwrap_or_else(|| panic!("no number {key} in {object:?}"))
 }
@@ -185,7 +185,7 @@ fn what_was_refused_is_told_with_who_what_and_the_rule() {
 
 #[test]
 fn what_went_over_a_connection_is_told_at_its_end() {
-    // With two shards some connections move to the home of their client identifier.
+    // With two shards, some connections move to the home of their client identifier.
     for shards in [1, 2] {
         let rest = format!("[runtime]\nshards = {shards}\n[log]\nformat = \"json\"\n");
         let mut running = Running::start(&format!("json-traffic-{shards}"), &rest);
@@ -200,7 +200,8 @@ fn what_went_over_a_connection_is_told_at_its_end() {
             }
             tallies.push((id, client.disconnect()));
         }
-        // The same slots again: what went before does not count. This one leaves without DISCONNECT.
+        // The same slots are used again, and earlier connections must not count. This one leaves without
+        // DISCONNECT.
         let silent = running.client("silent");
         tallies.push(("silent", silent.tally()));
         drop(silent);
@@ -219,7 +220,7 @@ fn what_went_over_a_connection_is_told_at_its_end() {
     }
 }
 
-/// The one object with this message about this client and topic.
+/// The only object with this message about this client and topic.
 fn about<'a>(
     objects: &'a [Map<String, Value>],
     message: &str,
@@ -249,7 +250,7 @@ fn at_debug_subscriptions_are_told_and_what_each_publish_matched() {
     assert_eq!(publisher.publish_acknowledged("home/door", b"open", false), 0);
     assert_eq!(publisher.publish_acknowledged("nobody/listens", b"lost", false), 0x10);
     for (at, subscriber) in subscribers.iter_mut().enumerate() {
-        // The first one is the group, too.
+        // The first subscriber is also the group.
         for _ in 0..if at == 0 { 2 } else { 1 } {
             assert_eq!(subscriber.message().payload, b"open");
         }
@@ -266,7 +267,7 @@ fn at_debug_subscriptions_are_told_and_what_each_publish_matched() {
     assert_eq!((text(made, "retain_handling"), made["no_local"].as_bool()), ("always", Some(false)));
     assert_eq!(made["is_new"].as_bool(), Some(true));
     about(&objects, "subscribed", "sub0", "$share/group/home/door");
-    // By UNSUBSCRIBE, and with the session.
+    // They end by UNSUBSCRIBE, and with the session.
     about(&objects, "subscription ended", "sub0", "home/+");
     about(&objects, "subscription ended", "sub5", "home/+");
 

@@ -1,4 +1,4 @@
-//! More than one listener, each with terms of its own.
+//! Several listeners, each with its own terms.
 
 use crate::Running;
 use crate::client::Client;
@@ -7,7 +7,7 @@ use crate::running::PATIENCE;
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 
-/// The address that the start-up lines name second.
+/// The second address in the start-up lines.
 pub(crate) fn second_address(running: &Running) -> SocketAddr {
     let line = running.line("the listeners", |line| line.contains("Listening on "));
     let second = line.split(" and ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
@@ -20,7 +20,7 @@ fn listener_with_a_bound_of_its_own_keeps_to_it_and_leaves_the_other_alone() {
     let running = Running::start("bounded", rest);
     let bounded = second_address(&running);
     for round in 0..3 {
-        // The names are at home on both shards, so that some are handed over with their place.
+        // The names have their homes on both shards, so some connections are handed over with their place.
         let one = Client::connect(bounded, &format!("one{round}"), true, 0);
         let two = Client::connect(bounded, &format!("two{round}"), true, 0);
         let mut three = TcpStream::connect(bounded).expect("the kernel accepts it");
@@ -34,7 +34,7 @@ fn listener_with_a_bound_of_its_own_keeps_to_it_and_leaves_the_other_alone() {
         for client in [one, two, elsewhere] {
             client.disconnect();
         }
-        // Their places are free when the broker has seen them go.
+        // Their places are free when the broker has noticed that they have gone.
         for name in ["one", "two"] {
             running.line("the end", |line| {
                 line.contains("client disconnected") && line.contains(&format!("{name}{round}"))

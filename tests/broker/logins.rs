@@ -1,4 +1,4 @@
-//! Who comes in and what they may do, with the clients and the files of mosquitto.
+//! Which clients may connect and what they may do, with the clients and files of mosquitto.
 
 use crate::Running;
 use crate::needs;
@@ -62,7 +62,7 @@ fn password_file_lets_in_who_is_in_it() {
     }
 }
 
-/// CONNECT of this user with this password; the return or reason code.
+/// Connects as this user with this password. Returns the return or reason code.
 fn connect(running: &Running, version: Version, user: &str, password: Option<&str>) -> u8 {
     let connect = codec::connect(version, "nameless").user(user);
     let connect = match password {
@@ -76,7 +76,7 @@ fn connect(running: &Running, version: Version, user: &str, password: Option<&st
     connack[3]
 }
 
-/// No password is not the empty one.
+/// A missing password is not an empty one.
 #[test]
 fn user_with_the_hash_of_an_empty_password_does_not_log_in_without_one() {
     let path = file("logins-empty", "");
@@ -90,7 +90,7 @@ fn user_with_the_hash_of_an_empty_password_does_not_log_in_without_one() {
     for (user, scheme) in schemes {
         set_password(&path, user, b"", scheme, Create::No).expect("a line is added");
     }
-    // With delays, the sixth refusal would take its time.
+    // With delays, the sixth refusal would take long.
     let rest = format!(
         "allow_anonymous = true\n[auth]\npassword_file = {path:?}\n[gate]\nfailures_before_delay = 1000\n"
     );
@@ -146,9 +146,9 @@ fn listener_beyond_loopback_is_closed_to_anonymous_clients_until_they_are_allowe
     }
 }
 
-/// The first so many messages that a subscriber of mosquitto's gets while others publish.
+/// The first `count` messages that a mosquitto subscriber gets while others publish.
 fn heard(running: &Running, count: usize, publishing: impl FnOnce()) -> String {
-    // What is retained tells that it has subscribed.
+    // A retained message shows that it has subscribed.
     let ready = publish(running, "5", &["-u", "writer", "-P", "w", "-r"], "open/ready");
     assert!(ready.status.success(), "{ready:?}");
     let port = running.address.port().to_string();
@@ -184,7 +184,7 @@ fn access_list_of_mosquitto_holds_and_is_read_again_on_sighup() {
     };
     let got = heard(&running, 2, || ["open/a", "closed/a", "later/a"].into_iter().for_each(write));
     assert_eq!(got, "open/a hello\nlater/a hello\n");
-    // Without permission a publisher of 5.0 is told.
+    // A 5.0 publisher without permission is told so.
     let refused = publish(&running, "5", &["-u", "reader", "-P", "r"], "open/a");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("Not authorized"), "{refused:?}");
 

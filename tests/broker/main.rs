@@ -1,4 +1,4 @@
-//! The program as an operator meets it: exit status, messages, signals, log lines and figures.
+//! The program as an operator sees it: exit status, messages, signals, log lines and statistics.
 #![allow(clippy::disallowed_methods, reason = "a test starts programs, binds ports and reads clocks")]
 
 mod attacks;
@@ -152,6 +152,6 @@ fn spinning_shards_serve_and_sleep_when_nothing_comes() {
     std::thread::sleep(Duration::from_secs(2));
     let ticks = running.cpu_ticks() - before;
     let elapsed = began.elapsed();
-    // One that spins has half of a core even beside others that do.
+    // A busy loop would take half of a core even beside others.
     assert!(u128::from(ticks) * 100 < elapsed.as_millis(), "{elapsed:?} cost {ticks} hundredths of a second");
 }

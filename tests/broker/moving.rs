@@ -1,5 +1,5 @@
-//! Moving in from mosquitto: its configuration is served as it is, or said in midge's words, and its password
-//! tool and midge's work on one file.
+//! Migration from mosquitto: midge serves its configuration unchanged, or converts it, and the password tools
+//! of mosquitto and midge work on the same file.
 
 use crate::needs;
 use crate::running::{PATIENCE, Running, free_port, midge, run, stderr};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Instant;
 
-/// What Debian ships, but for the places of files.
+/// Debian's configuration, except for the places of files.
 const DEBIAN: &str = "# Place your local configuration in /etc/mosquitto/conf.d/
 #
 # A full description of the configuration file is at
@@ -24,7 +24,7 @@ log_dest file /var/log/mosquitto/mosquitto.log
 include_dir {include}
 ";
 
-/// A folder of one test, empty.
+/// An empty folder for one test.
 fn folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("moving-{name}"));
     let _ = std::fs::remove_dir_all(&folder);
@@ -32,7 +32,7 @@ fn folder(name: &str) -> PathBuf {
     folder
 }
 
-/// Debian's file with one more in its `conf.d`.
+/// Debian's file with one more file in its `conf.d`.
 fn debian(name: &str, local: &str) -> PathBuf {
     let folder = folder(name);
     let text = DEBIAN
@@ -117,7 +117,7 @@ fn debians_file_with_two_listeners_is_served_to_mosquitto_sub_and_mqttjs() {
     }
 }
 
-/// What a client of mosquitto's says, and whether it ended well.
+/// The output of a mosquitto client, and whether it succeeded.
 fn mosquitto(program: &str, port: u16, arguments: &[&str]) -> (String, bool) {
     let mut command = needs::command(program);
     command.args(["-h", "127.0.0.1", "-p", &port.to_string()]).args(arguments);
@@ -192,7 +192,7 @@ fn what_is_retained_is_withheld_when_its_publisher_loses_the_right_to_it() {
     for topic in ["a", "b"] {
         assert!(mosquitto("mosquitto_pub", port, &["-t", topic, "-m", topic, "-q", "1", "-r"]).1);
     }
-    // Which of the two comes first is the shards' affair.
+    // The order of the two depends on the shards.
     let mut both: Vec<_> = mosquitto("mosquitto_sub", port, &["-t", "#", "-C", "2", "-W", "60"])
         .0
         .lines()
@@ -203,7 +203,7 @@ fn what_is_retained_is_withheld_when_its_publisher_loses_the_right_to_it() {
     std::fs::write(&acl, "topic read #\ntopic readwrite b\n").expect("a file of ours");
     running.hang_up();
     running.line("the reload", |line| line.contains("are read again"));
-    // The shards take the new list up one by one, soon.
+    // The shards switch to the new list one by one, soon.
     let all = || mosquitto("mosquitto_sub", port, &["-t", "#", "-W", "2"]).0;
     let until = Instant::now() + 2 * PATIENCE;
     while all() != "b\n" {
@@ -239,7 +239,7 @@ fn a_bad_line_of_a_password_file_is_told_and_passed_over_and_names_with_slashes_
     }
     let send = |user: &str, topic: &str| {
         let login = ["-u", user, "-P", "secret", "-V", "5", "-q", "1", "-m", "x", "-t", topic];
-        // The client ends well all the same: what it was told is in our log, and there before it was told.
+        // The client succeeds anyway. Our log has what it was told, and has it earlier.
         mosquitto("mosquitto_pub", port, &login);
     };
     let is_refusal = |line: &str, topic: &str| {
@@ -255,7 +255,7 @@ fn a_bad_line_of_a_password_file_is_told_and_passed_over_and_names_with_slashes_
         assert!(!running.lines().iter().any(|line| is_refusal(line, topic)), "{topic}");
     }
     assert!(!mosquitto("mosquitto_pub", port, &["-u", "eve", "-P", "no hash", "-t", "a", "-m", "x"]).1);
-    // In a configuration of midge's own such a file stops the start.
+    // In midge's own configuration such a file stops the start.
     let own = format!("[auth]\npassword_file = {users:?}\n");
     let checked = run(midge().arg("check-config").arg(crate::config_file("moving-lines", &own)));
     assert!(!checked.status.success() && stderr(&checked).contains("users:3: "), "{}", stderr(&checked));
@@ -367,7 +367,7 @@ fn partial_import_writes_what_can_be_had_and_says_the_rest_in_comments() {
         ":10: address: not supported: belongs to the bridge of line 9",
     ] {
         assert!(said.contains(line), "{line}: {said}");
-        // A comment's lines are broken where they are long.
+        // Long lines of a comment are broken.
         let comments = toml.replace("\n#   ", " ");
         assert!(comments.contains(&format!("# - {}{line}", file.display())), "{line}: {toml}");
     }
@@ -379,12 +379,12 @@ fn partial_import_writes_what_can_be_had_and_says_the_rest_in_comments() {
     let checked = run(midge().arg("check-config").arg(&own));
     assert_eq!(checked.status.code(), Some(0), "{}", stderr(&checked));
 
-    // Nothing is left out of a file that midge can do.
+    // Nothing is left out of a file that midge fully supports.
     let good = written(&folder("partial-good"), "listener 1883\nallow_anonymous true\n");
     let output = run(midge().args(["import-mosquitto", "--partial"]).arg(&good));
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(!String::from_utf8_lossy(&output.stdout).contains("Left out"));
-    // What mosquitto would not take either is no part of anything, and neither is a file without a listener.
+    // What mosquitto would not accept either can't be left out, and neither can a file without a listener.
     for (name, text, wanted) in [
         ("wrong", "listener 1883\nfrobnicate true\nplugin /a.so\n", ":2: frobnicate: "),
         ("none", "listener 8883\npsk_hint h\n", ": no listener is left"),

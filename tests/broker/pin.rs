@@ -4,7 +4,7 @@ use crate::running::{Running, config_file, midge};
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// Which cores a thread, or this process, may use.
+/// The cores that a thread, or this process, may use.
 fn cores_of(status: &str) -> String {
     let status = fs::read_to_string(status).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
@@ -27,7 +27,7 @@ fn assert_cores_of_shards(running: &Running, expected: &[&str]) {
     }
 }
 
-/// Numbers and cores. An executor has a thread of its own beside it, of the same name.
+/// The numbers and cores of the shards. An executor has another thread with the same name.
 fn cores_of_shards(running: &Running) -> Vec<(usize, String)> {
     let mut shards = Vec::new();
     for thread in fs::read_dir(format!("/proc/{}/task", running.id())).expect("it runs") {
@@ -55,10 +55,10 @@ fn start(name: &str, runtime: &str) -> Running {
 #[test]
 fn shards_run_on_the_cores_that_are_named_and_the_start_says_which() {
     let usable = cores_of("/proc/self/status");
-    // The last one of "0-3,8".
+    // This is the last one of "0-3,8".
     let last = usable.rsplit([',', '-']).next().expect("there is one").to_owned();
     let running = start("one", &format!("pin = \"{last}\""));
-    // One shard for each core that is named.
+    // There is one shard for each named core.
     assert_cores_of_shards(&running, &[&last]);
     running.line("the core", |line| line.contains(&format!("1 shard (one thread, on core {last})")));
     let second = start("two", &format!("shards = 2\npin = \"{last}\""));

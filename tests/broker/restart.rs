@@ -1,5 +1,5 @@
-//! What a start makes of the time before it: wills of sessions that ended with the broker, sessions that are over, and
-//! clocks that were set.
+//! What a start does about the time before it: wills of sessions that ended with the broker, expired
+//! sessions, and changed clocks.
 
 mod clocks;
 mod wills;
@@ -11,14 +11,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A state directory that is not there yet.
+/// A state directory that does not exist yet.
 fn fresh(name: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("restart-{name}"));
     let _ = std::fs::remove_dir_all(&directory);
     directory
 }
 
-/// The program, on this directory.
+/// The program with this state directory.
 fn command(name: &str, directory: &Path, shards: usize) -> Command {
     let text = format!(
         "[[listeners]]\naddress = \"127.0.0.1:0\"\n[runtime]\nshards = {shards}\n\
@@ -34,7 +34,7 @@ fn start(name: &str, directory: &Path, shards: usize) -> Running {
     Running::start_command(command(name, directory, shards)).expect("it starts")
 }
 
-/// A PUBLISH that came.
+/// A received PUBLISH.
 #[derive(Debug, PartialEq, Eq)]
 struct Message {
     topic: String,
@@ -49,14 +49,15 @@ impl Message {
     }
 }
 
-/// A 5.0 client that shows what its packets say of time and sessions.
+/// A 5.0 client that shows what its packets say about time and sessions.
 struct Device {
     client: Client,
     is_present: bool,
 }
 
 impl Device {
-    /// Clean Start unless the session outlives its connection. `will`: topic, and Will Delay Interval; retained.
+    /// Connects, with Clean Start unless the session outlives its connection. `will`: the topic and the Will
+    /// Delay Interval of a retained will.
     fn connect(address: SocketAddr, id: &str, expiry_seconds: u32, will: Option<(&str, u32)>) -> Device {
         let mut connect = codec::connect(V5, id).expiry(expiry_seconds);
         if expiry_seconds > 0 {
@@ -78,7 +79,7 @@ impl Device {
         self.client.subscribe(filter, 1);
     }
 
-    /// At QoS 1, and waits for PUBACK.
+    /// Publishes with QoS 1, and waits for PUBACK.
     fn publish(&mut self, topic: &str, payload: &str, retain: bool, expiry_seconds: Option<u32>) {
         let mut message = codec::publish(topic, payload).qos1(9);
         if retain {
@@ -90,20 +91,21 @@ impl Device {
         self.client.publish(message);
     }
 
-    /// So many messages, for which the broker may take its time, in the order of their topics.
+    /// This many messages, in the order of their topics. The broker may take its time.
     fn messages(&mut self, count: usize) -> Vec<Message> {
         let mut messages: Vec<Message> = (0..count).map(|_| self.message()).collect();
         messages.sort_by(|a, b| a.topic.cmp(&b.topic));
         messages
     }
 
-    /// All that the client of a kept session has acknowledged is on the disk. No acknowledgement of a PUBACK says so: a
-    /// kill may bring its message back. SUBACK is sent when the log has what stands before it.
+    /// Waits until everything that the client of a kept session has acknowledged is on the disk. The broker
+    /// does not answer a PUBACK, so a kill may bring its message back. SUBACK is sent when the log has
+    /// everything before it.
     fn await_disk(&mut self) {
         self.subscribe("nothing/is/published/here");
     }
 
-    /// All that comes before the answer to PINGREQ.
+    /// Everything that comes before the answer to PINGREQ.
     fn received(&mut self) -> Vec<Message> {
         self.client.ping();
         let mut messages = Vec::new();
@@ -113,12 +115,12 @@ impl Device {
         messages
     }
 
-    /// The next message that comes, for which the broker may take its time.
+    /// The next message. The broker may take its time.
     fn message(&mut self) -> Message {
         Message::of(&self.client.find(Kind::Publish))
     }
 
-    /// DISCONNECT, and waits until the broker has closed.
+    /// Sends DISCONNECT, and waits until the broker has closed the connection.
     fn leave(self) {
         self.client.leave();
     }

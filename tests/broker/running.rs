@@ -1,5 +1,5 @@
-//! The program under test: started with a configuration file of the test's own, watched through its
-//! log lines, ended with the test.
+//! The program under test: it is started with a configuration file of the test, observed through its log
+//! lines, and ended with the test.
 
 use crate::client::Client;
 use crate::needs;
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub(crate) use midge_kit::{PATIENCE, free_port};
-/// The program, with its output kept for the test.
+/// The program, with its output captured for the test.
 pub(crate) fn midge() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_midge"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -34,7 +34,7 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Can a file system of one's own be mounted on this folder? If not, says why the test is left out.
+/// Whether a file system can be mounted on this folder. If not, prints why the test is left out.
 pub(crate) fn can_mount(folder: &Path) -> bool {
     let mount = format!("mount -t tmpfs tmpfs {}", folder.display());
     let why = match Command::new("unshare").args(["-rm", "sh", "-c", &mount]).output() {
@@ -46,7 +46,7 @@ pub(crate) fn can_mount(folder: &Path) -> bool {
     false
 }
 
-/// A broker that runs, the address that its start-up lines name, and what it has logged so far.
+/// A running broker, the address in its start-up lines, and its log so far.
 pub(crate) struct Running {
     child: Child,
     pub(crate) address: SocketAddr,
@@ -55,12 +55,12 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// With one listener on a free port of 127.0.0.1.
+    /// Starts it with one listener on a free port of 127.0.0.1.
     pub(crate) fn start(name: &str, rest: &str) -> Running {
         Running::start_on("127.0.0.1:0", name, rest)
     }
 
-    /// With one listener on the given address.
+    /// Starts it with one listener on this address.
     pub(crate) fn start_on(listener: &str, name: &str, rest: &str) -> Running {
         let text = format!("[[listeners]]\naddress = \"{listener}\"\n{rest}");
         let mut command = midge();
@@ -68,7 +68,8 @@ impl Running {
         Running::start_command(command).unwrap_or_else(|| panic!("{name} did not start"))
     }
 
-    /// By a command that ends in the broker; none, after what it said, if it ended before that listened.
+    /// Starts it by a command that ends in the broker. `None`, after its output, if it ended before the
+    /// broker listened.
     pub(crate) fn start_command(mut command: Command) -> Option<Running> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("midge is built");
@@ -92,7 +93,7 @@ impl Running {
         };
         let lines = Arc::new(Mutex::new(lines));
         let page = Arc::clone(&lines);
-        // Read to the end, so that the broker never waits for us.
+        // The output is read to the end, so that the broker never waits for the test.
         let reader = std::thread::spawn(move || {
             for line in output.lines() {
                 let Ok(line) = line else { return };
@@ -102,7 +103,7 @@ impl Running {
         Some(Running { child, address, lines, reader: Some(reader) })
     }
 
-    /// As `kill -9` does, and waits until it is gone.
+    /// Kills it like `kill -9`, and waits until it has gone.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("our child");
         self.child.wait().expect("our child");
@@ -113,7 +114,7 @@ impl Running {
         self.signal("-HUP");
     }
 
-    /// A 5.0 client that is in, with a clean session that ends with its connection.
+    /// A connected 5.0 client, with a clean session that ends with its connection.
     pub(crate) fn client(&self, id: &str) -> Client {
         Client::connect(self.address, id, true, 0)
     }
@@ -126,36 +127,36 @@ impl Running {
         fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
     }
 
-    /// Its process.
+    /// The number of its process.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// How many files and sockets it has open.
+    /// The number of its open files and sockets.
     pub(crate) fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it runs").count()
     }
 
-    /// The memory that it holds now, in KiB.
+    /// The memory that it uses now, in KiB.
     pub(crate) fn memory_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
-    /// The most memory that it has held so far, in KiB.
+    /// The largest memory that it has used so far, in KiB.
     pub(crate) fn peak_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("it has memory");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
-    /// What has been logged so far.
+    /// The log lines so far.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.lines.lock().expect("no panic while writing").clone()
     }
 
-    /// The first line that fits, once there is one.
+    /// The first line that matches. Waits until there is one.
     pub(crate) fn line(&self, what: &str, fits: impl Fn(&str) -> bool) -> String {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -171,7 +172,7 @@ impl Running {
         assert!(needs::kill(name, self.child.id()), "{name}");
     }
 
-    /// The exit status, and by then every line.
+    /// Waits for the exit status. All lines have been read by then.
     pub(crate) fn wait(&mut self) -> i32 {
         let until = Instant::now() + PATIENCE;
         loop {

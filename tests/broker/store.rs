@@ -1,4 +1,4 @@
-//! What is kept, as an operator meets it: the state directory, damage, a full disk, the tools.
+//! Persistence as an operator sees it: the state directory, damage, a full disk, the tools.
 
 use crate::client::Client;
 use crate::needs;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-/// A directory that is not there yet.
+/// A directory that does not exist yet.
 fn fresh(name: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("store-{name}"));
     let _ = fs::remove_dir_all(&directory);
@@ -39,7 +39,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A session with a subscription to `kept/#` that is away, a message in its queue, and a retained one.
+/// Leaves an offline session with a subscription to `kept/#`, a message in its queue, and a retained message.
 fn leave_something(broker: &Running) {
     let mut away = Client::connect(broker.address, "away", false, 3600);
     away.subscribe("kept/#", 1);
@@ -69,7 +69,7 @@ fn tools_whose_reader_has_left_do_their_work_and_end_in_silence() {
     let conf = directory.with_extension("conf");
     fs::write(&conf, "listener 1883\n").expect("the target folder can be written");
     let users = directory.with_extension("users");
-    // An earlier run's.
+    // The file may be from an earlier run.
     let _ = fs::remove_file(&users);
     let config = config_file("store-unread-check", "");
     let directory = directory.to_str().expect("UTF-8");
@@ -91,7 +91,7 @@ fn tools_whose_reader_has_left_do_their_work_and_end_in_silence() {
         assert_eq!(errors.status.code(), Some(0), "{arguments:?}: {errors:?}");
         assert!(!stderr(&errors).contains("panicked") && !stderr(&errors).contains("pipe"), "{errors:?}");
     }
-    // The password was written, and no reader of warnings changes that either.
+    // The password was written, even though nobody reads the warnings.
     assert!(fs::read_to_string(users).expect("a file").starts_with("ada:"));
     let (reader, output) = std::io::pipe().expect("a pipe");
     drop(reader);
@@ -113,11 +113,11 @@ fn sigusr1_brings_all_that_is_kept_into_the_checkpoint() {
     };
     broker.signal("-USR1");
     broker.line("the checkpoint", |line| line.contains("the checkpoint that was asked for is written"));
-    // Twice, with something and with nothing new: each is answered.
+    // It is sent twice, with and without news. Each is answered.
     for (count, has_news) in [(2, true), (3, false)] {
         if has_news {
             let mut publisher = broker.client("publisher");
-            // No one subscribes to it.
+            // No client has subscribed to it.
             assert_eq!(publisher.publish_acknowledged("new/later", b"three", true), 0x10);
         }
         broker.signal("-USR1");
@@ -128,7 +128,7 @@ fn sigusr1_brings_all_that_is_kept_into_the_checkpoint() {
         }
     }
     kill(broker);
-    // The log is gone: what is left is the checkpoint alone.
+    // The log is removed, so only the checkpoint is left.
     for entry in fs::read_dir(directory.join("log")).expect("the log's folder") {
         fs::remove_file(entry.expect("an entry").path()).expect("ours");
     }
@@ -243,7 +243,7 @@ fn wills_of_a_stop_reach_the_queues_of_other_shards() {
     assert_eq!(topics.len(), 20);
 }
 
-/// The newest file of the log that holds something.
+/// The newest file of the log that is not empty.
 fn written_segment(directory: &Path) -> PathBuf {
     let segments = fs::read_dir(directory.join("log")).unwrap().map(|entry| entry.unwrap().path());
     let mut written: Vec<PathBuf> =
@@ -252,7 +252,7 @@ fn written_segment(directory: &Path) -> PathBuf {
     written.pop().expect("a segment")
 }
 
-/// A segment of the first start's only shard.
+/// A segment of the only shard in the first start.
 fn first_epochs_segment(directory: &Path, number: u64) -> PathBuf {
     directory.join("log").join(format!("0000000001-000-{number:010}.log"))
 }
@@ -263,7 +263,7 @@ fn damage_is_set_aside_and_told_and_the_broker_starts_with_the_rest() {
     let broker = start("damage", &directory, 1);
     leave_something(&broker);
     kill(broker);
-    // The broken batch is the first: the session. What came later was written when that was on the disk.
+    // The damaged batch is the first one, the session. Later ones were written when it was on the disk.
     let segment = written_segment(&directory);
     let file = fs::File::options().read(true).write(true).open(&segment).unwrap();
     let mut byte = [0];
@@ -310,13 +310,13 @@ fn a_log_that_waits_for_the_checkpoint_is_told_once_and_so_is_its_end() {
     let rest = format!("{}log_bytes = 4194304\n[sys]\ninterval_seconds = 1\n", options(&directory, 1));
     let broker = Running::start("store-behind", &rest);
     let mut publisher = broker.client("publisher");
-    // The checkpoint can't get past a segment that is not there. The next message does not fit into it any more: the log
-    // looks for the one that it writes to, by its name.
+    // The checkpoint can't get past a missing segment. The next message does not fit into the current
+    // segment, so the log looks by name for the one that it writes to.
     assert_eq!(publisher.publish_acknowledged("r/first", &[7; 900_000], true), 0x10);
     let first = first_epochs_segment(&directory, 0);
     let hidden = first.with_extension("hidden");
     fs::rename(&first, &hidden).unwrap();
-    // Segments are counted when they are full: what comes in one batch may lie in one that is not.
+    // Segments are counted when they are full, and what comes in one batch may be in one that is not.
     let is_told = || broker.lines().iter().any(|line| line.contains("until the checkpoint has caught up"));
     for number in 0..100 {
         publisher.publish(&format!("r/{number}"), &[7; 900_000], true);
@@ -338,7 +338,7 @@ fn a_log_that_waits_for_the_checkpoint_is_told_once_and_so_is_its_end() {
     while watch.message().payload == b"0" {}
 }
 
-/// A disk of its own, as a file system in memory, with a file that fills it until the test removes it.
+/// A separate disk, as a file system in memory, with a file that fills it until the test removes the file.
 #[test]
 fn a_full_disk_refuses_what_must_be_kept_until_there_is_room() {
     let directory = fresh("full");
@@ -375,7 +375,7 @@ fn a_full_disk_refuses_what_must_be_kept_until_there_is_room() {
     };
     assert_eq!(refused, 0x97);
     broker.line("the full disk", |line| line.contains("disk is full"));
-    // What needs no disk goes on.
+    // Everything that needs no disk continues.
     let mut subscriber = broker.client("subscriber");
     subscriber.subscribe("live", 1);
     assert_eq!(publisher.publish_acknowledged("live", b"x", false), 0);

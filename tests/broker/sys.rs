@@ -1,4 +1,4 @@
-//! `$SYS`: the figures agree with what really happened, to the byte.
+//! `$SYS`: the statistics agree exactly with what has really happened.
 
 use crate::Running;
 use crate::client::{Client, Tally};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 type Figures = BTreeMap<String, String>;
 
-/// A broker, everyone who talks to it, and what they have counted.
+/// A broker, all of its clients, and their own counts.
 struct World {
     running: Running,
     watch: Client,
@@ -42,7 +42,7 @@ impl World {
         self.gone = self.gone + client.disconnect();
     }
 
-    /// Goes without a word.
+    /// Leaves without DISCONNECT.
     fn vanish(&mut self, id: &str) {
         let client = self.clients.remove(id).expect("it is connected");
         self.gone = self.gone + client.tally();
@@ -53,13 +53,13 @@ impl World {
         self.gone + connected
     }
 
-    /// What stands in `$SYS` now.
+    /// The current values in `$SYS`.
     fn figures(&mut self) -> Figures {
         let mut figures = Figures::new();
         let until = Instant::now() + PATIENCE;
         self.watch.subscribe("$SYS/#", 0);
         while !TOPICS.iter().all(|topic| figures.contains_key(*topic)) {
-            // Live figures come for ever.
+            // Live values never stop coming.
             assert!(Instant::now() < until, "of {TOPICS:?} only {figures:#?}");
             let message = self.watch.message();
             let topic = message.topic.strip_prefix("$SYS/broker/").expect("what was subscribed to");
@@ -72,11 +72,11 @@ impl World {
         figures
     }
 
-    /// Waits until these figures and those of the traffic are as they must be.
+    /// Waits until these values and those of the traffic are as expected.
     fn expect(&mut self, when: &str, wanted: &[(&str, u64)]) -> Figures {
         let until = Instant::now() + PATIENCE;
         loop {
-            // Two updates, so that the second knows all that went before.
+            // It waits for two updates, so that the second one includes everything before.
             std::thread::sleep(Duration::from_millis(2100));
             let tally = self.tally();
             let figures = self.figures();
@@ -104,7 +104,7 @@ impl World {
     }
 }
 
-/// The figures are many more than the limit, and are there all the same.
+/// The values are many more than the limit, and are still there.
 #[test]
 fn figures_do_not_count_in_the_limits_of_retained_messages() {
     let rest = "[runtime]\nshards = 1\n[sys]\ninterval_seconds = 1\n\
@@ -118,11 +118,11 @@ fn figures_do_not_count_in_the_limits_of_retained_messages() {
         figures.insert(client.message().topic);
         assert!(Instant::now() < until, "{} of {} figures", figures.len(), TOPICS.len());
     }
-    // 0x10: no one has subscribed to it.
+    // 0x10: no client has subscribed to it.
     for (topic, reason) in [("a", 0x10), ("b", 0x10), ("c", 0x97), ("b", 0x10)] {
         assert_eq!(client.publish_acknowledged(topic, b"kept", true), reason, "{topic}");
     }
-    // A bridge's state is a client's.
+    // A bridge's state is a client's message.
     assert_eq!(client.publish_acknowledged("$SYS/broker/connection/edge/state", b"1", true), 0x97);
 }
 
@@ -148,7 +148,7 @@ fn figures_agree_with_what_happened(shards: usize) {
             ("clients/expired", 0),
             ("subscriptions/count", 0),
             ("shared_subscriptions/count", 0),
-            // The figures are retained messages themselves.
+            // The values are retained messages themselves.
             ("retained messages/count", topics),
             ("messages/stored", 0),
             ("store/messages/count", 0),
@@ -170,7 +170,7 @@ fn figures_agree_with_what_happened(shards: usize) {
     }
     world.connect("brief", true, 1);
     world.client("brief").subscribe("brief/#", 1);
-    // The same subscription again is no second one. [MQTT5-3.8.4-3]
+    // Subscribing again does not add a second subscription. [MQTT5-3.8.4-3]
     world.client("c0").subscribe("t/+", 1);
     for number in 0..10 {
         assert_eq!(world.client("c0").publish_acknowledged("t/x", &[b'x'; 100], false), 0);
@@ -206,7 +206,7 @@ fn figures_agree_with_what_happened(shards: usize) {
         world.disconnect(id);
     }
     for _ in 0..8 {
-        // 0x97 where the full queue is on the publisher's shard: another test's concern.
+        // It is 0x97 if the full queue is on the publisher's shard, which another test checks.
         world.client("c0").publish_acknowledged("t/y", b"y", false);
     }
     for id in KEPT.iter().filter(|id| !["c3", "c4"].contains(id)) {
@@ -241,7 +241,7 @@ fn figures_agree_with_what_happened(shards: usize) {
     for _ in 0..5 {
         assert_eq!(world.client("c3").message().payload, b"y");
     }
-    // A new session: neither queue nor subscription of the old one.
+    // The session is new: it has neither the queue nor the subscription of the old one.
     world.connect("c4", true, 3600);
     world.connect("c5", false, 3600);
     world.vanish("c6");
@@ -302,7 +302,7 @@ fn average(figures: &Figures, topic: &str) -> f64 {
     value.parse().expect("a number")
 }
 
-/// What an exporter made for mosquitto reads.
+/// The topics that an exporter for mosquitto reads.
 #[test]
 fn averages_and_heap_are_read_under_mosquittos_names() {
     let mut world = World::start("sys-load", 2);
@@ -319,13 +319,13 @@ fn averages_and_heap_are_read_under_mosquittos_names() {
         let figures = world.figures();
         let counts = |flow: &&str| average(&figures, &format!("load/{flow}/15min")) > 0.0;
         if flows.iter().chain(&others).all(counts) {
-            // All of these are from updates that knew of each flow.
+            // All of these are from updates that included each flow.
             break world.figures();
         }
         assert!(Instant::now() < until, "{figures:#?}");
     };
     for flow in flows.iter().chain(&others) {
-        // From 0 on, what looks back on less has more of what is new.
+        // Starting from 0, a shorter average contains more of the new traffic.
         let [one, five, fifteen] =
             ["1min", "5min", "15min"].map(|span| average(&figures, &format!("load/{flow}/{span}")));
         assert!(one > five && five > fifteen, "{flow}: {one}, {five}, {fifteen}");
@@ -335,10 +335,10 @@ fn averages_and_heap_are_read_under_mosquittos_names() {
     assert!(heap("heap/current") > 0 && heap("heap/maximum") > 0, "{figures:#?}");
 }
 
-/// Sessions that outlive their connections: enough for two shards.
+/// Sessions that outlive their connections, enough for two shards.
 const KEPT: [&str; 8] = ["c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7"];
 
-/// Below `$SYS/broker/`.
+/// The topics below `$SYS/broker/`.
 const TOPICS: &[&str] = &[
     "version",
     "uptime",

@@ -1,4 +1,4 @@
-//! Tokens as passwords, and the operator's server that decides, with mosquitto's clients.
+//! Tokens as passwords, and the operator's server that decides about logins, with mosquitto's clients.
 
 use crate::Running;
 use crate::logins::{file, has_mosquitto, publish};
@@ -98,7 +98,7 @@ fn keys_that_cannot_be_used_are_named_at_the_start() {
     assert!(said.contains("[jwt]") && said.contains("tokens-weak"), "{said}");
 }
 
-/// A server that decides by the user name, and remembers what it was asked.
+/// A server that decides by the user name, and records its requests.
 struct Decider {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,

@@ -1,10 +1,11 @@
-//! A client without a keep alive whose network goes away and never says so.
+//! A client without a keep alive whose network goes away without notice.
 
 use crate::needs;
 use crate::running::{Running, config_file, stderr};
 use std::process::Command;
 
-/// In a network of its own: connects without a keep alive, and takes the network away. It lives as long as midge.
+/// In a separate network, it connects without a keep alive and takes the network away. It lives as long as
+/// midge.
 const SCRIPT: &str = r#"
 ip link set lo up || exit 1
 broker=$$
@@ -19,7 +20,7 @@ client >/dev/null 2>&1 &
 exec "$0" --config "$1"
 "#;
 
-/// Can a network of one's own be made? If not, says why the test is left out.
+/// Whether a separate network can be created. If not, prints why the test is left out.
 fn can_have_a_network() -> bool {
     if !needs::has("ip") {
         return false;
@@ -33,7 +34,7 @@ fn can_have_a_network() -> bool {
     false
 }
 
-/// A command in a network of its own.
+/// A command in a separate network.
 fn in_a_network(arguments: &[&str]) -> Command {
     let mut command = Command::new("unshare");
     command.arg("-rn").args(arguments).env("PATH", needs::path_with(&["ip"]));

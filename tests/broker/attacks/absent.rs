@@ -1,4 +1,4 @@
-//! An absent or full subscriber, and what its publishers see.
+//! An absent subscriber or one with a full queue, and the answers to its publishers.
 
 use super::{connect, open, return_code};
 use crate::Running;
@@ -21,7 +21,7 @@ impl Publisher {
         Publisher(stream)
     }
 
-    /// Goes through the whole flow of a QoS; any other answer, or the end of the connection, fails.
+    /// Completes the exchange of a QoS. Another answer, or the end of the connection, is a failure.
     fn publish(&mut self, topic: &str, id: u8, qos: u8, payload: &str) {
         let message = codec::publish(topic, payload).qos(qos, id.into()).encode(V311);
         self.0.write_all(&message).expect("the connection stays");
@@ -40,7 +40,7 @@ impl Publisher {
     }
 }
 
-/// A session that is subscribed and away.
+/// Creates a session that is subscribed and offline.
 fn absent(running: &Running) {
     let mut away = Client::connect(running.address, "away", false, 3600);
     away.subscribe("fleet/#", 1);
@@ -75,7 +75,7 @@ fn a_3x_publisher_is_acknowledged_and_stays_while_one_session_is_away_and_full()
                 publisher.publish("fleet/state", number, qos, &number.to_string());
             }
             assert_eq!(payloads(&mut live, 12), numbers(1..13), "each once");
-            // Behind all of them.
+            // This comes after all of them.
             assert_eq!(
                 live.publish_acknowledged("fleet/end", b"end", false) & 0x7F,
                 if policy.is_empty() { 0 } else { 0x17 }
@@ -114,7 +114,8 @@ fn a_5_0_publisher_is_told_what_a_full_queue_refuses_and_stays() {
     assert_eq!(publisher.publish_acknowledged("fleet/state", b"13", false), 0);
 }
 
-/// The User Properties of CONNACK that tell the client of a session what it has lost; it leaves without DISCONNECT.
+/// The User Properties of CONNACK that tell a client what its session has lost. The client leaves without
+/// DISCONNECT.
 fn told(running: &Running, id: &str) -> [Option<u32>; 2] {
     let connect = codec::connect(V5, id).resume().expiry(0xFFFF);
     let mut stream = open(running.address, &connect.encode(V5));
@@ -172,7 +173,7 @@ fn what_expired_for_an_absent_session_is_told_to_it() {
     let running = Running::start("absent-expired", "[runtime]\nshards = 2\n");
     absent(&running);
     let mut publisher = running.client("publisher").into_stream();
-    // With a Message Expiry Interval of one second.
+    // It has a Message Expiry Interval of one second.
     publisher
         .write_all(b"\x32\x13\x00\x07fleet/x\x00\x01\x05\x02\x00\x00\x00\x01hi")
         .expect("the broker reads");
@@ -183,7 +184,7 @@ fn what_expired_for_an_absent_session_is_told_to_it() {
     assert_eq!(told(&running, "away"), [None, None]);
 }
 
-/// A file system of its own, in memory, with a file that fills it until the test removes it.
+/// A separate file system in memory, with a file that fills it until the test removes the file.
 #[test]
 fn a_3x_publisher_whose_messages_must_be_kept_waits_for_room_on_a_full_disk_and_is_not_closed() {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("absent-full");
@@ -216,8 +217,8 @@ fn a_3x_publisher_whose_messages_must_be_kept_waits_for_room_on_a_full_disk_and_
     let mut filler = running.client("filler");
     let payload = vec![7; 100_000];
     let (mut stored, mut refused) = (0, 0);
-    // The checkpoint gives room back for a while, until it has worked in all of the log. And both shards must have none:
-    // they take topics by turns.
+    // The checkpoint frees space for a while, until it has merged the whole log. Both shards must have none,
+    // so the topics alternate between them.
     for topic in 0.. {
         if refused == 40 {
             break;
@@ -230,7 +231,7 @@ fn a_3x_publisher_whose_messages_must_be_kept_waits_for_room_on_a_full_disk_and_
         }
         assert!(stored < 1000, "the disk never filled");
     }
-    // The refusals have used up what may be logged in this second.
+    // The refusals have used up the log lines of this second.
     std::thread::sleep(Duration::from_millis(1100));
     let mut publisher = open(running.address, &connect("publisher", None));
     assert_eq!(return_code(&mut publisher), Some(0));
@@ -241,7 +242,7 @@ fn a_3x_publisher_whose_messages_must_be_kept_waits_for_room_on_a_full_disk_and_
     }
     running
         .line("the wait", |line| line.contains("client=\"publisher\"") && line.contains("3.x has no code"));
-    // Others are served, and nobody has the message: not even those that need no disk.
+    // Others are served, and nobody has the message, not even subscribers that need no disk.
     assert_eq!(filler.publish_acknowledged("other", b"x", false), 0x10);
     let mut early = [0; 1];
     publisher.set_nonblocking(true).expect("a socket option");

@@ -1,5 +1,5 @@
-//! Packet identifiers and inflight windows at their bounds: what one client piles up costs the others nothing, and
-//! gives its memory back when it goes.
+//! Packet identifiers and inflight windows at their bounds: what one client accumulates must not slow down
+//! others, and its memory is freed when it goes.
 
 use super::{connect, open, return_code};
 use crate::Running;
@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// A client of 3.1.1 that is in, with clean session 1.
+/// A connected client of 3.1.1 with clean session 1.
 fn client(address: SocketAddr, id: &str) -> TcpStream {
     let mut stream = open(address, &connect(id, None));
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
@@ -16,7 +16,7 @@ fn client(address: SocketAddr, id: &str) -> TcpStream {
     stream
 }
 
-/// With clean session 0.
+/// The same with clean session 0.
 fn kept_client(address: SocketAddr, id: &str) -> TcpStream {
     let mut packet = connect(id, None);
     packet[9] = 0;
@@ -26,7 +26,7 @@ fn kept_client(address: SocketAddr, id: &str) -> TcpStream {
     stream
 }
 
-/// PUBLISH of 3.1.1 to `q`, seven bytes.
+/// A PUBLISH of 3.1.1 to `q`, seven bytes long.
 fn publish(head: u8, id: u16) -> [u8; 7] {
     let [high, low] = id.to_be_bytes();
     [head, 5, 0, 1, b'q', high, low]
@@ -38,13 +38,14 @@ fn read(stream: &mut TcpStream, bytes: usize) -> Vec<u8> {
     read
 }
 
-/// The broker answers this client.
+/// Checks that the broker answers this client.
 fn assert_served(stream: &mut TcpStream) {
     stream.write_all(b"\xC0\x00").expect("the broker reads");
     assert_eq!(read(stream, 2), b"\xD0\x00");
 }
 
-/// Sends PUBLISH packets with these identifiers, some hundreds at a time, and reads an answer of four bytes for each.
+/// Sends PUBLISH packets with these identifiers, some hundreds at a time, and reads an answer of four bytes
+/// for each.
 fn exchange(stream: &mut TcpStream, head: u8, ids: impl Iterator<Item = u16>) {
     let ids: Vec<u16> = ids.collect();
     for some in ids.chunks(500) {
@@ -61,21 +62,21 @@ fn client_that_acknowledges_nothing_stops_no_shard_when_all_its_identifiers_are_
     let mut subscriber = client(running.address, "subscriber");
     subscriber.write_all(b"\x82\x06\x00\x01\x00\x01q\x01").expect("the broker reads");
     assert_eq!(read(&mut subscriber, 5), b"\x90\x03\x00\x01\x01");
-    // It reads, or its messages would wait for it before they have identifiers.
+    // The subscriber must read, or its messages would wait before they get identifiers.
     let mut reading = subscriber.try_clone().expect("a second handle");
     let reader = std::thread::spawn(move || read(&mut reading, 65_535 * 7).len());
     let mut publisher = client(running.address, "publisher");
     exchange(&mut publisher, 0x32, 1..=65_535);
     assert_eq!(reader.join().expect("it reads"), 65_535 * 7);
 
-    // A message that waits for an identifier, and is too old after a second.
+    // This message waits for an identifier, and expires after a second.
     let mut expiring = running.client("expiring").into_stream();
     expiring.write_all(b"\x32\x0B\x00\x01q\x00\x01\x05\x02\x00\x00\x00\x01").expect("the broker reads");
     assert_eq!(read(&mut expiring, 4), b"\x40\x02\x00\x01");
     std::thread::sleep(Duration::from_millis(2500));
     exchange(&mut publisher, 0x32, 1..=3);
     assert_served(&mut publisher);
-    // An identifier that is free again is the next message's.
+    // The next message gets the identifier that is free again.
     subscriber.write_all(b"\x40\x02\x12\x34").expect("the broker reads");
     assert_eq!(read(&mut subscriber, 7), publish(0x32, 0x1234));
 }
@@ -84,7 +85,7 @@ fn client_that_acknowledges_nothing_stops_no_shard_when_all_its_identifiers_are_
 fn repeats_of_a_client_that_holds_thousands_of_identifiers_cost_what_those_of_others_do() {
     const REPEATS: usize = 20_000;
     let running = Running::start("held", "[runtime]\nshards = 1\n");
-    // The broker's time for each of the repeats, in hundredths of a second, with so many identifiers held.
+    // The broker's time for the repeats, in hundredths of a second, while `held` identifiers are held.
     let cost = |held: u16| {
         let mut client = client(running.address, &format!("holds{held}"));
         exchange(&mut client, 0x34, 1..=held);
@@ -93,7 +94,7 @@ fn repeats_of_a_client_that_holds_thousands_of_identifiers_cost_what_those_of_ot
         running.cpu_ticks() - before
     };
     let (few, many) = (cost(10), cost(7900));
-    // A search through all of them costs hundreds of times as much.
+    // A search through all of them would cost hundreds of times as much.
     assert!(many <= 10 * few + 50, "{few} hundredths of a second with 10 held, {many} with 7900");
 }
 
@@ -126,7 +127,7 @@ fn memory_of_one_clients_filters_comes_back_when_it_has_gone() {
     let before = running.memory_kib();
     let mut greedy = client(running.address, "greedy");
     for at in 0..FILTERS {
-        // Levels of their own, with a wildcard: each is on every shard.
+        // The filters have different levels and a wildcard, so each is on every shard.
         let filter = format!("{at}/{:x<8000}/+", at);
         let length = filter.len() + 5;
         let mut packet = vec![0x82, (length % 128) as u8 | 128, (length / 128) as u8, 0, 1];
@@ -143,7 +144,7 @@ fn memory_of_one_clients_filters_comes_back_when_it_has_gone() {
     let until = Instant::now() + PATIENCE;
     while running.memory_kib() > before + (most - before) / 4 {
         assert!(Instant::now() < until, "{before} KiB, then {most}, and still {}", running.memory_kib());
-        // It is given back in a turn; a broker to which nothing happens has one for it too.
+        // Memory is freed in a turn, and a broker without events has one for this too.
         std::thread::sleep(Duration::from_millis(200));
     }
     assert_served(&mut other);
@@ -166,7 +167,7 @@ fn lines_about_clients_that_come_and_go_have_a_bound() {
         assert!(lines <= 52 * seconds, "{lines} times {words} in {seconds} seconds");
     }
     if CLIENTS > 60 * seconds {
-        // Told when the second is over, though nothing more happens.
+        // It is reported after the second is over, even if nothing more happens.
         running.line("what was left out", |line| line.contains("log lines were left out: client connected"));
     }
 }

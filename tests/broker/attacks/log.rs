@@ -1,4 +1,4 @@
-//! Floods of the log, and damage to it.
+//! Floods of the store's log, and damage to it.
 
 use super::open;
 use crate::client::Client;
@@ -12,7 +12,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// A directory that is not there yet.
+/// A directory that does not exist yet.
 fn fresh(name: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("attacks-log-{name}"));
     let _ = fs::remove_dir_all(&directory);
@@ -29,7 +29,7 @@ fn start(name: &str, directory: &Path, shards: usize, limits: &str) -> Running {
 }
 
 const TOPIC_BYTES: usize = 60_000;
-/// As many as fit into 4 KB.
+/// The number of packets that fit into 4 KB.
 const PUBLISHES: u16 = 409;
 
 /// A client of 5.0 that has bound alias 1 to a long topic.
@@ -43,7 +43,7 @@ fn alias(running: &Running, id: &str) -> TcpStream {
     stream
 }
 
-/// QoS 1 PUBLISH to the alias, with identifiers from 1 on.
+/// QoS 1 PUBLISH packets to the alias, with identifiers from 1 on.
 fn flood() -> Vec<u8> {
     (1..=PUBLISHES)
         .flat_map(|id| {
@@ -74,7 +74,7 @@ fn leave_session(running: &Running) {
     away.disconnect();
 }
 
-/// Of all files below it.
+/// The size of all files in the directory.
 fn bytes_below(directory: &Path) -> u64 {
     let entries = fs::read_dir(directory).expect("it is there").flatten();
     entries
@@ -86,7 +86,7 @@ fn bytes_below(directory: &Path) -> u64 {
         .sum()
 }
 
-/// 12 times 4 KB become 290 MB of records.
+/// 12 times 4 KB cause 290 MB of records.
 #[test]
 fn a_few_kilobytes_that_become_much_log_cost_bounded_memory_and_do_not_end_it() {
     const PUBLISHERS: usize = 12;
@@ -104,7 +104,8 @@ fn a_few_kilobytes_that_become_much_log_cost_bounded_memory_and_do_not_end_it() 
         for stream in &mut publishers {
             assert!(pubacks(stream).iter().all(|&reason| reason == 0), "each is kept for a while");
         }
-        // The journal, a batch on its way to the disk, boxes, what the sockets hold, and what the checkpoint gathers.
+        // This includes the journal, a batch on its way to the disk, boxes, the sockets' buffers, and what
+        // the checkpoint collects.
         let grown = running.peak_kib() - before;
         let bound = 220 + 60 * shards as u64;
         assert!(grown < bound << 10, "{grown} KiB more with {shards} shards");
@@ -139,7 +140,7 @@ fn messages_that_a_full_queue_refuses_or_drops_do_not_fill_the_log() {
         let told = pubacks(&mut publisher);
         assert_eq!(told[..5], [0; 5]);
         assert!(told[5..].iter().all(|&told| told == reason), "{told:?}");
-        // 25 MB were sent; there are five messages, a segment and the next one.
+        // 25 MB were sent. The log has five messages, a segment and the next one.
         let bytes = bytes_below(&directory);
         assert!(bytes < 8 << 20, "{bytes} bytes of log");
     }
@@ -153,7 +154,7 @@ fn a_state_directory_that_is_removed_is_told_as_such_and_nothing_more_is_acknowl
     let mut publisher = running.client("publisher");
     assert_eq!(publisher.publish_acknowledged("a/b", b"x", false), 0);
     fs::remove_dir_all(&directory).expect("it is ours");
-    // A write notices it that comes some tenths of a second after the last look, and is not acknowledged.
+    // A write some tenths of a second after the last check notices it, and is not acknowledged.
     let mut stream = publisher.into_stream();
     stream.set_nonblocking(true).expect("a socket option");
     let is_told = || running.lines().iter().any(|line| line.contains("was removed or moved"));
@@ -166,12 +167,12 @@ fn a_state_directory_that_is_removed_is_told_as_such_and_nothing_more_is_acknowl
         assert!(Instant::now() < until, "{acknowledged} messages were acknowledged, and are nowhere");
         let publish = [b"\x32\x09\x00\x03a/b".as_slice(), &u16::to_be_bytes(number), b"\x00x"].concat();
         stream.write_all(&publish).expect("a socket takes a few");
-        // The PUBACKs that have come, of four bytes each; in the end none comes any more.
+        // These are the PUBACKs that have come, of four bytes each. In the end no more come.
         acknowledged += stream.read(&mut [0; 4096]).unwrap_or(0) / 4;
         std::thread::sleep(Duration::from_millis(100));
     }
     running.line("the directory", |line| line.contains("ERROR") && line.contains("was removed or moved"));
-    // Messages that come later are refused as on a disk that "is full or has failed", which is no diagnosis.
+    // Later messages are refused as on a disk that "is full or has failed", which names no cause.
     let is_misjudged = |line: &String| line.contains("ERROR") && line.contains("disk is full");
     assert!(!running.lines().iter().any(is_misjudged), "{:#?}", running.lines());
     let mut other = running.client("other");
@@ -188,7 +189,7 @@ fn a_segment_cut_to_nothing_is_told_by_the_tool_and_at_the_start() {
     for _ in 0..30 {
         assert_eq!(publisher.publish_acknowledged("a/b", &[7; 50_000], false), 0);
     }
-    // The last segment has begun, and the file for the next one is there.
+    // The last segment has begun, and the file for the next one exists.
     let log = directory.join("log");
     let until = Instant::now() + PATIENCE;
     let segment = loop {
@@ -229,7 +230,8 @@ fn a_flipped_bit_in_the_checkpoint_costs_nothing_and_lost_blocks_not_all() {
     assert_eq!(running.wait(), 0);
     let checkpoint = directory.join("checkpoint.redb");
     let sound = fs::read(&checkpoint).expect("it is there");
-    // Each page that has this value, or had it before: a leaf. Its key may stand in a branch too, which leads to all.
+    // Each page with this value, or with it before, is a leaf. Its key may also be in a branch, which leads
+    // to all of them.
     let row = b"value-150-";
     let places: Vec<usize> =
         (0..sound.len() - row.len()).filter(|&at| sound[at..].starts_with(row)).collect();
@@ -251,7 +253,7 @@ fn a_flipped_bit_in_the_checkpoint_costs_nothing_and_lost_blocks_not_all() {
         let mut running = start(&format!("{name}-again"), &directory, 1, "");
         running.line("the damage", |line| line.contains("Damage") && line.contains("checkpoint.redb"));
         assert!(directory.join("damaged/checkpoint.redb").exists(), "it is set aside");
-        // It says how many it has found, and a subscriber gets as many.
+        // It reports how many it has found, and a subscriber gets the same number.
         let restored = running.line("what is restored", |line| line.contains("retained messages, in"));
         let before = restored.split(" retained messages, in").next().unwrap_or_default();
         let count = before.rsplit(' ').next().and_then(|count| count.parse().ok()).expect("a number");
@@ -267,7 +269,7 @@ fn a_flipped_bit_in_the_checkpoint_costs_nothing_and_lost_blocks_not_all() {
     }
 }
 
-/// Does the file begin with the header of its own segment?
+/// Whether the file begins with the header of its own segment.
 fn has_header(path: &Path) -> bool {
     let bytes = fs::read(path).unwrap_or_default();
     let number = path.file_stem().and_then(|name| name.to_str()?.rsplit('-').next()?.parse().ok());

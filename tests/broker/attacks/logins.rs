@@ -1,6 +1,6 @@
-//! Guesses and half handshakes: the logins of others go on.
+//! Guessed passwords and incomplete handshakes: other clients can still log in.
 //!
-//! The addresses are those that a load balancer names: one machine is enough for many.
+//! A load balancer's header gives the addresses, so one machine is enough for many of them.
 
 use super::{connect, return_code};
 use crate::Running;
@@ -17,24 +17,24 @@ use std::time::Instant;
 
 const BALANCED: &str = "proxy_trusted = [\"127.0.0.0/8\"]\nallow_anonymous = false\n";
 
-/// A connection of a client from this address.
+/// A connection of a client with this address.
 fn open_from(balanced: SocketAddr, address: &str, bytes: &[u8]) -> TcpStream {
     let header = format!("PROXY TCP4 {address} 192.0.2.1 4242 1883\r\n").into_bytes();
     let mut stream = TcpStream::connect(balanced).expect("it listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
-    // It may be closed already.
+    // The connection may already be closed.
     let _ = stream.write_all(&[header, bytes.to_vec()].concat());
     stream
 }
 
-/// Has the broker said anything, or closed?
+/// Whether the broker has answered or closed the connection.
 fn is_answered(stream: &mut TcpStream) -> bool {
     stream.set_nonblocking(true).expect("a socket option");
     let read = stream.read(&mut [0; 4]);
     !matches!(read, Err(error) if error.kind() == ErrorKind::WouldBlock)
 }
 
-/// With a hash that takes long even where this program is fast.
+/// A password file with a hash that takes long, even if this program is fast.
 fn slow_passwords(name: &str) -> PathBuf {
     let path = file(name, "");
     let cost = Argon2Cost { memory_kib: 16 * 1024, passes: 1, lanes: 1 };
@@ -54,7 +54,7 @@ fn logins_of_an_address_that_guesses_do_not_stand_before_those_of_others() {
         let mut numbers = 0..2000;
         let mut guesses: Vec<TcpStream> = Vec::new();
         for round in 0..4 {
-            // However fast it hashes, enough of them wait when the good one comes.
+            // However fast it hashes, enough of them wait when the valid login comes.
             guesses.retain_mut(|stream| !is_answered(stream));
             let more: Vec<usize> = numbers.by_ref().take(200 - guesses.len()).collect();
             for number in more {
@@ -66,7 +66,7 @@ fn logins_of_an_address_that_guesses_do_not_stand_before_those_of_others() {
             let good = connect(&format!("good{round}"), Some(("alice", "wonder")));
             assert_eq!(return_code(&mut open_from(running.address, "203.0.113.1", &good)), Some(0));
             guesses.retain_mut(|stream| !is_answered(stream));
-            // In one line all of them would have come first.
+            // In a single queue, all of them would have come first.
             let first = waiting - guesses.len();
             assert!(waiting < 40 || first < waiting / 2, "{first} of {waiting} guesses came first");
         }
@@ -87,15 +87,15 @@ fn nothing_is_hashed_for_an_address_while_its_refusals_wait() {
     let before = running.cpu_ticks();
     let mut held: Vec<TcpStream> =
         (1..300).map(|number| open_from(running.address, "203.0.113.9", &guess(number))).collect();
-    // Also when it is right.
+    // This also holds for a correct password.
     let mut right = open_from(running.address, "203.0.113.9", &connect("right", Some(("alice", "wonder"))));
-    // Another address is none the worse for it.
+    // Another address is not affected.
     let good = connect("good", Some(("alice", "wonder")));
     assert_eq!(return_code(&mut open_from(running.address, "203.0.113.1", &good)), Some(0));
     for stream in held.iter_mut().chain([&mut right]) {
         assert_eq!(return_code(stream), Some(3), "they may try again, after limits.connect_seconds");
     }
-    // 300 hashes of 16 MiB would have taken some seconds of computing.
+    // 300 hashes of 16 MiB would have taken some seconds of computation.
     let refused = running.lines().iter().filter(|line| line.contains("wrong password")).count();
     assert_eq!(refused, 1, "{} ticks", running.cpu_ticks() - before);
 }
@@ -110,7 +110,7 @@ fn device_with_an_old_password_does_not_lock_out_the_others_behind_its_router() 
     let running = Running::start("router", &rest);
     let until = Instant::now() + 5 * PATIENCE;
     for round in 0..6 {
-        // It has been wrong before, and waits again in several places.
+        // The device has been wrong before, and waits again with several connections.
         let old: Vec<TcpStream> = (0..4)
             .map(|number| {
                 open_from(
@@ -129,14 +129,14 @@ fn device_with_an_old_password_does_not_lock_out_the_others_behind_its_router() 
     }
 }
 
-/// A CONNECT of 16,000 bytes, of which the last ones are missing.
+/// A CONNECT of 16,000 bytes without its last bytes.
 fn half_connect() -> Vec<u8> {
     let mut half = b"\x10\x80\x7D\x00\x04MQTT\x04\x02\x00\x00".to_vec();
     half.resize(15_000, b'x');
     half
 }
 
-/// The newest value of a topic below `$SYS/broker/`, seen from an address with places left.
+/// The newest value of a topic below `$SYS/broker/`, read from an address with free places.
 fn figure(balanced: SocketAddr, topic: &str) -> u64 {
     let mut stream = open_from(balanced, "198.51.100.200", &connect("figures", None));
     assert_eq!(return_code(&mut stream), Some(0));
@@ -146,7 +146,7 @@ fn figure(balanced: SocketAddr, topic: &str) -> u64 {
     subscribe.extend(filter.as_bytes());
     subscribe.push(0);
     stream.write_all(&subscribe).expect("the broker reads");
-    // SUBACK, and then one short PUBLISH.
+    // A SUBACK, and then one short PUBLISH.
     let mut suback = [0; 5];
     stream.read_exact(&mut suback).expect("SUBACK");
     let mut head = [0; 4];
@@ -159,7 +159,7 @@ fn figure(balanced: SocketAddr, topic: &str) -> u64 {
 #[test]
 fn half_connects_of_one_address_leave_room_for_all_others() {
     for shards in [1, 2] {
-        // The attacker comes as he is, the others through a load balancer.
+        // The attacker connects directly, the others through a load balancer.
         let rest = format!(
             "[[listeners]]\naddress = \"127.0.0.1:0\"\nproxy_trusted = [\"127.0.0.0/8\"]\n\
              allow_anonymous = true\n[runtime]\nshards = {shards}\n\
@@ -171,7 +171,7 @@ fn half_connects_of_one_address_leave_room_for_all_others() {
         let mut half_open = Vec::new();
         for _ in 0..400 {
             let mut stream = TcpStream::connect(running.address).expect("it listens");
-            // Most are closed before.
+            // Most connections are closed before.
             let _ = stream.write_all(&half_connect());
             half_open.push(stream);
         }
@@ -185,12 +185,12 @@ fn half_connects_of_one_address_leave_room_for_all_others() {
         let count = |words: &str| running.lines().iter().filter(|line| line.contains(words)).count();
         assert_eq!(count("limits.handshakes_per_address"), 1, "one line for a flood");
         assert_eq!(count("limit=\"limits.handshakes\""), 0);
-        // 20 stay: ten on each of two shards, if as many came to each.
+        // 20 stay: ten on each of two shards, if both have accepted the same number.
         let until = Instant::now() + PATIENCE;
         while figure(balanced, "limits/handshakes_per_address") < 380 {
             assert!(Instant::now() < until, "{}", figure(balanced, "limits/handshakes_per_address"));
         }
-        // An address that is exempt has no share, and a place comes free with each that goes.
+        // An exempt address has no share, and each connection that goes frees a place.
         let mut exempt: Vec<TcpStream> =
             (0..60).map(|_| open_from(balanced, "198.51.100.7", &half_connect())).collect();
         drop(half_open);
@@ -202,7 +202,7 @@ fn half_connects_of_one_address_leave_room_for_all_others() {
     }
 }
 
-/// A connection that may be closed already.
+/// A connection that may already be closed.
 fn open_or_not(running: &Running, bytes: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(running.address).expect("it listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
@@ -215,7 +215,8 @@ fn load_balancer_is_not_one_address() {
     let rest = "proxy_trusted = [\"127.0.0.0/8\"]\nallow_anonymous = true\n[runtime]\nshards = 1\n\
                 [limits]\nhandshakes_per_address = 2\nconnect_seconds = 600\n";
     let running = Running::start("half-balancer", rest);
-    // Its own connections, which have named no client yet, and one of each of many clients.
+    // These are the balancer's own connections, which have named no client yet, and one of each of many
+    // clients.
     let mut open: Vec<TcpStream> =
         (0..10).map(|_| TcpStream::connect(running.address).expect("it listens")).collect();
     open.extend(
@@ -237,7 +238,7 @@ fn connect_of_a_client_without_a_name_is_small() {
     let large = with_will("large", 17_000);
     let mut stream = TcpStream::connect(running.address).expect("it listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
-    // As much as tells the version; the rest is not waited for.
+    // This part is enough for the version. The rest is not waited for.
     stream.write_all(&large[..100]).expect("the broker reads");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("it is closed");

@@ -13,14 +13,14 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 const MIB: u64 = 1 << 20;
-/// What the broker may take in all; half of it is for what clients make it keep.
+/// The memory that the broker may take. Half of it is for what clients make it keep.
 const ALLOWED: u64 = 512 * MIB;
 
-/// A memory cgroup of our own, where the system lets us make one.
+/// A memory cgroup for the test, if the system allows one.
 struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// Or why there can be none.
+    /// Creates the cgroup. The error says why there can be none.
     fn new(name: &str) -> Result<Cgroup, String> {
         let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let group = own.lines().find_map(|line| line.split_once(":memory:").map(|(_, path)| path));
@@ -31,7 +31,7 @@ impl Cgroup {
         std::fs::create_dir(&folder).map_err(why)?;
         let cgroup = Cgroup(folder.clone());
         std::fs::write(folder.join("memory.limit_in_bytes"), ALLOWED.to_string()).map_err(why)?;
-        // As the shell will write itself into it.
+        // The shell will enter the cgroup in the same way.
         std::fs::OpenOptions::new().write(true).open(folder.join("cgroup.procs")).map_err(why)?;
         Ok(cgroup)
     }
@@ -39,7 +39,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // It is empty only when the kernel has noticed that the process is gone.
+        // It is empty only after the kernel has noticed the end of the process.
         for _ in 0..100 {
             if std::fs::remove_dir(&self.0).is_ok() {
                 return;
@@ -49,13 +49,13 @@ impl Drop for Cgroup {
     }
 }
 
-/// The cgroup can be removed only after the broker has gone.
+/// The cgroup can only be removed after the broker has ended.
 struct Small {
     running: Running,
     _cgroup: Option<Cgroup>,
 }
 
-/// A broker with little memory: in a cgroup where there can be one, else by its own bound alone.
+/// A broker with little memory: in a cgroup if possible, otherwise limited by its own bound only.
 fn start(name: &str, rest: &str) -> Small {
     let cgroup = Cgroup::new(name);
     let bound = match &cgroup {
@@ -87,7 +87,7 @@ fn start(name: &str, rest: &str) -> Small {
     Small { running, _cgroup: cgroup }
 }
 
-/// A 5.0 client whose bytes the test writes itself; none if it is not let in.
+/// A 5.0 client whose bytes the test writes itself. `None` if it is not accepted.
 fn raw(address: SocketAddr, id: &str, properties: &[u8], will: &[u8]) -> Option<TcpStream> {
     let mut stream = open(address);
     let mut body = b"\x00\x04MQTT\x05".to_vec();
@@ -111,7 +111,7 @@ fn subscribe(stream: &mut TcpStream, filter: &str, qos: u8) {
     assert_eq!(suback[0], 0x90);
 }
 
-/// The broker serves those who are in, and has kept to its memory.
+/// Checks that the broker serves the connected clients, and has kept to its memory.
 fn check(running: &Running, witness: &mut Client, flood: &str) {
     for _ in 0..10 {
         assert_eq!(witness.publish_acknowledged("witness", b"well", false), 0, "{flood}");
@@ -122,7 +122,7 @@ fn check(running: &Running, witness: &mut Client, flood: &str) {
     println!("{flood}: {memory} MiB");
 }
 
-/// Once the flood is over, strangers are let in again.
+/// Checks that new clients are accepted again after the flood.
 fn recovered(running: &Running, flood: &str) {
     let until = Instant::now() + PATIENCE;
     while raw(running.address, "stranger", b"", b"").is_none() {
@@ -153,7 +153,7 @@ fn messages_that_nobody_acknowledges_are_bounded_in_all() {
         })
         .collect();
     let payload = vec![b'x'; 1_000_000];
-    // 600 MB, were there no bound.
+    // Without a bound this would be 600 MB.
     for round in 0..200 {
         for number in 0..hoarders.len() {
             let code = witness.publish_acknowledged(&format!("hoard/{number}"), &payload, false);
@@ -175,11 +175,12 @@ fn half_packets_are_read_no_further_when_memory_is_short() {
     body.resize(1_990_000, b'x');
     let half = &frame(0x30, &body)[..1_900_000];
     let is_told = || running.lines().iter().any(|line| line.contains("limits.memory_bytes"));
-    // 570 MB in all. What is not read waits in the sockets of the senders, which give up soon.
+    // This is 570 MB in total. Bytes that are not read wait in the sockets of the senders, which soon give
+    // up.
     let mut senders = Vec::new();
     for number in 0..300 {
         let Some(mut stream) = raw(running.address, &format!("half{number}"), b"", b"") else { continue };
-        // A busy broker takes its time; one whose memory is short reads no more.
+        // A busy broker needs time. A broker that is short of memory stops reading.
         let patience = if is_told() { Duration::from_millis(200) } else { Duration::from_secs(2) };
         stream.set_write_timeout(Some(patience)).expect("a socket option");
         let _ = stream.write_all(half);
@@ -192,7 +193,7 @@ fn half_packets_are_read_no_further_when_memory_is_short() {
     recovered(running, "half packets");
 }
 
-/// A first message of TLS, of this many bytes in records of 16,000.
+/// A first TLS message of this length, in records of 16,000 bytes.
 fn hello(bytes: usize) -> Vec<u8> {
     let mut message = vec![1, 0];
     message.extend(u16::try_from(bytes - 4).expect("a message of less than 64 KiB").to_be_bytes());
@@ -214,13 +215,13 @@ fn half_handshakes_are_bounded_each_and_counted_in_all() {
     let mut witness = witness(running);
     let secured = second_address(running);
     let (long, short) = (hello(60_000), hello(16_000));
-    // 3,500 of each; the long ones would take half a gigabyte.
+    // There are 3,500 of each. The long ones would take half a gigabyte.
     for half in [&long[..long.len() - 1], &short[..short.len() - 1]] {
         let mut senders = Vec::new();
         for _ in 0..3500 {
             let mut stream = TcpStream::connect(secured).expect("it listens");
             stream.set_write_timeout(Some(PATIENCE)).expect("a socket option");
-            // Of the long ones the connection is closed.
+            // Connections with long ones are closed.
             let _ = stream.write_all(half);
             senders.push(stream);
         }
@@ -254,7 +255,7 @@ fn backlogs_of_clients_that_do_not_read_are_bounded_in_all() {
         })
         .collect();
     let payload = vec![b'x'; 500_000];
-    // 30 MB for each: the sockets take some of it.
+    // Each would get 30 MB. The sockets take some of it.
     for _ in 0..60 {
         witness.publish("firehose", &payload, false);
         assert_eq!(witness.publish_acknowledged("nobody", b"", false), 0x10, "the turn has passed");
@@ -292,7 +293,7 @@ fn filters_wills_and_aliases_are_bounded_in_all() {
     check(running, &mut witness, "filters");
     drop(filters);
     recovered(running, "filters");
-    // Wills that wait for their delay: 120 KB each, of 4,000 clients that have gone.
+    // Wills that wait for their delay: 120 KB each, from 4,000 clients that have gone.
     let will = {
         let mut will = b"\x05\x18\x00\x00\x0e\x10".to_vec();
         will.extend(string(format!("w/{}", "x".repeat(60_000))));
@@ -312,7 +313,7 @@ fn topic_aliases_are_bounded_in_all() {
     let (small, mut binders) = (start("memory-aliases", ""), Vec::new());
     let running = &small.running;
     let mut witness = witness(running);
-    // 600 KB for each: 360 MB, were there no bound.
+    // Each has 600 KB. Without a bound this would be 360 MB.
     for number in 0..600 {
         let Some(mut stream) = raw(running.address, &format!("alias{number}"), b"", b"") else { continue };
         for alias in 1..=10u8 {

@@ -1,4 +1,4 @@
-//! Clients that stand still, slowly read, slowly write, or vanish.
+//! Clients that stop, read slowly, write slowly, or vanish.
 
 use crate::Running;
 use crate::doors::pki::{Authority, TlsStream, tls_half};
@@ -15,7 +15,7 @@ const CONNACK: [u8; 4] = [0x20, 2, 0, 0];
 const PINGREQ: [u8; 2] = [0xC0, 0];
 const PINGRESP: [u8; 2] = [0xD0, 0];
 
-/// CONNECT of 3.1.1 with a clean session, whose will says `gone` on `wills`.
+/// A CONNECT of 3.1.1 with a clean session and a will with the payload `gone` to `wills`.
 fn connect(id: &str, keep_alive_seconds: u8) -> Vec<u8> {
     let will = codec::will("wills", "gone");
     codec::connect(V311, id).keep_alive(keep_alive_seconds.into()).will(will).encode(V311)
@@ -25,7 +25,7 @@ fn subscribe(filter: &str, qos: u8) -> Vec<u8> {
     codec::subscribe(1).filter(filter, qos).encode(V311)
 }
 
-/// With packet identifier 1 if it needs one, as does what the first subscriber gets of it.
+/// A PUBLISH. If it needs a packet identifier, it is 1, and so is that of the first subscriber's copy.
 fn publish(topic: &str, qos: u8, payload: &[u8]) -> Vec<u8> {
     codec::publish(topic, payload).qos(qos, 1).encode(V311)
 }
@@ -43,13 +43,13 @@ fn subscriber<S: Read + Write>(stream: S, id: &str, keep_alive_seconds: u8, filt
     stream
 }
 
-/// All that it has sent is handled.
+/// Waits until everything that the client has sent is handled.
 fn ping(stream: &mut (impl Read + Write)) {
     stream.write_all(&PINGREQ).expect("the broker reads");
     expect(stream, &PINGRESP);
 }
 
-/// Eight megabytes: more than sockets and a backlog hold together.
+/// Sends eight megabytes, more than sockets and a backlog hold together.
 fn flood(publisher: &mut TcpStream, topic: &str) {
     let message = publish(topic, 0, &[b'x'; 10_000]);
     for _ in 0..20 {
@@ -60,7 +60,7 @@ fn flood(publisher: &mut TcpStream, topic: &str) {
     }
 }
 
-/// A broker with a second listener, and its address.
+/// A broker with a second listener, and the address of that.
 fn with_listener(name: &str, rows: &str) -> (Running, SocketAddr) {
     let rest = format!("[[listeners]]\naddress = \"127.0.0.1:0\"\n{rows}[runtime]\nshards = 2\n");
     let running = Running::start(name, &rest);
@@ -82,7 +82,7 @@ fn is_gone(running: &Running, id: &str) -> bool {
     running.lines().iter().any(|line| line.contains("client disconnected") && line.contains(&client))
 }
 
-/// MQTT in the frames of WebSocket, of which each read takes a part of one.
+/// MQTT in WebSocket frames. Each read takes a part of one frame.
 struct WebSocketStream {
     stream: TcpStream,
     left: usize,
@@ -128,7 +128,8 @@ impl Write for WebSocketStream {
     }
 }
 
-/// Clients stand still until the broker drops what comes for them, and go; their wills come, and nothing stays.
+/// The clients stop until the broker drops their messages, and then go. Their wills must come, and nothing
+/// may be left.
 fn stuck_clients_that_go_are_noticed<S: Read + Write>(
     running: &Running,
     open_one: impl Fn() -> S,
@@ -145,7 +146,7 @@ fn stuck_clients_that_go_are_noticed<S: Read + Write>(
     for at in 0..CLIENTS {
         is_told_of(running, &name(at), "QoS 0 messages dropped");
     }
-    // What stays half open is closed at the end.
+    // Half-open connections are closed at the end.
     let half_open: Vec<S> = stuck.into_iter().filter_map(go).collect();
     for _ in 0..CLIENTS {
         assert_eq!(watcher.message().payload, b"gone");
@@ -182,7 +183,7 @@ fn stuck_client_that_closes_is_noticed_over_websocket() {
     stuck_clients_that_go_are_noticed(&running, || WebSocketStream::open(address), |_| None);
 }
 
-/// It sends no more, and takes nothing of what waits for it.
+/// The client ends its sending side, and takes nothing of what waits for it.
 #[test]
 fn stuck_client_that_closes_its_side_alone_is_noticed() {
     let running = Running::start("stuck-half", "[runtime]\nshards = 2\n");
@@ -193,7 +194,7 @@ fn stuck_client_that_closes_its_side_alone_is_noticed() {
     stuck_clients_that_go_are_noticed(&running, || open(running.address), go);
 }
 
-/// A client of a slow link: it reads a little at a time and pings in time, until so many bytes have come.
+/// A client with a slow link: it reads a little at a time and pings in time, until it has `bytes` bytes.
 fn read_slowly(stream: &mut (impl Read + Write), bytes: usize, pause: Duration) -> Vec<u8> {
     let mut got = Vec::new();
     let mut piece = vec![0; 20_000];
@@ -212,13 +213,13 @@ fn read_slowly(stream: &mut (impl Read + Write), bytes: usize, pause: Duration) 
     got
 }
 
-/// What waits for it takes longer to read than its keep alive lasts.
+/// The waiting bytes take longer to read than the keep alive lasts.
 fn slow_reader_that_pings_is_not_thrown_out<S: Read + Write>(running: &Running, stream: S) {
     let mut slow = subscriber(stream, "slow", 6, "flood", 0);
     let mut publisher = client(open(running.address), "publisher", 0);
     flood(&mut publisher, "flood");
     is_told_of(running, "slow", "QoS 0 messages dropped");
-    // One and a half times the keep alive are nine seconds.
+    // One and a half times the keep alive is nine seconds.
     let began = Instant::now();
     read_slowly(&mut slow, 2_500_000, Duration::from_millis(90));
     assert!(began.elapsed() > Duration::from_secs(10));
@@ -262,7 +263,7 @@ fn message_larger_than_a_backlog_arrives_on_a_slow_link_once() {
                 let mut publisher = client(open(running.address), &format!("publisher{qos}"), 0);
                 let message = publish(&topic, qos, payload);
                 publisher.write_all(&message).expect("the broker reads");
-                // Its pings are answered behind the message.
+                // Its pings are answered after the message.
                 let got = read_slowly(&mut slow, message.len(), Duration::from_millis(40));
                 assert!(got == message);
                 if qos == 1 {
@@ -283,7 +284,7 @@ fn message_larger_than_a_backlog_arrives_on_a_slow_link_once() {
     });
 }
 
-/// It reads nothing, and asks for answers without end.
+/// The client reads nothing, and requests answers without end.
 #[test]
 fn pings_of_a_client_that_does_not_read_cost_a_bound() {
     let running = Running::start("ping-flood", "[runtime]\nshards = 1\n");
@@ -303,7 +304,7 @@ fn pings_of_a_client_that_does_not_read_cost_a_bound() {
             Ok(len) => sent += len,
             Err(error) => {
                 assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
-                // A busy machine may have held the broker up.
+                // The broker may have been delayed on a busy machine.
                 if running.lines().iter().any(is_stopped) {
                     break;
                 }
@@ -314,11 +315,11 @@ fn pings_of_a_client_that_does_not_read_cost_a_bound() {
     }
     let grown = running.memory_kib().saturating_sub(before);
     assert!(grown < 4096, "{grown} KiB more");
-    // Others are served meanwhile.
+    // Others are served at the same time.
     ping(&mut publisher);
 }
 
-/// Sends a piece at a time.
+/// Sends one piece after the other, with pauses.
 fn write_slowly(stream: &mut TcpStream, bytes: &[u8], piece: usize, pause: Duration) {
     for piece in bytes.chunks(piece) {
         stream.write_all(piece).expect("it stays connected");
@@ -337,7 +338,7 @@ fn upload_that_takes_longer_than_a_keep_alive_arrives() {
     write_slowly(&mut plain, &publish("upload/plain", 0, &payload), 500, Duration::from_millis(100));
     assert!(watcher.message().payload == payload);
     ping(&mut plain);
-    // A record of TLS is of no use before it is whole: here the first takes longer than the keep alive.
+    // A TLS record can't be used before it is complete. Here the first one takes longer than the keep alive.
     let mut tls = client(TlsStream::new(tls_half(&authority.trusting()), open(secured)), "tls", 2);
     let mut records = Vec::new();
     tls.conn.writer().write_all(&publish("upload/tls", 0, &payload)).expect("there is room");

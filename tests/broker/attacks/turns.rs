@@ -1,7 +1,7 @@
 //! Work and bytes of one turn have a budget.
 //!
-//! Each attack is the one that once made a turn's arena pass 4 GiB, in small: without the budget the broker's memory
-//! passes the bound here by far, for a moment that its peak keeps.
+//! Each attack is a small version of one that once made a turn's arena exceed 4 GiB. Without the budget, the
+//! broker's memory far exceeds the bound here, for a moment that its peak records.
 
 use super::{connect, open, return_code};
 use crate::Running;
@@ -13,14 +13,14 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
-/// CONNECT of 5.0: flags, properties, and what follows the client identifier.
+/// A CONNECT of 5.0 with flags, properties, and the bytes after the client identifier.
 fn connect_5(id: &str, flags: u8, properties: &[u8], rest: &[u8]) -> Vec<u8> {
     let head =
         [b"\x00\x04MQTT\x05".as_slice(), &[flags, 0, 0], &variable(properties.len() as u32), properties];
     frame(0x10, &[head.concat(), string(id), rest.to_vec()].concat())
 }
 
-/// A client that is in, whose packets are read one after the other.
+/// A connected client whose packets are read one after the other.
 struct Peer<S> {
     stream: S,
 }
@@ -34,7 +34,7 @@ impl<S: Read + Write> Peer<S> {
         peer
     }
 
-    /// Its first byte, and what follows its length.
+    /// The first byte of the next packet, and the bytes after its length.
     fn packet(&mut self) -> (u8, Vec<u8>) {
         let packet = read_packet(&mut self.stream).expect("a packet");
         decode(&packet, V5).expect("a packet that a server may send");
@@ -59,7 +59,7 @@ fn tcp(running: &Running, connect: &[u8]) -> Peer<TcpStream> {
     peer
 }
 
-/// Other clients are served, all the while that something takes.
+/// Checks that other clients are served during the attack.
 fn serves_others(running: &Running) {
     let mut other = running.client("other");
     other.subscribe("news", 1);
@@ -86,10 +86,10 @@ fn topic_alias_multiplied_by_subscription_identifiers_costs_no_more_than_backlog
     let topic = format!("a/{}", "x".repeat(65_500));
     publisher.send(&frame(0x30, &[string(&topic).as_slice(), b"\x03\x23\x00\x01"].concat()));
     let before = running.peak_kib();
-    // 4 KB that ask for 670 MB.
+    // These 4 KB request 670 MB.
     publisher.send(&b"\x30\x06\x00\x00\x03\x23\x00\x01".repeat(512));
     serves_others(&running);
-    // Who reads gets the messages; those who do not get what their sockets and backlogs hold.
+    // Clients that read get the messages. Others get what their sockets and backlogs hold.
     for _ in 0..10 {
         assert_eq!(members[0].packet().0, 0x30);
     }
@@ -173,7 +173,7 @@ fn wills_with_long_topics_that_are_due_together_cost_no_more_than_backlogs() {
             tcp(&running, &connect_5(&format!("d{n}"), 0x0E, b"\x11\x00\x00\x0E\x10", &will))
         })
         .collect();
-    // At QoS 1, as are the wills: none is dropped if it reads more slowly than they come.
+    // It subscribes at QoS 1, like the wills, so that none is dropped if it reads more slowly than they come.
     let mut other = running.client("other");
     other.subscribe("gone/#", 1);
     let before = running.peak_kib();

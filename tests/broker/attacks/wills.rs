@@ -1,4 +1,4 @@
-//! Wills of clients whose right was withdrawn, and wills over a restart.
+//! Wills of clients whose permission was withdrawn, and wills across a restart.
 
 use super::open;
 use crate::Running;
@@ -7,7 +7,7 @@ use midge_kit::read_packet;
 use std::net::TcpStream;
 use std::path::Path;
 
-/// What alice may publish, beside what everyone may.
+/// The rules that allow alice a topic, besides those for everyone.
 fn rules(topic: &str) -> String {
     format!(
         "default = \"deny\"\n\
@@ -17,7 +17,7 @@ fn rules(topic: &str) -> String {
     )
 }
 
-/// CONNECT of 5.0 with a session that stays and a retained will to w/CLIENT, published after so many seconds.
+/// A CONNECT of 5.0 with a session that is kept and a retained will to w/CLIENT, published after this delay.
 fn connect_with_will(running: &Running, client: &str, delay_seconds: u8) -> TcpStream {
     let will = codec::will(format!("w/{client}"), "gone").qos(1).retain().delay(delay_seconds.into());
     let connect = codec::connect(V5, client).resume().expiry(0xFFFF).will(will);
@@ -37,7 +37,7 @@ fn a_will_is_not_published_once_its_topic_was_taken_back() {
     let mut watcher = running.client("watcher");
     watcher.subscribe("w/#", 1);
     let clients = [("alice", 0), ("bob", 1)].map(|(name, delay)| connect_with_will(&running, name, delay));
-    // It has its right as yet.
+    // The client still has its permission.
     drop(clients);
     let mut published = [watcher.message(), watcher.message()].map(|message| message.topic);
     published.sort();
@@ -60,7 +60,7 @@ fn a_will_is_not_published_once_its_topic_was_taken_back() {
     }
     let mut late = running.client("late");
     late.subscribe("w/#", 0);
-    // Behind whatever was published.
+    // This comes after everything that was published.
     assert_eq!(marker.publish_acknowledged("w/end", b"end", false), 0);
     assert_eq!((watcher.message().topic, late.message().topic), ("w/end".into(), "w/end".into()));
 }
@@ -77,7 +77,7 @@ fn a_will_that_comes_due_after_a_restart_obeys_the_rules_of_that_start() {
     let clients = ["alice", "bob"].map(|name| connect_with_will(&running, name, 1));
     running.kill();
     drop(clients);
-    // Of the two, bob alone may still publish.
+    // Of the two, only bob may still publish.
     let kept = rules("w/#").replace("\"alice\", ", "");
     std::fs::write(&list, kept).expect("a file of ours");
     let running = Running::start("attacks-wills-restart", &rest);

@@ -1,4 +1,4 @@
-//! The clients of the crash tests: each keeps over the broker's ends what the standard has a client keep.
+//! The clients of the crash tests. Each keeps across the broker's ends what the standard demands of a client.
 
 use super::Round;
 use super::ledger::{Inbox, Number, Outbox};
@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// How long a client looks for a packet before it sees to something else.
+/// How long a client waits for a packet before it does something else.
 const GLANCE: Duration = Duration::from_millis(2);
 
-/// A session that was acknowledged once must be there from then on.
+/// A session that was acknowledged once must exist from then on.
 #[derive(Debug, Default)]
 struct Presence {
     is_acknowledged: bool,
@@ -29,13 +29,13 @@ impl Presence {
     }
 }
 
-/// Sends numbered messages, and what was not acknowledged again.
+/// Sends numbered messages, and repeats those that were not acknowledged.
 #[derive(Debug)]
 pub(super) struct Publisher {
     pub(super) name: String,
     pub(super) qos: u8,
     pub(super) retain: bool,
-    /// It takes them in turn.
+    /// The topics, which it uses in turn.
     pub(super) topics: Vec<String>,
     pub(super) outbox: Outbox,
     presence: Presence,
@@ -56,7 +56,7 @@ impl Publisher {
     /// Publishes until the broker ends.
     pub(super) fn load(&mut self, round: &Round, mut random: Random) -> io::Result<()> {
         let mut link = self.resume(round)?;
-        // A retained message is sent again with no later one of its topic on its way.
+        // A retained message must not be sent again while a later one of its topic is pending.
         let window = if self.retain { self.topics.len() } else { 8 };
         let mut turn = self.outbox.sent.values().sum::<Number>();
         while !round.is_cut() {
@@ -76,7 +76,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Sends nothing new, until all is acknowledged.
+    /// Sends nothing new, until everything is acknowledged.
     pub(super) fn finish(&mut self, round: &Round) -> io::Result<()> {
         let mut link = self.resume(round)?;
         let until = Instant::now() + PATIENCE;
@@ -123,19 +123,19 @@ impl Publisher {
     }
 }
 
-/// Receives, and notes what it got.
+/// Receives messages and records them.
 #[derive(Debug)]
 pub(super) struct Subscriber {
     pub(super) name: String,
     pub(super) filters: Vec<String>,
     pub(super) qos: u8,
-    /// It is away while there is load, most of the time.
+    /// Whether it is offline most of the time while there is load.
     pub(super) is_absent: bool,
     pub(super) inbox: Inbox,
-    /// Acknowledgements of messages that it has not sent yet, and how many it puts off under load.
+    /// Acknowledgements that it has not sent yet, and how many it delays under load.
     owed: Vec<codec::Ack>,
     owed_max: usize,
-    /// SUBACKs that came.
+    /// The number of received SUBACKs.
     grants: usize,
     presence: Presence,
 }
@@ -155,7 +155,7 @@ impl Subscriber {
         }
     }
 
-    /// Subscribes; before any load.
+    /// Subscribes. It is called before any load.
     pub(super) fn enter(&mut self, round: &Round) -> io::Result<()> {
         let mut link = self.presence.resume(round, &self.name)?;
         for filter in &self.filters {
@@ -168,21 +168,21 @@ impl Subscriber {
         Ok(())
     }
 
-    /// Takes what comes until the broker ends.
+    /// Receives messages until the broker ends.
     pub(super) fn load(&mut self, round: &Round) -> io::Result<()> {
         let mut link = self.presence.resume(round, &self.name)?;
         self.owed.clear();
         while !round.is_cut() {
             self.look(&mut link, self.owed_max)?;
             if self.is_absent {
-                // The queue is to be longer than the broker's life.
+                // The queue must last longer than the broker.
                 std::thread::sleep(Duration::from_micros(200));
             }
         }
         Ok(())
     }
 
-    /// Takes what comes until everything up to `last` is there, and its acknowledgements are on the disk.
+    /// Receives messages until everything up to `last` has come, and its acknowledgements are on the disk.
     pub(super) fn finish(&mut self, round: &Round, last: &BTreeMap<String, Number>) -> io::Result<()> {
         let mut link = self.presence.resume(round, &self.name)?;
         self.owed.clear();
@@ -205,7 +205,7 @@ impl Subscriber {
                 return Err(broken(format!("acknowledged to the publisher, but never came: {missing:?}")));
             }
         }
-        // The broker answers no PUBACK: only the answer to something behind it says that the log has it.
+        // The broker does not answer a PUBACK. Only the answer to a later packet shows that the log has it.
         let (until, grants) = (Instant::now() + PATIENCE, self.grants);
         link.send(codec::subscribe(1).filter(&self.filters[0], self.qos))?;
         while self.grants == grants {
@@ -225,7 +225,7 @@ impl Subscriber {
         })
     }
 
-    /// True if something came.
+    /// Returns true if something came.
     fn look(&mut self, link: &mut Link, owed_max: usize) -> io::Result<bool> {
         match link.receive(GLANCE)? {
             None => Ok(false),
@@ -236,7 +236,7 @@ impl Subscriber {
                 if !self.wants(&topic) || qos > self.qos {
                     return Err(broken(format!("{topic} came at QoS {qos}")));
                 }
-                // Noted before it is acknowledged.
+                // It is recorded before it is acknowledged.
                 self.inbox.take(&topic, number, qos, id).map_err(broken)?;
                 self.owed.push(if qos == 2 { codec::pubrec(id) } else { codec::puback(id) });
                 if self.owed.len() > owed_max {
@@ -260,7 +260,7 @@ impl Subscriber {
     }
 }
 
-/// What is known of a subscription.
+/// The known state of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Known {
     Subscribed,
@@ -273,7 +273,7 @@ enum Known {
 #[derive(Debug)]
 pub(super) struct Storm {
     filters: Vec<Known>,
-    /// Filters by the packet identifier of what is on its way, and whether it subscribes.
+    /// The filters of pending packets, by packet identifier, and whether they subscribe.
     flights: BTreeMap<u16, (usize, bool)>,
     last_id: u16,
     presence: Presence,
@@ -301,7 +301,7 @@ impl Storm {
         }
     }
 
-    /// What was acknowledged must be in force.
+    /// Checks that everything acknowledged is in force.
     pub(super) fn check(&mut self, round: &Round) -> io::Result<()> {
         let mut link = self.presence.resume(round, STORM)?;
         for (index, _) in std::mem::take(&mut self.flights).into_values() {
@@ -342,7 +342,7 @@ impl Storm {
             let is_all = came[marker]
                 && (0..FILTERS).all(|index| self.filters[index] != Known::Subscribed || came[index]);
             if is_all {
-                // What should not come may still.
+                // A message that should not come may still come.
                 until = until.min(Instant::now() + Duration::from_millis(10));
             }
         }
@@ -388,7 +388,7 @@ impl Storm {
                 Some(Packet { kind: Kind::Unsuback, id, codes, .. }) if codes == [0] => {
                     self.settle(id, false)?
                 }
-                // A probe whose acknowledgement the broker's end overtook.
+                // The broker ended before this probe was acknowledged.
                 Some(Packet { kind: Kind::Publish, id, qos: 1, .. }) => link.send(codec::puback(id))?,
                 Some(other) => return Err(broken(format!("{other:?} came"))),
             }

@@ -1,22 +1,24 @@
-//! What clients must get: what a publisher was promised, what a subscriber received, and the difference.
+//! The messages that clients must get: what a publisher was promised, what a subscriber has received, and the
+//! difference.
 
 use std::collections::{BTreeMap, HashMap};
 
-/// Messages of a topic are numbered from 1.
+/// The number of a message. The messages of a topic are numbered from 1.
 pub(super) type Number = usize;
 
-/// What a subscriber got of one topic.
+/// The messages of one topic that a subscriber has received.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Received {
-    /// How often, by number.
+    /// How often each was received, by number.
     times: Vec<u32>,
     /// The highest number so far.
     last: Number,
-    /// Numbers up to here are over: acknowledged by everyone, and that was on the disk before the last kill.
+    /// Numbers up to this one are settled: everyone had acknowledged them, and that was on the disk before
+    /// the last kill.
     settled: Number,
 }
 
-/// What a subscriber got, and what of it the protocol says it holds.
+/// The messages that a subscriber has received, and those that it holds according to the protocol.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Inbox {
     received: BTreeMap<String, Received>,
@@ -25,12 +27,12 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    /// A message came. An error is a broken promise.
+    /// Records a message. An error is a broken promise.
     pub(super) fn take(&mut self, topic: &str, number: Number, qos: u8, id: u16) -> Result<(), String> {
         let what = format!("{topic} number {number} at QoS {qos} with packet identifier {id}");
         if qos == 2 {
             if let Some((held_topic, held)) = self.held.get(&id) {
-                // The same message again is taken once. [MQTT5-4.3.3-10]
+                // The same message is only taken once. [MQTT5-4.3.3-10]
                 return if (held_topic.as_str(), *held) == (topic, number) {
                     Ok(())
                 } else {
@@ -57,48 +59,48 @@ impl Inbox {
         Ok(())
     }
 
-    /// All that came is acknowledged to the end; none of it may come again.
+    /// Settles everything that came: it is completely acknowledged, and must not come again.
     pub(super) fn settle(&mut self) {
         for received in self.received.values_mut() {
             received.settled = received.last;
         }
     }
 
-    /// PUBREL came.
+    /// Records PUBREL.
     pub(super) fn release(&mut self, id: u16) {
         self.held.remove(&id);
     }
 
-    /// Numbers up to `last` that never came.
+    /// The numbers up to `last` that never came.
     pub(super) fn missing(&self, topic: &str, last: Number) -> Vec<Number> {
         let times = self.received.get(topic).map_or(&[][..], |received| &received.times);
         (1..=last).filter(|&number| times.get(number).is_none_or(|&times| times == 0)).collect()
     }
 }
 
-/// A message on its way from a publisher.
+/// A pending message of a publisher.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Flight {
     pub(super) id: u16,
     pub(super) topic: String,
     pub(super) number: Number,
-    /// PUBREC came: only PUBREL may be sent again.
+    /// Whether PUBREC came. If so, only PUBREL may be sent again.
     pub(super) is_released: bool,
 }
 
-/// What a publisher has on its way, and what was acknowledged.
+/// The pending messages of a publisher, and those that were acknowledged.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outbox {
     pub(super) flights: Vec<Flight>,
     /// The last number sent, by topic.
     pub(super) sent: BTreeMap<String, Number>,
-    /// The last number acknowledged, by topic: with PUBACK, or with PUBREC.
+    /// The last number acknowledged, by topic, with PUBACK or PUBREC.
     pub(super) acknowledged: BTreeMap<String, Number>,
     last_id: u16,
 }
 
 impl Outbox {
-    /// The next message of a topic.
+    /// Begins the next message of a topic.
     pub(super) fn begin(&mut self, topic: &str) -> Flight {
         let number = self.sent.entry(topic.to_owned()).or_default();
         *number += 1;
@@ -114,7 +116,7 @@ impl Outbox {
         flight
     }
 
-    /// PUBACK or PUBREC came.
+    /// Records PUBACK or PUBREC.
     pub(super) fn acknowledge(&mut self, id: u16, qos: u8, reason: u8) -> Result<(), String> {
         let at = self.flights.iter().position(|flight| flight.id == id);
         let Some(at) = at else {
@@ -133,7 +135,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// PUBCOMP came.
+    /// Records PUBCOMP.
     pub(super) fn complete(&mut self, id: u16) -> Result<(), String> {
         let at = self.flights.iter().position(|flight| flight.id == id && flight.is_released);
         let Some(at) = at else { return Err(format!("PUBCOMP for {id}, which was not released")) };

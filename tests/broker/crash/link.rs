@@ -1,4 +1,4 @@
-//! One connection of a client that must live with the broker's sudden end: every failure is a value.
+//! A connection of a client that must expect the sudden end of the broker: every failure is a value.
 
 pub(super) use midge_kit::PATIENCE;
 use midge_kit::codec::{self, Encode, Kind, Packet, V5, decode};
@@ -12,12 +12,13 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Connects without Clean Start, for a session that outlives the connection; says whether there was one.
+    /// Connects without Clean Start, for a session that outlives the connection. Returns whether there was a
+    /// session.
     pub(super) fn resume(address: SocketAddr, id: &str) -> io::Result<(Link, bool)> {
         Link::connect(address, codec::connect(V5, id).resume().expiry(3600))
     }
 
-    /// Connects for a session that ends with the connection.
+    /// Connects with a session that ends with the connection.
     pub(super) fn visit(address: SocketAddr, id: &str) -> io::Result<Link> {
         Ok(Link::connect(address, codec::connect(V5, id).expiry(0))?.0)
     }
@@ -38,7 +39,7 @@ impl Link {
         self.frames.link().send(&packet.encode(V5))
     }
 
-    /// The next packet, or none within `patience`.
+    /// The next packet. `None` if none comes within `patience`.
     pub(super) fn receive(&mut self, patience: Duration) -> io::Result<Option<Packet>> {
         match self.frames.next_within(patience).map_err(broken)? {
             Next::Packet(bytes) => decode(&bytes, V5).map(Some).map_err(broken),
@@ -48,7 +49,7 @@ impl Link {
     }
 }
 
-/// The broker broke a rule: unlike the end of a connection, this is never the kill's doing.
+/// The error for a broken rule. Unlike the end of a connection, a kill never explains it.
 pub(super) fn broken(what: impl Into<String>) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, what.into())
 }

@@ -1,4 +1,5 @@
-//! Who comes in without a proof where `allow_anonymous` is left out, and what the start-up lines say of it.
+//! Which clients may connect without proof if `allow_anonymous` is left out, and what the start-up lines say
+//! about it.
 
 use super::wire::{connect, connect_as, return_code};
 use crate::logins::{file, passwords};
@@ -42,7 +43,7 @@ fn every_other_proof_of_a_local_listener_keeps_strangers_out_too() {
         ("proxy", "proxy_trusted = [\"10.0.0.0/8\"]\n", String::new()),
     ] {
         let running = Running::start(&format!("anonymous-{name}"), &format!("{rows}{rest}"));
-        // While the webhook does not answer its clients are refused with another code.
+        // While the webhook does not answer, its clients are refused with another code.
         let code = return_code(running.address, &connect("stranger"));
         assert_eq!(code, if name == "webhook" { 3 } else { NOT_AUTHORIZED }, "{name}");
         assert!(line_of_listener(&running).contains("allow_anonymous = false"), "{name}");
@@ -79,7 +80,7 @@ fn password_file_that_comes_with_sighup_closes_the_listener_to_strangers() {
     config_file("anonymous-later", &text);
     running.hang_up();
     running.line("the reload", |line| line.contains("SIGHUP") && line.contains("read again"));
-    // Each shard sees it with its next turn.
+    // Each shard notices it in its next turn.
     let until = Instant::now() + PATIENCE;
     while return_code(running.address, &connect("late")) != NOT_AUTHORIZED {
         assert!(Instant::now() < until, "strangers still come in");
@@ -131,11 +132,11 @@ fn first_configuration_of_the_readme_works_for_a_stranger() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("readme");
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).expect("the target folder can be written");
-    // Another port, and fewer threads than the reader's machine has.
+    // The test uses another port, and fewer threads than the reader's machine has.
     let text = text.replace("0.0.0.0:1883", "0.0.0.0:0").replace("shards = 4", "shards = 2");
     std::fs::write(folder.join("my.toml"), format!("{text}\n[persistence]\ndirectory = \"\"\n"))
         .expect("written");
-    // Its next commands, with the password from a pipe.
+    // These are its next commands, with the password from a pipe.
     assert!(readme.contains("    midge passwd -c passwords alice\n"));
     let mut passwd = midge();
     passwd.args(["passwd", "-c", "passwords", "alice"]).current_dir(&folder).stdin(Stdio::piped());
@@ -158,7 +159,7 @@ fn first_configuration_of_the_readme_works_for_a_stranger() {
 fn mosquitto_conf_keeps_its_own_rule_and_the_password_file_is_noted() {
     let path = passwords("anonymous-mosquitto-passwords", &[("alice", "wonder")]);
     let port = free_port().to_string();
-    // Without a listener mosquitto 2 lets everybody of this machine in.
+    // Without a listener, mosquitto 2 accepts every client of this machine.
     let conf = file("anonymous-mosquitto.conf", &format!("password_file {}\n", path.display()));
     let mut serve = midge();
     serve.args(["serve", "-p", &port, "--mosquitto-conf"]).arg(conf);
@@ -177,7 +178,7 @@ fn common_name_with_control_characters_from_a_balancer_names_nobody() {
         let block = |kind: u8, value: &[u8]| {
             [&[kind][..], &u16::try_from(value.len()).expect("short").to_be_bytes(), value].concat()
         };
-        // A client with TLS and a certificate that was found good.
+        // This is a client with TLS and a certificate that was found valid.
         let tls = block(0x20, &[&[7, 0, 0, 0, 0][..], &block(0x22, name)].concat());
         let body = [&[203, 0, 113, 7, 192, 0, 2, 1, 1, 2, 3, 4][..], &tls].concat();
         let length = u16::try_from(body.len()).expect("short").to_be_bytes();
@@ -189,7 +190,7 @@ fn common_name_with_control_characters_from_a_balancer_names_nobody() {
         stream.write_all(&[header(name), connect("bad")].concat()).expect("the broker reads");
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("it is closed");
-        // As of a certificate without a common name.
+        // The result is the same as for a certificate without a common name.
         assert_eq!(answer, [0x20, 2, 0, 4], "{name:?}");
     }
 }

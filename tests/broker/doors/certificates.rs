@@ -1,4 +1,5 @@
-//! Certificates that have expired, are not valid yet or soon end: what an operator is told, and who gets in.
+//! Certificates that have expired, are not valid yet or expire soon: the notices for the operator, and which
+//! clients are accepted.
 
 use super::pki::{Authority, Issued};
 use super::wire::{CONNACK, connect, expect};
@@ -37,7 +38,7 @@ fn certificate_that_is_not_good_for_long_is_told_at_check_start_and_reload() {
         let count = running.lines().iter().filter(|line| line.contains("WARN") && told(line)).count();
         assert_eq!(count, 2, "once at the start, once at the reload: {:#?}", running.lines());
     }
-    // One that is good for long is no matter.
+    // A certificate that is valid for long causes no notice.
     let issued = authority.server_valid("good", 1, -30..300);
     let running = Running::start("dates-good", &issued.rows());
     let chain = issued.chain.display().to_string();
@@ -113,7 +114,7 @@ fn client_that_its_certificate_has_named_may_have_a_large_connect() {
         authority.ca
     );
     let config = showing(&authority, &authority.client("lamp"));
-    // A will of 40,000 bytes, at once and named for both shards.
+    // The wills have 40,000 bytes and come at once, with names for both shards.
     let will = codec::will("w", vec![b'x'; 40_000]);
     let large = |id: &str| codec::connect(V311, id).will(will.clone()).encode(V311);
     for (names, good) in [("common_name", true), ("none", false)] {
@@ -131,7 +132,7 @@ fn client_that_its_certificate_has_named_may_have_a_large_connect() {
     }
 }
 
-/// A client gets in with its certificate, or not.
+/// Whether a client is accepted with its certificate.
 fn gets_in(config: &Arc<ClientConfig>, running: &Running) -> bool {
     let mut stream = super::pki::open_with(config, running.address);
     let mut answer = [0; 4];
@@ -175,7 +176,7 @@ fn authorities_of_a_directory_count_beside_the_file_and_are_read_again_at_hangup
     std::fs::copy(&third.ca, folder.join("aside")).expect("a file of ours");
     running.hang_up();
     running.line("the reload", |line| line.contains("are read again"));
-    // The shards take the new directory up one by one, soon.
+    // The shards switch to the new directory one by one, soon.
     let until = Instant::now() + PATIENCE;
     while !gets_in(&of_third, &running) || gets_in(&of_second, &running) {
         assert!(Instant::now() < until, "{:#?}", running.lines());

@@ -1,4 +1,5 @@
-//! The files that a configuration names: those that are no files, and those that everybody can read.
+//! The files that a configuration names: those that are not regular files, and those that every user can
+//! read.
 
 use super::pki::Authority;
 use super::wire::{connect_as, return_code};
@@ -12,14 +13,14 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Everybody gets here, whatever the permissions of the target folder are.
+/// A folder that every user can reach, whatever the permissions of the target folder are.
 fn folder(name: &str) -> ScratchFolder {
     let folder = ScratchFolder::new(name);
     std::fs::set_permissions(&folder, Permissions::from_mode(0o755)).expect("it is ours");
     folder
 }
 
-/// In the place of what is there.
+/// Replaces what is there with a named pipe.
 fn make_pipe(path: &Path) {
     let _ = std::fs::remove_file(path);
     assert!(Command::new("mkfifo").arg(path).status().expect("mkfifo is there").success());
@@ -82,7 +83,7 @@ fn pipe_in_the_place_of_any_file_is_refused_by_check_config_and_start() {
         let output = run(midge().arg("check-config").arg(&file));
         assert!(stderr(&output).contains("a regular file is needed"), "{row}: {}", stderr(&output));
     }
-    // The configuration itself, and those of mosquitto.
+    // These are the configuration itself, and mosquitto's.
     let included = folder.join("conf.d");
     std::fs::create_dir_all(&included).expect("it is ours");
     make_pipe(&included.join("a.conf"));
@@ -142,7 +143,7 @@ fn key_and_password_file_that_everybody_can_read_are_warned_of() {
     assert_eq!(reload(1), 2, "once at the start, once at the reload");
     set(0o640);
     assert_eq!(reload(2), 2, "no more");
-    // To change it everybody must not be let either.
+    // Every user must not be able to change it either.
     set(0o642);
     let output = run(midge().arg("check-config").arg(&file));
     assert!(

@@ -1,4 +1,5 @@
-//! Whose name counts: the certificate's before the client's word, and no ticket opens another door.
+//! Which name counts: the certificate's name overrides the client's. A ticket is only valid at its own
+//! listener.
 
 use super::pki::{Authority, open_with};
 use super::wire::{CONNACK, connect, expect};
@@ -18,7 +19,7 @@ fn ticket_of_a_listener_without_client_certificates_opens_no_other() {
     );
     let running = Running::start("doors-tickets", &rest);
     let other = second_address(&running);
-    // One store of tickets for both, as they have one name.
+    // Both have the same name, so one store of tickets serves both.
     let config = authority.trusting();
     for resumed in [false, true] {
         let mut open = open_with(&config, running.address);
@@ -26,7 +27,7 @@ fn ticket_of_a_listener_without_client_certificates_opens_no_other() {
         expect(&mut open, &CONNACK);
         assert_eq!(open.conn.handshake_kind() == Some(rustls::HandshakeKind::Resumed), resumed);
     }
-    // The ticket of the second connection is shown here.
+    // The ticket of the second connection is used here.
     let mut closed = open_with(&config, other);
     let mut answer = [0; 4];
     let got = closed.write_all(&connect("closed")).and_then(|()| closed.read_exact(&mut answer));

@@ -26,7 +26,7 @@ pub(crate) struct Issued {
 }
 
 impl Authority {
-    /// Its files are in a folder of this name.
+    /// An authority. Its files are in a folder with this name.
     pub(crate) fn new(name: &str) -> Authority {
         let mut params = named("the tests' authority", &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -38,7 +38,7 @@ impl Authority {
         Authority { issuer, folder, ca }
     }
 
-    /// The same, valid so many days from now on and up to so many.
+    /// The same, valid for this range of days from now.
     pub(super) fn valid(name: &str, days: std::ops::Range<i64>) -> Authority {
         let mut params = named("the tests' authority", &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -51,7 +51,7 @@ impl Authority {
         Authority { issuer, folder, ca }
     }
 
-    /// Of a server, valid so many days from now on and up to so many.
+    /// A server certificate, valid for this range of days from now.
     pub(super) fn server_valid(&self, file: &str, serial: u64, days: std::ops::Range<i64>) -> Issued {
         let mut params = named("server", &["127.0.0.1", "localhost"]);
         params.serial_number = Some(rcgen::SerialNumber::from(serial));
@@ -59,7 +59,7 @@ impl Authority {
         self.issue(file, &params)
     }
 
-    /// For 127.0.0.1 and localhost. A second one of the same file name takes the first one's place.
+    /// A certificate for 127.0.0.1 and localhost. A second one with the same file name replaces the first.
     pub(crate) fn server(&self, file: &str) -> Issued {
         self.issue(file, &named("server", &["127.0.0.1", "localhost"]))
     }
@@ -85,7 +85,7 @@ impl Authority {
         }
     }
 
-    /// A client's half of TLS that trusts this authority and shows no certificate.
+    /// A client's TLS configuration that trusts this authority and has no certificate.
     pub(crate) fn trusting(&self) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).expect("a CA");
@@ -96,7 +96,7 @@ impl Authority {
         Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
     }
 
-    /// Connects; the handshake goes with the first read or write.
+    /// Connects. The handshake happens with the first read or write.
     pub(crate) fn open(&self, address: SocketAddr) -> TlsStream {
         open_with(&self.trusting(), address)
     }

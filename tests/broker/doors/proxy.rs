@@ -1,4 +1,5 @@
-//! The PROXY header: whose address the log shows, and what happens to those who have none or a bad one.
+//! The PROXY header: the address that the log shows, and the treatment of connections with a bad header or
+//! none.
 
 use super::pki::{Authority, open_with};
 use super::wire::{self, CONNACK, connect, expect};
@@ -25,7 +26,8 @@ fn trusted_header_gives_the_log_the_address_of_the_client() {
     for (version, header, peer) in
         [("one", V1.to_vec(), "peer=203.0.113.7:4242"), ("two", v2(), "peer=[2001:db8::7]:4242")]
     {
-        // Names for both shards: the address moves along. With the header alone and with CONNECT behind it.
+        // The names are for both shards, so the address moves along. The header comes alone, or with CONNECT
+        // after it.
         for number in 0..4 {
             let id = format!("{version}{number}");
             let mut stream = wire::open(running.address);

@@ -1,4 +1,4 @@
-//! Clients that send faster than they may, over real sockets: nothing is lost, and it takes its time.
+//! Clients that exceed their rate, over real sockets: nothing is lost, and it takes its time.
 
 use super::pki::Authority;
 use super::websocket::{binary, frame, upgrade};
@@ -11,10 +11,11 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-/// After a burst of fifty, another fifty at fifty a second. Clocks tick in milliseconds at the worst.
+/// After a burst of fifty, another fifty come at fifty per second. Clocks have a resolution of milliseconds
+/// at worst.
 const LEAST: Duration = Duration::from_millis(990);
 
-/// Of the client that is watched, so that not even its acknowledgements count.
+/// Subscribes for the observation of a client, so that not even acknowledgements count.
 fn subscriber(address: SocketAddr, filter: &str) -> TcpStream {
     let mut stream = wire::open(address);
     stream.write_all(&connect("subscriber")).expect("the broker reads");
@@ -24,12 +25,12 @@ fn subscriber(address: SocketAddr, filter: &str) -> TcpStream {
     stream
 }
 
-/// So many messages of one publisher, in order.
+/// This many messages of one publisher, in order.
 fn messages(topic: &str, count: usize) -> Vec<u8> {
     (0..count).flat_map(|number| publish(topic, format!("{number:03}").as_bytes())).collect()
 }
 
-/// A client that sends a hundred messages and the end of its connection behind them, at once.
+/// A client sends a hundred messages and the end of its connection at once.
 fn hundred_arrive_in_no_less_than_a_second(name: &str, rows: &str, send: impl Fn(SocketAddr, &[u8])) {
     for shards in [1, 2] {
         let rest = format!(
@@ -72,7 +73,7 @@ fn a_hasty_client_loses_nothing_over_tls() {
         let mut stream = authority.open(address);
         stream.write_all(&connect("hasty")).expect("the handshake succeeds");
         expect(&mut stream, &CONNACK);
-        // What is decrypted at once waits behind the layer.
+        // The bytes that are decrypted at once wait above the layer.
         stream.write_all(all).expect("the broker reads");
         stream.conn.send_close_notify();
         stream.flush().expect("the broker reads");
@@ -89,7 +90,7 @@ fn a_hasty_client_loses_nothing_over_websocket() {
         stream.write_all(&binary(&connect("hasty"))).expect("the broker reads");
         super::websocket::expect(&mut stream, &CONNACK);
         let frames: Vec<u8> = all.chunks(100).flat_map(binary).collect();
-        // A close frame of the client.
+        // This is a close frame of the client.
         let close = frame(8, &[3, 0xE8]);
         stream.write_all(&[frames, close].concat()).expect("the broker reads");
         wire::rest(&mut stream);
@@ -116,7 +117,7 @@ fn a_listener_takes_no_more_than_its_rate_from_all_its_clients_and_all_of_it_at_
         .collect();
     let mut next = [0; 8];
     for _ in 0..160 {
-        // Each is of nine bytes.
+        // Each message has nine bytes.
         let mut message = [0; 9];
         std::io::Read::read_exact(&mut watch, &mut message).expect("all of them come");
         let number = usize::from(message[5] - b'0');

@@ -1,4 +1,4 @@
-//! SIGHUP: what new connections meet afterwards, and that living ones go on.
+//! SIGHUP: its effect on new connections, and that open ones continue.
 
 use super::pki::Authority;
 use super::websocket::{binary, expect as expect_framed, upgrade};
@@ -21,7 +21,7 @@ fn reload(running: &Running, words: &str) {
     }
 }
 
-/// The certificate that a new client is shown, once it is in.
+/// The certificate that a new client gets, after it is accepted.
 fn shown(authority: &Authority, address: SocketAddr, id: &str) -> CertificateDer<'static> {
     let mut stream = authority.open(address);
     stream.write_all(&connect(id)).expect("the broker reads");
@@ -88,7 +88,7 @@ fn another_address_or_a_wrong_file_changes_nothing() {
     let authority = Authority::new("reload-address");
     let rows = authority.server("server").rows();
     let running = Running::start("doors-reload-address", &rows);
-    // Once a client is in, signals are heard.
+    // When a client is accepted, signals are handled.
     shown(&authority, running.address, "first");
     config_file("doors-reload-address", &format!("[[listeners]]\naddress = \"127.0.0.2:0\"\n{rows}"));
     reload(&running, "the addresses of the listeners are not those of the start");

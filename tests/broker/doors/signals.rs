@@ -1,4 +1,4 @@
-//! Signals that stop nothing, and one more that stops in good order.
+//! Signals that stop nothing, and another one that stops the broker in good order.
 
 use super::wire::{CONNACK, connect, echo, expect, open};
 use crate::needs;
@@ -16,7 +16,8 @@ fn what_scripts_for_mosquitto_send_is_answered_with_a_line() {
     client.write_all(&connect("lives")).expect("the broker reads");
     expect(&mut client, &CONNACK);
     for _ in 0..3 {
-        // What mosquitto 2.0 and 2.1 survive. The number is that of SIGRTMIN, which not every kill knows by name.
+        // mosquitto 2.0 and 2.1 survive these. The number is that of SIGRTMIN, which not every kill knows by
+        // name.
         for signal in ["-USR1", "-USR2", "-PIPE", "-34"] {
             running.signal(signal);
         }
@@ -37,7 +38,7 @@ fn what_scripts_for_mosquitto_send_is_answered_with_a_line() {
 
 #[test]
 fn start_that_waits_for_something_is_ended_by_a_signal() {
-    // Its address is in use: it tries for two seconds.
+    // Its address is in use, so it tries for two seconds.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = taken.local_addr().expect("bound").port().to_string();
     let mut child = midge()
@@ -45,7 +46,7 @@ fn start_that_waits_for_something_is_ended_by_a_signal() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("midge is built");
-    // Until its thread for signals is there it would be ended by the kernel.
+    // Before its signal thread exists, the kernel would end it.
     let task = format!("/proc/{}/task", child.id());
     let is_ready = || {
         let tasks = std::fs::read_dir(&task).expect("it runs");
@@ -64,7 +65,7 @@ fn start_that_waits_for_something_is_ended_by_a_signal() {
     let sent = needs::kill("-TERM", child.id());
     let output = child.wait_with_output().expect("our child");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    // On a machine that has held us up for those seconds it has ended by itself, and said why.
+    // If the machine has delayed the test for those seconds, midge has ended by itself with an error.
     if sent && !said.contains("another process listens there") {
         assert_eq!(output.status.code(), Some(0), "{said}");
         assert!(said.contains("stopped by a signal before it served"), "{said}");

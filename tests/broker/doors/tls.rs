@@ -1,4 +1,4 @@
-//! TLS: mosquitto's and OpenSSL's clients, wrong doors, a crowd, and one that stops half way.
+//! TLS: the clients of mosquitto and OpenSSL, wrong protocols, many clients, and one that stops half way.
 
 use super::pki::{Authority, TlsStream, open_with, tls_half};
 use super::wire::{self, CONNACK, connect, expect, publish};
@@ -27,7 +27,7 @@ fn mosquitto_clients_come_in_over_tls_on_each_shard() {
         let authority = Authority::new(&format!("mosquitto{shards}"));
         let rest = format!("{}[runtime]\nshards = {shards}\n", authority.server("server").rows());
         let running = Running::start(&format!("doors-mosquitto{shards}"), &rest);
-        // Names enough for both shards, so that some connections move with the state of their TLS.
+        // There are enough names for both shards, so some connections move with their TLS state.
         for number in 0..4 {
             let (id, topic) = (format!("pub{number}"), format!("tls/{number}"));
             let version = ["mqttv5", "mqttv311"][number % 2];
@@ -104,12 +104,12 @@ fn openssl_speaks_both_versions() {
     }
 }
 
-/// Lengths of the records that `openssl s_client -msg` has shown as received.
+/// The lengths of the records that `openssl s_client -msg` has shown as received.
 fn received_records(shown: &str) -> Vec<usize> {
     let mut lines = shown.lines();
     let mut lengths = Vec::new();
     while let Some(line) = lines.next() {
-        // It may stand behind what was received.
+        // The line may come after what was received.
         if !(line.contains("<<< ") && line.ends_with("RecordHeader [length 0005]")) {
             continue;
         }
@@ -125,7 +125,7 @@ fn a_device_with_a_small_buffer_gets_small_records() {
         return;
     }
     let authority = Authority::new("records");
-    // By the listener's own bound, or by the client's wish.
+    // The length is set by the listener, or by the client's wish.
     for (rows, wish) in [("tls_record_bytes = 512\n", None), ("", Some("512"))] {
         let rest = format!("{}{rows}", authority.server("server").rows());
         let running = Running::start("doors-records", &rest);
@@ -188,7 +188,7 @@ fn a_client_without_a_common_cipher_suite_gets_a_handshake_failure_and_a_line() 
         .line("the suites", |line| line.contains("the client offers no cipher suite that is accepted here"));
 }
 
-/// What OpenSSL's client gets for a CONNECT, with these arguments.
+/// The answer to OpenSSL's client for a CONNECT, with these arguments.
 fn connack_of_openssl(running: &Running, authority: &Authority, arguments: &[&str]) -> Vec<u8> {
     let mut client = needs::command("openssl")
         .args(["s_client", "-quiet", "-connect", &running.address.to_string(), "-CAfile"])
@@ -199,7 +199,7 @@ fn connack_of_openssl(running: &Running, authority: &Authority, arguments: &[&st
         .stderr(Stdio::null())
         .spawn()
         .expect("it was there just now");
-    // One that is refused has closed its end.
+    // A refused client has closed its end.
     let _ = client.stdin.as_mut().expect("piped").write_all(&connect("openssl"));
     let mut answer = vec![0; 4];
     let got = client.stdout.as_mut().expect("piped").read_exact(&mut answer);
@@ -239,7 +239,7 @@ fn under_a_mosquitto_conf_a_handshake_may_take_12_seconds() {
     let running = Running::start_command(command).expect("it starts");
     let mut stream = authority.open(running.address);
     stream.conn.write_tls(&mut stream.sock).expect("the hello goes out");
-    // As long as a device with 48 MHz computes.
+    // A device with 48 MHz computes for about this long.
     std::thread::sleep(Duration::from_secs(12));
     stream.write_all(&connect("slow")).expect("it is still there");
     expect(&mut stream, &CONNACK);
@@ -289,7 +289,7 @@ fn a_message_of_many_records_arrives_over_tls_whole() {
     let payload: Vec<u8> = (0..500_000_u32).map(|at| (at % 251) as u8).collect();
     for number in 0..4 {
         let mut client = authority.open(running.address);
-        // CONNECT and what follows it in one record: all of it moves.
+        // CONNECT and the packets after it are in one record. All of them move.
         let mut first = connect(&format!("records{number}"));
         first.extend(wire::subscribe("big"));
         client.write_all(&first).expect("the broker reads");
@@ -325,7 +325,7 @@ fn a_crowd_of_handshakes_gets_in_while_others_are_served() {
         });
         let mut crowd: Vec<TlsStream> = (0..CROWD).map(|_| open_with(&config, tls)).collect();
         for client in &mut crowd {
-            // All have said hello before one of them goes on.
+            // All have sent their hello before one of them continues.
             client.conn.write_tls(&mut client.sock).expect("a socket takes it");
         }
         for (number, client) in crowd.iter_mut().enumerate() {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-/// Short enough for the kernel wherever the target folder is.
+/// A path that is short enough for the kernel, wherever the target folder is.
 fn path(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("midge-{}-{name}.sock", std::process::id()))
 }
@@ -88,7 +88,7 @@ fn mosquitto_clients_come_in_by_a_socket_file() {
 #[test]
 fn file_of_a_killed_broker_is_replaced_and_that_of_a_living_one_is_not() {
     let path = path("alone");
-    // No shard but one has a listener at all.
+    // Only one shard has a listener.
     let rest = format!("{}protocol = \"websocket\"\n[runtime]\nshards = 2\n", rows(&path));
     let file = config_file("doors-unix-alone", &rest);
     for round in 0..2 {
@@ -107,7 +107,7 @@ fn file_of_a_killed_broker_is_replaced_and_that_of_a_living_one_is_not() {
         child.kill().expect("our child");
         child.wait().expect("our child");
         assert!(path.exists(), "round {round}: kill -9 leaves it behind");
-        // The kernel lets go of a ring's sockets a moment later.
+        // The kernel releases a ring's sockets a moment later.
         while UnixStream::connect(&path).is_ok() {
             std::thread::sleep(Duration::from_millis(20));
         }

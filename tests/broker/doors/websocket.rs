@@ -1,4 +1,4 @@
-//! WebSocket, frame by frame over a raw socket, in the clear and over TLS.
+//! WebSocket, frame by frame over a raw socket, with and without TLS.
 
 use super::pki::Authority;
 use super::wire::{self, CONNACK, SUBACK, connect, publish, subscribe};
@@ -12,10 +12,10 @@ pub(crate) const LISTENER: &str = "protocol = \"websocket\"\nwebsocket_path = \"
 const TEXT: u8 = 1;
 const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
-/// On the opcode of a frame that others continue.
+/// Added to the opcode of a frame that is continued by others.
 const NOT_FINAL: u8 = 0x40;
 
-/// The head of the answer to a request; the one key is that of RFC 6455, section 1.3.
+/// The header of the answer to a request. The key is that of RFC 6455, section 1.3.
 fn ask(stream: &mut (impl Read + Write), path: &str, origin: &str) -> String {
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nOrigin: {origin}\r\n\
@@ -32,7 +32,7 @@ fn ask(stream: &mut (impl Read + Write), path: &str, origin: &str) -> String {
     String::from_utf8(head).expect("text")
 }
 
-/// Is in front of MQTT.
+/// Opens the WebSocket, before any MQTT.
 pub(crate) fn upgrade(stream: &mut (impl Read + Write)) {
     let head = ask(stream, "/mqtt", "https://example.org");
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
@@ -60,7 +60,7 @@ fn open(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// A masked frame of a client.
+/// A masked client frame.
 pub(super) fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
     let is_final = opcode & NOT_FINAL == 0;
@@ -98,7 +98,7 @@ fn read_frame(stream: &mut impl Read) -> (u8, Vec<u8>) {
     (head[0] & 0x0F, payload)
 }
 
-/// As much MQTT as expected, in as many binary frames as it comes.
+/// Reads as many MQTT bytes as expected, from any number of binary frames.
 pub(super) fn expect(stream: &mut impl Read, expected: &[u8]) {
     let mut got = Vec::new();
     while got.len() < expected.len() {
@@ -167,13 +167,14 @@ fn frames_and_packets_have_nothing_to_do_with_each_other() {
         let running = Running::start(&format!("doors-ws-frames{shards}"), &rest);
         for number in 0..4 {
             let mut stream = open(running.address);
-            // Two packets in one frame; they move together where the client is at home elsewhere.
+            // Two packets are in one frame. They move together if the client's home is another shard.
             let mut first = connect(&format!("frames{number}"));
             first.extend(subscribe("t"));
             stream.write_all(&binary(&first)).expect("the broker reads");
             expect(&mut stream, &[&CONNACK[..], &SUBACK].concat());
 
-            // One packet in three frames of one message, and over messages, byte by byte. [MQTT5-6.0.0-2]
+            // One packet is split into three frames of one message, and over several messages, byte by byte.
+            // [MQTT5-6.0.0-2]
             let packet = publish("t", b"in parts");
             let (start, rest) = packet.split_at(1);
             let (middle, end) = rest.split_at(5);
@@ -186,7 +187,7 @@ fn frames_and_packets_have_nothing_to_do_with_each_other() {
             }
             expect(&mut stream, &packet);
 
-            // A frame in pieces of the network.
+            // A frame arrives in several parts.
             for piece in binary(&publish("t", &[7; 300])).chunks(50) {
                 stream.write_all(piece).expect("the broker reads");
                 stream.flush().expect("a socket");
@@ -211,11 +212,11 @@ fn goodbye_is_said_in_each_layer() {
         stream.write_all(&binary(&publish("both", b"x"))).expect("the broker reads");
         expect(&mut stream, &publish("both", b"x"));
 
-        // DISCONNECT.
+        // This is DISCONNECT.
         stream.write_all(&binary(&[0xE0, 0])).expect("the broker reads");
         let (opcode, payload) = read_frame(&mut stream);
         assert_eq!((opcode, &payload[..2]), (CLOSE, &1000_u16.to_be_bytes()[..]));
-        // rustls calls an end without close_notify an error.
+        // rustls reports an end without close_notify as an error.
         assert_eq!(stream.read(&mut [0; 1]).expect("close_notify"), 0);
     }
 }

@@ -11,12 +11,12 @@ pub(super) fn connect(id: &str) -> Vec<u8> {
     codec::connect(V311, id).encode(V311)
 }
 
-/// With a user name and a password.
+/// A CONNECT with a user name and a password.
 pub(super) fn connect_as(id: &str, user: &str, password: &str) -> Vec<u8> {
     codec::connect(V311, id).user(user).password(password).encode(V311)
 }
 
-/// The return code with which a connection that sends these bytes is answered.
+/// The return code in the answer to a connection that sends these bytes.
 pub(super) fn return_code(address: SocketAddr, bytes: &[u8]) -> u8 {
     let mut stream = open(address);
     stream.write_all(bytes).expect("a socket takes it");
@@ -25,7 +25,7 @@ pub(super) fn return_code(address: SocketAddr, bytes: &[u8]) -> u8 {
     connack[3]
 }
 
-/// With QoS 0 and packet identifier 1.
+/// A SUBSCRIBE with QoS 0 and packet identifier 1.
 pub(super) fn subscribe(filter: &str) -> Vec<u8> {
     codec::subscribe(1).filter(filter, 0).encode(V311)
 }
@@ -33,7 +33,7 @@ pub(super) fn subscribe(filter: &str) -> Vec<u8> {
 /// The answer to [`subscribe`].
 pub(super) const SUBACK: [u8; 5] = [0x90, 3, 0, 1, 0];
 
-/// With QoS 0; what a subscriber gets is the same.
+/// A PUBLISH with QoS 0. A subscriber gets the same bytes.
 pub(super) fn publish(topic: &str, payload: &[u8]) -> Vec<u8> {
     codec::publish(topic, payload).encode(V311)
 }

@@ -1,7 +1,7 @@
-//! A machine whose wall clock is set, as NTP does on one without a battery clock.
+//! A machine whose wall clock is set, as NTP does on a machine without a battery clock.
 //!
-//! The program runs with a library before its own that adds to what the kernel's wall clock says: so many seconds as a
-//! file says, at any time.
+//! The program runs with a preloaded library that adds an offset to the kernel's wall clock. The offset in
+//! seconds is in a file, and may change at any time.
 
 use super::{Device, Message, command, fresh};
 use crate::running::{PATIENCE, Running};
@@ -65,7 +65,7 @@ impl Machine {
         machine
     }
 
-    /// The file stays the same one: the program has mapped it.
+    /// Sets the offset. The file stays the same one, because the program has mapped it.
     fn set(&self, offset_seconds: i64) {
         use std::os::unix::fs::FileExt;
         let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(&self.offset);
@@ -80,7 +80,7 @@ impl Machine {
     }
 }
 
-/// Clients come until the broker has looked at its clock.
+/// Lets clients connect until the broker has noticed the clock.
 fn await_notice(broker: &Running) {
     let until = Instant::now() + PATIENCE;
     while !broker.lines().iter().any(|line| line.contains("the wall clock was set")) {
@@ -90,7 +90,8 @@ fn await_notice(broker: &Running) {
     }
 }
 
-/// What the publisher's intervals, of an hour, have become: no more than they were, and no less than the test took.
+/// Checks the publisher's intervals of an hour: they are not longer than before, and shorter by no more than
+/// the test has taken.
 fn check(messages: &[Message], topics: &[&str], began: Instant) {
     let taken = u32::try_from(began.elapsed().as_secs()).expect("a short test") + 1;
     assert_eq!(messages.iter().map(|message| &*message.topic).collect::<Vec<_>>(), topics, "{messages:?}");

@@ -1,4 +1,4 @@
-//! Wills, and sessions that are over.
+//! Wills, and expired sessions.
 
 use super::{Device, Message, fresh, start};
 use std::time::Duration;
@@ -7,7 +7,7 @@ fn message(topic: &str, payload: &str) -> Message {
     Message { topic: topic.into(), payload: payload.into(), expiry_seconds: None }
 }
 
-/// A device without a session and its broker lose power together. [MQTT5-3.1.2-8]
+/// A device without a kept session and its broker lose power together. [MQTT5-3.1.2-8]
 #[test]
 fn a_device_with_a_clean_session_is_shown_offline_after_the_broker_was_killed() {
     let directory = fresh("offline");
@@ -22,7 +22,7 @@ fn a_device_with_a_clean_session_is_shown_offline_after_the_broker_was_killed() 
         device.publish(&topic, "online", true, None);
         devices.push(device);
     }
-    // These say that they go. What their sessions say next is on the disk behind that.
+    // These send DISCONNECT. What their sessions send next is on the disk after that.
     devices.drain(6..).for_each(Device::leave);
     for number in 6..8 {
         Device::connect(broker.address, &format!("device{number}"), 1_000_000, None).leave();
@@ -36,7 +36,7 @@ fn a_device_with_a_clean_session_is_shown_offline_after_the_broker_was_killed() 
             let all = |state: &'static str, devices: std::ops::Range<usize>| {
                 devices.map(move |number| message(&format!("state/{number}"), state))
             };
-            // What the devices published before the kill, and the wills behind it.
+            // These are the devices' messages before the kill, and then the wills.
             let mut expected: Vec<Message> = all("online", 0..8).chain(all("offline", 0..6)).collect();
             expected.sort_by(|a, b| a.topic.cmp(&b.topic));
             assert_eq!(watcher.messages(14), expected, "each device is online before it is offline");
@@ -98,12 +98,12 @@ fn a_session_that_ended_while_the_broker_was_down_is_not_resumed_by_the_first_co
     for number in 0..20 {
         Device::connect(broker.address, &format!("device{number}"), 1, None).leave();
     }
-    // These are on the disk behind those, on both shards.
+    // These are on the disk after those, on both shards.
     for number in 0..20 {
         Device::connect(broker.address, &format!("other{number}"), 1_000_000, None).leave();
     }
     broker.kill();
-    // Longer is as good.
+    // A longer time works too.
     std::thread::sleep(Duration::from_secs(2));
     let broker = start("over", &directory, 2);
     for number in 0..20 {
