@@ -1,5 +1,5 @@
-//! A broker for one test: the binary of this package with a config file of its own, or what
-//! `MIDGE_TEST_TARGET` names. It ends with the test, and its log is shown when the test fails.
+//! A broker for one test: the binary of this package with a config file of its own, or the target of
+//! `MIDGE_TEST_TARGET`. It ends with the test, and its log is shown when the test fails.
 
 use std::fs::{self, File};
 use std::net::TcpStream;
@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 use midge_kit::{ScratchFolder, free_port};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
-/// How long a broker may take from its start until it accepts.
+/// The longest time from the start of a broker until it accepts connections, in seconds.
 const START_SECONDS_MAX: u64 = 60;
-/// Free ports that may turn out to be taken before the broker has them.
+/// The number of free ports that are tried, because another process may take one before the broker does.
 const PORT_TRIES_MAX: u32 = 5;
-/// Lines of the log that a failed test shows.
+/// The number of log lines that a failed test shows.
 const LOG_LINES_SHOWN: usize = 60;
 
-/// What stands between a client and MQTT.
+/// The layers between a client and MQTT.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Door {
     Plain,
@@ -30,7 +30,7 @@ pub(crate) enum Door {
 }
 
 impl Door {
-    /// As a URL and the scripts name it.
+    /// The scheme in a URL, as the scripts use it.
     pub(crate) fn scheme(self) -> &'static str {
         match self {
             Self::Plain => "mqtt",
@@ -40,7 +40,7 @@ impl Door {
         }
     }
 
-    /// The rows of the listener; the certificates are made in the folder.
+    /// The rows of the listener. The certificates are made in the folder.
     fn rows(self, folder: &Path) -> String {
         let mut rows = String::new();
         if matches!(self, Self::WebSocket | Self::WebSocketTls) {
@@ -54,7 +54,7 @@ impl Door {
     }
 }
 
-/// A broker that listens. Killed when dropped.
+/// A listening broker. It is killed when dropped.
 pub(crate) struct Broker {
     pub(crate) host: String,
     pub(crate) port: u16,
@@ -63,17 +63,17 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    /// Starts a broker with this many shards and returns once it accepts connections.
+    /// Starts a broker with this number of shards. Returns when it accepts connections.
     pub(crate) fn start(shards: usize) -> Self {
         Self::start_behind(Door::Plain, shards)
     }
 
-    /// The same, with something before MQTT on its listener.
+    /// The same, with layers below MQTT on its listener.
     pub(crate) fn start_behind(door: Door, shards: usize) -> Self {
         Self::start_with(|folder| door.rows(folder), shards)
     }
 
-    /// The same, with rows for its listener; what they name is made in the folder.
+    /// The same, with these rows for its listener. The files that they name are made in the folder.
     pub(crate) fn start_with(rows: impl FnOnce(&Path) -> String, shards: usize) -> Self {
         let folder = ScratchFolder::below(Path::new(env!("CARGO_TARGET_TMPDIR")), "clients");
         if let Some(target) = std::env::var_os("MIDGE_TEST_TARGET") {
@@ -83,7 +83,7 @@ impl Broker {
             return Self { host: host.to_owned(), port, child: None, folder };
         }
         let rows = rows(&folder);
-        // Between looking for a free port and listening on it, no other test may look for one.
+        // Between the search for a free port and listening on it, no other test may search for one.
         static STARTING: Mutex<()> = Mutex::new(());
         let _one_at_a_time = STARTING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut broker = Self { host: "127.0.0.1".to_owned(), port: 0, child: None, folder };
@@ -93,28 +93,28 @@ impl Broker {
             if broker.accepts() {
                 return broker;
             }
-            // Gone before it accepted: an outgoing connection of somebody's may have taken the port.
+            // It has ended before it accepted: an outgoing connection may have taken the port.
         }
         panic!("the broker ended at its start {PORT_TRIES_MAX} times");
     }
 
-    /// A folder that is this test's alone and goes away with the broker.
+    /// A folder of this test. It is removed with the broker.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The CA that a TLS client has to trust; no such file for other doors.
+    /// The CA that a TLS client must trust. Without TLS there is no such file.
     pub(crate) fn ca(&self) -> PathBuf {
         self.folder.join(CA)
     }
 
-    /// The start of topics and client identifiers that no other test uses, of at most 12 characters.
+    /// A prefix for topics and client identifiers that no other test uses, of at most 12 characters.
     pub(crate) fn unique(&self) -> String {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         format!("{:x}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Fails when the broker ended under the test: no client may bring it down.
+    /// Fails if the broker has ended: no client may make it end.
     pub(crate) fn assert_up(&mut self) {
         if let Some(child) = &mut self.child {
             let status = child.try_wait().expect("the broker is our child");
@@ -122,7 +122,7 @@ impl Broker {
         }
     }
 
-    /// Waits until a connection is accepted; false when the process ended instead.
+    /// Waits until a connection is accepted. Returns false if the process ends instead.
     fn accepts(&mut self) -> bool {
         let deadline = Instant::now() + Duration::from_secs(START_SECONDS_MAX);
         while Instant::now() < deadline {
@@ -150,7 +150,7 @@ impl Broker {
 impl Drop for Broker {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // Either may fail only because the broker has ended already.
+            // Either can only fail because the broker has already ended.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -183,7 +183,7 @@ fn spawn(folder: &Path, port: u16, rows: &str, shards: usize) -> Child {
         .expect("the binary of this package starts")
 }
 
-/// A CA, and a certificate of 127.0.0.1 by it.
+/// Makes a CA and its certificate for 127.0.0.1.
 fn make_certificates(folder: &Path) {
     let named = |name: &str, hosts: &[&str]| {
         let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();

@@ -1,15 +1,16 @@
 //! Real clients against the real binary: the command line tools of mosquitto, paho-mqtt, aiomqtt and gmqtt
-//! (Python), mqtt.js (Node) and rumqttc (Rust), each at every protocol version it speaks, over 1, 2 and 7 shards;
-//! paho-mqtt, aiomqtt and mqtt.js over WebSocket, TLS and both too.
+//! (Python), mqtt.js (Node) and rumqttc (Rust), each at every protocol version that it supports, with 1, 2
+//! and 7 shards. paho-mqtt, aiomqtt and mqtt.js also run over WebSocket, TLS and both.
 //!
-//! Each test starts a broker of its own, on a free port and with a config file in a folder of its own. What the
-//! clients need is brought once, below the target folder, see [`needs`]; a client that can't be had is skipped, and with
-//! `CI=true` it is a failure.
+//! Each test starts its own broker, on a free port and with a config file in its own folder. The clients'
+//! programs are installed once, in the target folder; see [`needs`]. A client that is not available is
+//! skipped. With `CI=true` this is a failure.
 //!
 //! - `MIDGE_SKIP_CLIENTS=paho,mqttjs` leaves clients out, by the names in [`setup::Client`].
-//! - `MIDGE_TEST_TARGET=HOST:PORT` runs everything against a broker that is up, whatever it is.
+//! - `MIDGE_TEST_TARGET=HOST:PORT` runs everything against a running broker of any kind.
 
-// The wall that keeps clocks, sockets and files out of the core does not stand here: these are processes.
+// The lint that keeps clocks, sockets and files out of the core does not apply here, because these are
+// processes.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod broker;
@@ -24,7 +25,7 @@ mod setup;
 use crate::broker::Door;
 use crate::setup::Client;
 
-/// The same tests over one number of shards.
+/// The same tests for one number of shards.
 macro_rules! clients_over {
     ($module:ident, $shards:literal) => {
         mod $module {
@@ -122,7 +123,7 @@ clients_over!(over_1_shard, 1);
 clients_over!(over_2_shards, 2);
 clients_over!(over_7_shards, 7);
 
-/// paho-mqtt, aiomqtt and mqtt.js through something before MQTT.
+/// paho-mqtt, aiomqtt and mqtt.js with layers below MQTT.
 macro_rules! clients_behind {
     ($module:ident, $door:expr) => {
         mod $module {

@@ -1,5 +1,5 @@
-//! mosquitto_pub, mosquitto_sub and mosquitto_rr: the conversations of the README and then some, at every
-//! protocol version. A subscriber prints its debug lines too, from which we know when it is subscribed.
+//! mosquitto_pub, mosquitto_sub and mosquitto_rr: the examples of the README and more, at every protocol
+//! version. A subscriber also prints its debug lines, which show when it is subscribed.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -13,9 +13,9 @@ use crate::needs;
 use crate::needs::process::{self, Killed};
 use crate::setup::Client;
 
-/// How long a client may take for what takes a moment.
+/// The longest time that a client may take for a short step, in seconds.
 const WAIT_SECONDS: u64 = 60;
-/// Before a message in the output of a subscriber; what follows is topic, QoS, retain flag and payload.
+/// The prefix of a message in the output of a subscriber. Topic, QoS, retain flag and payload follow.
 const MESSAGE: &str = "message|";
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -149,7 +149,7 @@ impl Tools {
         }
         let back = self.start_subscriber(&["-c", "-i", &id, "-t", &topic, "-q", "2"]);
         let mut got: Vec<String> = (0..6).map(|_| back.next()).collect();
-        // The order holds among those of one QoS.
+        // The order is only defined among messages with the same QoS.
         got.sort();
         let mut wanted: Vec<String> = (0..6).map(|n| format!("{topic}|{}|0|{n}", 1 + n % 2)).collect();
         wanted.sort();
@@ -178,7 +178,7 @@ impl Tools {
         self.run_to_end("mosquitto_sub", &["-i", &id, "-t", &kept, "-E"]);
     }
 
-    /// mosquitto_rr asks; we answer with the other two, from what arrived.
+    /// mosquitto_rr sends a request. The other two programs answer it, using what has arrived.
     fn ask_and_answer(&self) {
         let (request, response) = (self.topic("rr/request"), self.topic("rr/response"));
         let format = format!("{MESSAGE}%R|%D|%p");
@@ -248,7 +248,7 @@ impl Tools {
         assert_eq!(subscriber.next(), "text/plain|a:1 a:2|answer/here|c-2|1|77|payload");
     }
 
-    /// mosquitto_pub names the topic once, and sends the alias alone from then on.
+    /// mosquitto_pub sends the topic name once, and only the alias after that.
     fn use_a_topic_alias(&self) {
         let topic = self.topic("alias");
         let subscriber = self.subscribe(&["-t", &topic, "-q", "1"]);
@@ -303,7 +303,7 @@ impl Tools {
         );
     }
 
-    /// A subscriber that is subscribed.
+    /// A subscriber that is already subscribed.
     fn subscribe(&self, arguments: &[&str]) -> Subscriber {
         self.subscribe_formatted(arguments, &format!("{MESSAGE}%t|%q|%r|%p"))
     }
@@ -314,13 +314,14 @@ impl Tools {
         subscriber
     }
 
-    /// A subscriber whose messages may come before it is subscribed, as those of a resumed session do.
+    /// A subscriber whose messages may come before it is subscribed, as in a resumed session.
     fn start_subscriber(&self, arguments: &[&str]) -> Subscriber {
         self.start_formatted(arguments, &format!("{MESSAGE}%t|%q|%r|%p"))
     }
 
     fn start_formatted(&self, arguments: &[&str], format: &str) -> Subscriber {
-        // Into a pipe, mosquitto_sub keeps its debug lines back until the next message: stdbuf makes it talk.
+        // When it writes to a pipe, mosquitto_sub delays its debug lines until the next message. stdbuf
+        // prevents this.
         let mut command = Command::new("stdbuf");
         command.arg("-oL").arg(needs::command("mosquitto_sub").get_program()).args(self.broker_arguments());
         command.args(arguments).args(["-d", "-F", format]);
@@ -331,7 +332,7 @@ impl Tools {
         let (to_others, others) = channel();
         thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
-                // A test that has what it wants no longer listens.
+                // A test that has its result no longer listens.
                 let _ = match line.strip_prefix(MESSAGE) {
                     Some(message) => to_messages.send(message.to_owned()),
                     None => to_others.send(line),
@@ -342,7 +343,7 @@ impl Tools {
     }
 }
 
-/// A running mosquitto_sub. Dropping it kills it, which the broker sees as a lost connection.
+/// A running mosquitto_sub. Dropping it kills it, which is a lost connection for the broker.
 struct Subscriber {
     _process: Killed,
     messages: Receiver<String>,

@@ -1,5 +1,5 @@
-//! rumqttc's MQTT 3.1.1 client. It moves only while it is polled, so one thread plays all peers in turn, and a
-//! peer that is dropped has lost its connection without DISCONNECT.
+//! rumqttc's MQTT 3.1.1 client. It only works while it is polled, so one thread runs all peers in turn. A
+//! dropped peer has lost its connection without DISCONNECT.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::broker::Broker;
 use crate::setup::Client;
 
 const WAIT_SECONDS: u64 = 60;
-/// Above the megabyte that is sent; the client's own default is 10 KiB.
+/// More than the megabyte that is sent. The client's own default is 10 KiB.
 const PACKET_BYTES_MAX: usize = 2 << 20;
 const EACH_QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 
@@ -131,7 +131,7 @@ impl Place {
         let mut options = self.options("idle");
         options.set_keep_alive(Duration::from_secs(6));
         let mut idle = Peer::connect(options);
-        // The second comes well after one and a half times the keep alive.
+        // The second one comes long after one and a half times the keep alive.
         for _ in 0..2 {
             idle.wait_for("PINGRESP", |event| {
                 matches!(event, Event::Incoming(Packet::PingResp)).then_some(())
@@ -181,7 +181,7 @@ impl Peer {
         })
     }
 
-    /// Returns when the flow is over.
+    /// Publishes a message. Returns when the exchange is complete.
     fn publish(&mut self, topic: &str, qos: QoS, retain: bool, payload: &[u8]) {
         self.client.publish(topic, qos, retain, payload).expect("the client takes requests");
         self.wait_for("the end of the publish", |event| {
@@ -215,7 +215,7 @@ impl Peer {
         });
     }
 
-    /// Polls until `wanted` finds what it wants; messages that come meanwhile are kept.
+    /// Polls until `wanted` returns a value. Messages that come before are kept.
     fn wait_for<T>(&mut self, what: &str, wanted: impl Fn(&Event) -> Option<T>) -> T {
         let deadline = Instant::now() + Duration::from_secs(WAIT_SECONDS);
         loop {

@@ -1,4 +1,4 @@
-//! rumqttc's MQTT 5.0 client; see [`crate::rumqttc_v4`] for how it is played.
+//! rumqttc's MQTT 5.0 client. See [`crate::rumqttc_v4`] for how it is run.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::broker::Broker;
 use crate::setup::Client;
 
 const WAIT_SECONDS: u64 = 60;
-/// Above the megabyte that is sent; announced to the broker.
+/// More than the megabyte that is sent. It is announced to the broker.
 const PACKET_BYTES_MAX: u32 = 2 << 20;
 const EACH_QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 
@@ -208,7 +208,7 @@ impl Place {
         let mut shares = [Vec::new(), Vec::new()];
         while shares.iter().map(Vec::len).sum::<usize>() < usize::from(count) && Instant::now() < deadline {
             for (member, share) in members.iter_mut().zip(&mut shares) {
-                // Nothing in time: the other one's turn.
+                // Nothing has come in time, so the other one is next.
                 if let Ok(Ok(Event::Incoming(Packet::Publish(message)))) =
                     member.connection.recv_timeout(Duration::from_millis(20))
                 {
@@ -304,7 +304,7 @@ impl Peer {
         self.publish_with(topic, qos, retain, payload, None);
     }
 
-    /// Returns when the flow is over.
+    /// Publishes a message. Returns when the exchange is complete.
     fn publish_with(
         &mut self,
         topic: &str,
@@ -356,7 +356,7 @@ impl Peer {
         });
     }
 
-    /// Polls until `wanted` finds what it wants; messages that come meanwhile are kept.
+    /// Polls until `wanted` returns a value. Messages that come before are kept.
     fn wait_for<T>(&mut self, what: &str, wanted: impl Fn(&Event) -> Option<T>) -> T {
         let deadline = Instant::now() + Duration::from_secs(WAIT_SECONDS);
         loop {

@@ -1,5 +1,5 @@
-//! The clients of other languages: a script of ours for each, run against a broker. The script prints a line
-//! for each case and exits with 0 when all passed.
+//! The clients in other languages: one script for each runs against a broker. The script prints a line for
+//! each case, and exits with 0 if all have passed.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +8,7 @@ use crate::broker::{Broker, Door};
 use crate::needs::{self, process};
 use crate::setup::Client;
 
-/// Longer than any script takes that is not stuck.
+/// Longer than any script takes, in seconds.
 const SCRIPT_SECONDS_MAX: u64 = 600;
 
 /// Runs the client's script at a protocol level: 3 is MQTT 3.1, 4 is 3.1.1, 5 is 5.0.
@@ -41,7 +41,7 @@ pub(crate) fn talk_behind(door: Door, shards: usize, client: Client, level: u8) 
     run(&mut command, &mut broker, &format!("{} at level {level} over {}", client.name(), door.scheme()));
 }
 
-/// mqtt.js proves by SCRAM-SHA-256 who it is, with users whom `midge passwd` has written.
+/// mqtt.js authenticates with SCRAM-SHA-256, with users that `midge passwd` has written.
 pub(crate) fn prove(shards: usize) {
     if Client::Mqttjs.is_skipped() || std::env::var_os("MIDGE_TEST_TARGET").is_some() {
         return;

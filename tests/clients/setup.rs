@@ -1,8 +1,8 @@
-//! The clients that the tests know, and which of them are left out.
+//! The clients that the tests use, and which of them are left out.
 
 use crate::needs::skips;
 
-/// Somebody else's client.
+/// A client of another project.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Client {
     Mosquitto,
@@ -14,7 +14,7 @@ pub(crate) enum Client {
 }
 
 impl Client {
-    /// As `MIDGE_SKIP_CLIENTS` names it.
+    /// The name in `MIDGE_SKIP_CLIENTS`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Mosquitto => "mosquitto",
@@ -26,7 +26,7 @@ impl Client {
         }
     }
 
-    /// Whether the environment asks to leave this client out; notes it where it does.
+    /// Whether the environment asks to leave this client out. If so, this is recorded.
     pub(crate) fn is_skipped(self) -> bool {
         let list = std::env::var("MIDGE_SKIP_CLIENTS").unwrap_or_default();
         let skipped = list.split(',').any(|name| name.trim() == self.name());

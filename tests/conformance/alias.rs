@@ -83,7 +83,7 @@ pub fn bindings_die_with_the_connection(broker: &Broker) {
     peer.expect_disconnect(&[0x82]);
 }
 
-/// A PUBLISH that is refused still binds: its sender cannot know. [MQTT5-§3.3.4#2] [PITFALL-36]
+/// A PUBLISH that is refused still binds, because its sender can't know. [MQTT5-§3.3.4#2] [PITFALL-36]
 pub fn alias_of_a_refused_message_is_bound(broker: &Broker) {
     let topic = broker.unique("after");
     let mut watcher = broker.client(V5);
@@ -118,7 +118,7 @@ pub fn broker_never_uses_an_alias_above_the_clients_maximum(broker: &Broker) {
     for (maximum, peer) in &mut peers {
         for round in 0..3 {
             for at in 0..30 {
-                // The reader resolves aliases, and fails on one that is not bound or too high.
+                // The reader resolves aliases, and fails if one is not bound or too high.
                 let message = peer.expect_message(&format!("{stem}/{at}"), format!("{round}.{at}"));
                 peer.acknowledge(&message);
                 assert!(*maximum > 0 || !message.has(TOPIC_ALIAS));
@@ -127,7 +127,8 @@ pub fn broker_never_uses_an_alias_above_the_clients_maximum(broker: &Broker) {
     }
 }
 
-/// The alias of a message too large for its receiver is not taken as bound. [PITFALL-36] [MQTT5-§3.3.4#3]
+/// The alias of a message that is too large for its receiver does not count as bound. [PITFALL-36]
+/// [MQTT5-§3.3.4#3]
 pub fn dropped_message_binds_no_alias(broker: &Broker) {
     let topic = broker.unique("dropped");
     let wanted = connect(V5, broker.unique("dropped"));

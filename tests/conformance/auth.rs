@@ -1,10 +1,10 @@
-//! Who may come in, and enhanced authentication with the built-in test method.
+//! Which clients may connect, and enhanced authentication with the built-in test method.
 
 use crate::prelude::*;
 
 const METHOD: &str = "midge-test";
 
-/// A connection that has been challenged.
+/// A connection that has received a challenge.
 fn challenged(broker: &Broker) -> Client {
     let mut peer = broker.offer(connect(V5, broker.unique("auth")).with(text(AUTH_METHOD, METHOD)));
     let challenge = peer.expect(Auth);
@@ -14,7 +14,7 @@ fn challenged(broker: &Broker) -> Client {
     peer
 }
 
-/// A connection that has proved itself.
+/// A connection that has authenticated.
 fn proved(broker: &Broker) -> Client {
     let mut peer = challenged(broker);
     peer.send(auth(0x18, METHOD, "response"));
@@ -55,7 +55,7 @@ pub fn unknown_methods_are_refused(broker: &Broker) {
         let mut peer = broker.offer(connect(V5, broker.unique("nope")).with(text(AUTH_METHOD, "nope")));
         peer.expect_refused(&[0x8C, 0x87]);
     }
-    // Where the test method is not offered, it is as unknown as any.
+    // If the test method is not offered, it is an unknown method too.
     let mut peer = broker.offer(connect(V5, broker.unique("nope")).with(text(AUTH_METHOD, METHOD)));
     peer.expect_refused(&[0x8C, 0x87]);
 }
@@ -130,7 +130,7 @@ pub fn client_may_prove_itself_again(broker: &Broker) {
         peer.send(auth(0x19, METHOD, ""));
         let challenge = peer.expect(Auth);
         assert_eq!((challenge.code, challenge.text(AUTH_METHOD)), (0x18, Some(METHOD.as_bytes())));
-        // Other traffic goes on meanwhile, both ways.
+        // Other packets flow in both directions at the same time.
         peer.publish(publish(&topic, "meanwhile").qos1(1));
         peer.expect_message(&topic, "meanwhile");
         peer.send(auth(0x18, METHOD, "response"));

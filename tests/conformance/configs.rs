@@ -1,4 +1,4 @@
-//! The configurations that scenarios ask for beside the default one.
+//! The configurations that scenarios use besides the default one.
 
 use crate::harness::Config;
 
@@ -10,21 +10,21 @@ pub const TIGHT: Config = Config {
            subscriptions_per_client = 3\ntopic_levels = 8\nretained_messages = 95\n",
 };
 
-/// Queues of ten messages, of which the oldest makes room for one more.
+/// Queues of ten messages. When one is full, its oldest message is dropped.
 pub const DROP_OLDEST: Config =
     Config { name: "DROP_OLDEST", text: "[limits]\nsession_queue_messages = 10\n" };
 
-/// Queues of ten messages that refuse one more.
+/// Queues of ten messages. When one is full, the new message is refused.
 pub const REFUSE: Config = Config {
     name: "REFUSE",
     text: "[limits]\nsession_queue_messages = 10\nsession_queue_policy = \"refuse\"\n",
 };
 
-/// A short keep alive of the server's own.
+/// A short keep alive set by the server.
 pub const KEEP_ALIVE: Config =
     Config { name: "KEEP_ALIVE", text: "[protocol]\nkeep_alive_seconds_max = 2\n" };
 
-/// Everything optional switched off, and QoS 2.
+/// Everything optional is switched off, and so is QoS 2.
 pub const BARE: Config = Config {
     name: "BARE",
     text: "[protocol]\nmaximum_qos = 1\nretain_available = false\nwildcard_subscriptions = false\n\
@@ -35,16 +35,16 @@ pub const BARE: Config = Config {
 /// No QoS above 0.
 pub const QOS_0: Config = Config { name: "QOS_0", text: "[protocol]\nmaximum_qos = 0\n" };
 
-/// MQTT 3.1 by the letter.
+/// MQTT 3.1 in its strict form.
 pub const STRICT_31: Config = Config { name: "STRICT_31", text: "[protocol]\nstrict_31 = true\n" };
 
 /// Room for fourteen sessions, on all shards together.
 pub const FEW_SESSIONS: Config = Config { name: "FEW_SESSIONS", text: "[limits]\nsessions = 14\n" };
 
-/// Response Information for those who ask.
+/// Response Information for clients that ask for it.
 pub const RESPONSES: Config =
     Config { name: "RESPONSES", text: "[protocol]\nresponse_information = \"replies/\"\n" };
 
-/// Nobody comes in but by the built-in method of enhanced authentication.
+/// Clients can only connect with the built-in method of enhanced authentication.
 pub const LOCKED: Config =
     Config { name: "LOCKED", text: "[auth]\nallow_anonymous = false\ntest_method = true\n" };

@@ -1,4 +1,4 @@
-//! CONNECT that is accepted, and CONNACK.
+//! Accepted CONNECT packets, and CONNACK.
 
 use crate::prelude::*;
 
@@ -18,7 +18,7 @@ pub fn plain_connect_is_accepted(broker: &Broker) {
     }
 }
 
-/// The exact bytes of an old client, said by hand. [MQTT31-§3.1-a] [MQTT311-3.1.4-4]
+/// The exact bytes of an old client, written by hand. [MQTT31-§3.1-a] [MQTT311-3.1.4-4]
 pub fn bytes_of_the_specifications_are_understood(broker: &Broker) {
     let id = broker.unique("b");
     for (name, level, version) in [("MQIsdp", "03", V31), ("MQTT", "04", V311)] {
@@ -241,7 +241,7 @@ pub fn protocol_names_and_levels_that_are_not_served_are_refused(broker: &Broker
     for (name, level, version) in unknown {
         let id = broker.unique("level");
         let mut peer = broker.offer(connect(version, &id).lasting().protocol(name, level));
-        // Nobody can know the layout that a client of an unknown level reads: 3.1.1's or 5.0's will do.
+        // Nobody can know which format a client of an unknown level reads: that of 3.1.1 or 5.0 is accepted.
         let mut answer = Vec::new();
         while let Next::Packet(packet) = peer.next_raw() {
             answer.extend(packet);
@@ -261,7 +261,7 @@ pub fn bridges_get_nothing_back_and_retained_messages_as_retained(broker: &Broke
         other.publish(publish(&topic, "before").qos1(1).retain());
         let mut bridge = broker.connect(connect(version, broker.unique("edge")).protocol(name, level));
         bridge.subscribe(&topic, 1);
-        // What was retained is asked for on its shard: from here on that is over.
+        // Retained messages are queried on the topic's shard. The query is complete after this.
         assert!(bridge.expect_message(&topic, "before").retain);
         other.subscribe(&topic, 1 | NO_LOCAL);
         assert!(other.expect_message(&topic, "before").retain);
@@ -375,7 +375,8 @@ pub fn refused_resume_has_session_present_0(broker: &Broker) {
         broker.connect(connect(version, &id).lasting()).leave();
         let level = if version == V5 { 6 } else { 9 };
         let mut peer = broker.offer(connect(version, &id).lasting().protocol("MQTT", level));
-        // The reader itself refuses Session Present 1 with a code; what is left is that the end follows.
+        // The reader itself refuses Session Present 1 with an error code. This checks that the connection
+        // ends.
         while let Next::Packet(answer) = peer.next_raw() {
             assert_eq!(answer[2], 0, "Session Present");
         }
@@ -384,7 +385,7 @@ pub fn refused_resume_has_session_present_0(broker: &Broker) {
     }
 }
 
-/// Old packets get old codes, whatever is wrong. [MQTT5-§3.14#2]
+/// Old clients get old codes, whatever is wrong. [MQTT5-§3.14#2]
 pub fn old_clients_never_see_packets_of_5_0(broker: &Broker) {
     for version in BEFORE_5 {
         for wrong in ["F0 00", "30 * 'a/+' `x`", "82 * 0001 'a' 03", "36 * 'a' 0001", "C0 01 00"] {

@@ -16,10 +16,10 @@ pub fn receive_maximum_bounds_what_is_unfinished(broker: &Broker) {
     let zero = peer.expect_message(&topic, "0");
     let one = peer.expect_message(&topic, "1");
     peer.expect_nothing();
-    // Other packets flow while the quota is used up, in both directions.
+    // Other packets flow in both directions while the quota is used up.
     peer.subscribe(broker.unique("other"), 0);
     peer.publish(publish(broker.unique("other"), "x").qos2(1));
-    // PUBREC below 0x80 frees nothing; PUBCOMP does.
+    // A PUBREC below 0x80 frees nothing. PUBCOMP does.
     peer.send(pubrec(one.id));
     peer.expect_ack(Pubrel, one.id);
     peer.expect_nothing();
@@ -29,7 +29,7 @@ pub fn receive_maximum_bounds_what_is_unfinished(broker: &Broker) {
     peer.send(puback(zero.id));
     let three = peer.expect_message(&topic, "3");
     peer.expect_nothing();
-    // PUBREC of 0x80 and above frees, and so does a refusing PUBACK.
+    // A PUBREC of 0x80 or above frees the identifier, and so does a PUBACK that refuses.
     peer.send(pubrec(three.id).code(0x83));
     let four = peer.expect_message(&topic, "4");
     peer.send(puback(two.id).code(0x97));
@@ -101,7 +101,7 @@ pub fn resends_use_the_new_quota(broker: &Broker) {
     peer.expect_ack(Pubrel, first.id);
     let one = peer.expect_message(&topic, "1");
     let second = peer.find_within(Publish, Duration::from_millis(500));
-    // Whether the owed PUBREL counts is the broker's choice; more than two PUBLISH never come.
+    // The broker may choose whether the pending PUBREL counts. More than two PUBLISH must never come.
     peer.expect_nothing();
     peer.send(pubcomp(first.id));
     peer.send(puback(one.id));
@@ -148,12 +148,12 @@ pub fn client_above_the_servers_receive_maximum_is_disconnected(broker: &Broker)
     peer.expect_disconnect(&[0x93]);
     assert_eq!(watcher.collect(4), ["1", "2", "zero", "3"]);
     watcher.expect_nothing();
-    // QoS 1 counts until its PUBACK, so that a fast client that waits is never cut.
+    // QoS 1 counts until its PUBACK, so a fast client that waits for it is never disconnected.
     let mut peer = broker.client(V5);
     for at in 0..100 {
         peer.publish(publish(&topic, format!("{at}")).qos1(1 + at % 2));
     }
-    // A refused QoS 2 message counts no longer.
+    // A refused QoS 2 message no longer counts.
     for id in 1..6 {
         assert_eq!(peer.publish(publish("$SYS/refused", "x").qos2(id)), 0x87);
     }
@@ -202,7 +202,7 @@ pub fn packets_above_the_clients_maximum_are_dropped_and_the_queue_goes_on(broke
         peer.acknowledge(&message);
         let message = peer.expect_message(&topic, "eee");
         peer.acknowledge(&message);
-        // Dropped messages keep no place in the quota.
+        // Dropped messages take no place in the quota.
         for at in 0..5 {
             publisher.publish(publish(&topic, format!("{at}")).qos(qos, 1));
             let message = peer.expect_message(&topic, format!("{at}"));
@@ -249,7 +249,7 @@ pub fn acknowledgements_fit_the_clients_maximum(broker: &Broker) {
             .with(byte(REQUEST_PROBLEM, 1))
     };
     peer.ping();
-    // No smaller than the CONNACK that a client needs, so that the limit falls on what may be left out.
+    // The bound is not below the CONNACK that a client needs, so it only affects optional parts.
     let mut peer = broker.connect(small(floor));
     peer.send(publish("$SYS/denied", "x").qos1(1));
     assert_eq!(peer.expect_ack(Puback, 1), 0x87);

@@ -1,9 +1,11 @@
-//! The brokers under test. Over loopback: one process for each shard count and configuration, started when the
-//! first scenario wants it and ended when all of that shard count are done: a user may not lock memory for all of them. In memory: one for each scenario and configuration.
+//! The brokers under test. Over loopback there is one process for each shard count and configuration. It is
+//! started when the first scenario needs it and ended when all scenarios of that shard count are done,
+//! because a user may not lock memory for all of them. In memory there is one broker for each scenario and
+//! configuration.
 //!
-//! `MIDGE_TEST_TARGET=host:port` runs the scenarios against a broker that is already there, whatever it is;
-//! `MIDGE_TEST_TARGET_NAME=host:port` does so for the scenarios that want the configuration NAME, which are
-//! skipped otherwise.
+//! `MIDGE_TEST_TARGET=host:port` runs the scenarios against a running broker of any kind.
+//! `MIDGE_TEST_TARGET_NAME=host:port` does so for the scenarios that need the configuration NAME, which are
+//! otherwise skipped.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -21,10 +23,10 @@ use midge_kit::{Client, PATIENCE, free_port};
 use crate::line::{Clock, Memory, MemoryLink};
 use crate::world::World;
 
-/// How long a broker may take to start on a busy machine.
+/// The longest time for the start of a broker on a busy machine.
 const START: Duration = Duration::from_secs(120);
 
-/// What a broker is configured with beside its listener and its shards.
+/// The configuration of a broker besides its listener and its shards.
 #[derive(Debug)]
 pub struct Config {
     pub name: &'static str,
@@ -36,7 +38,7 @@ pub const DEFAULT: Config = Config { name: "DEFAULT", text: "[sys]\ninterval_sec
 /// A running broker.
 pub struct Broker {
     pub shards: usize,
-    /// In memory: has it a log all the same?
+    /// Whether a broker in memory has a log.
     is_kept: bool,
     place: Place,
     clock: Clock,
@@ -48,8 +50,8 @@ enum Place {
 }
 
 impl Broker {
-    /// The broker over loopback of this shard count with the default configuration; none when a foreign target
-    /// stands in for all of them.
+    /// The broker over loopback with this shard count and the default configuration. `None` if a foreign
+    /// target replaces all of them.
     pub fn standard(shards: usize) -> Option<Broker> {
         if foreign_target().is_some() && shards != 1 {
             return None;
@@ -83,12 +85,13 @@ impl Broker {
         .map(|broker| &*Box::leak(Box::new(broker)))
     }
 
-    /// Time since some moment before the scenario.
+    /// The time since some moment before the scenario.
     pub fn now(&self) -> Duration {
         self.clock.now()
     }
 
-    /// The longest that something may take which takes so long on an idle machine. In memory every machine is one.
+    /// The longest time that something may take which takes `time` on an idle machine. In memory every
+    /// machine is idle.
     pub fn at_most(&self, time: Duration) -> Duration {
         if self.clock.is_virtual() { time } else { time + PATIENCE }
     }
@@ -111,17 +114,18 @@ impl Broker {
         started.as_ref().map(|started| Broker::at(shards, started.address.clone()))
     }
 
-    /// Ends those of this shard count that scenarios share. No scenario uses them.
+    /// Ends the shared brokers of this shard count. No scenario uses them.
     pub fn end_shared(shards: usize) {
         Self::end_those(|&(count, _), _| count == shards);
     }
 
-    /// The scenario of this thread is over: what it has shared with others may end.
+    /// The scenario of this thread is done: the shared brokers that it has used may end.
     pub fn release() {
         HELD.with_borrow_mut(Vec::clear);
     }
 
-    /// Ends those that no scenario uses at this moment. One with the default configuration is always wanted.
+    /// Ends the brokers that no scenario uses at the moment. Those with the default configuration are always
+    /// needed.
     fn end_unused() {
         Self::end_those(|&(_, name), place| name != DEFAULT.name && Arc::strong_count(place) == 1);
     }
@@ -137,7 +141,7 @@ impl Broker {
         }
     }
 
-    /// A connection that has said nothing yet.
+    /// A connection that has sent nothing yet.
     pub fn open(&self, version: Version) -> Client {
         let mut client = match &self.place {
             Place::Address(address) => {
@@ -146,7 +150,7 @@ impl Broker {
                 Client::over(stream, version)
             }
             Place::Memory(memory) => {
-                // The kernel spreads connections over the shards by a hash; we do so in turn.
+                // The kernel spreads connections over the shards by a hash. Here they are spread in turn.
                 static OPENED: AtomicU32 = AtomicU32::new(0);
                 let shard = OPENED.fetch_add(1, Ordering::Relaxed) as usize % self.shards;
                 let link = memory.world().open(shard);
@@ -179,14 +183,14 @@ impl Broker {
         peer
     }
 
-    /// Connects and gives Session Present too.
+    /// Connects. Also returns Session Present.
     pub fn connect_present(&self, connect: Connect) -> (Client, bool) {
         let peer = self.connect(connect);
         let present = peer.connack.as_ref().is_some_and(|connack| connack.session_present);
         (peer, present)
     }
 
-    /// A client with a clean session and a name of its own.
+    /// A client with a clean session and a unique name.
     pub fn client(&self, version: Version) -> Client {
         self.connect(connect(version, self.unique("c")))
     }
@@ -202,18 +206,18 @@ impl Broker {
 /// A broker that scenarios share.
 struct Started {
     address: String,
-    /// Ends it when the pipe to it is closed; none if it is not ours.
+    /// Ends the broker when its pipe is closed. `None` if the broker is not ours.
     guard: Option<Child>,
 }
 
-/// None: there is none for this configuration.
+/// `None`: there is no broker for this configuration.
 type Shared = Arc<OnceLock<Option<Started>>>;
 
 /// By shard count and the name of the configuration.
 type Pool = HashMap<(usize, &'static str), Shared>;
 
 thread_local! {
-    /// What the scenario of this thread uses.
+    /// The shared brokers that the scenario of this thread uses.
     static HELD: RefCell<Vec<Shared>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -227,13 +231,13 @@ pub fn foreign_target() -> Option<String> {
     std::env::var("MIDGE_TEST_TARGET").ok()
 }
 
-/// A broker of one scenario alone, which it may end.
+/// A broker of a single scenario, which may end it.
 pub struct OwnBroker {
     pub broker: Broker,
     process: Option<Process>,
 }
 
-/// A broker that listens, and what it was started with.
+/// A listening broker, and the parameters of its start.
 struct Process {
     child: Child,
     config: PathBuf,
@@ -257,7 +261,7 @@ impl OwnBroker {
         if let Place::Memory(_) = broker.place {
             return Some(Self { broker: Broker::remembered(shards, broker.is_kept, config), process: None });
         }
-        // Beside the broker of all scenarios, it has its own files.
+        // It has files of its own, separate from the shared broker.
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let own = format!("{}-own{}", config.name, COUNT.fetch_add(1, Ordering::Relaxed));
         let (address, file) = prepare(shards, &own, config);
@@ -265,7 +269,7 @@ impl OwnBroker {
         Some(Self { broker: Broker::at(shards, address), process: Some(process) })
     }
 
-    /// Stops it, and starts it again with what it has kept; false if it keeps nothing.
+    /// Stops it, and starts it again with the state that it has kept. Returns false if it keeps nothing.
     pub fn restart(&mut self) -> bool {
         if !self.broker.is_kept {
             return false;
@@ -288,7 +292,7 @@ impl OwnBroker {
             (Place::Memory(memory), _) => memory.world().shut_down(),
             (Place::Address(_), None) => unreachable!("a broker at an address is a process"),
             (Place::Address(_), Some(process)) => {
-                // By the shell: the program `kill` is not everywhere.
+                // This uses the shell, because the program `kill` is not everywhere.
                 let mut shell = Command::new("sh");
                 let status = shell.args(["-c", r#"kill "$0""#, &process.child.id().to_string()]).status();
                 assert!(status.is_ok_and(|status| status.success()), "kill works");
@@ -296,7 +300,7 @@ impl OwnBroker {
         }
     }
 
-    /// Waits for its end, which must be a good one.
+    /// Waits for its end, which must be successful.
     pub fn expect_end(&mut self) {
         match (&self.broker.place, &mut self.process) {
             (_, Some(process)) => {
@@ -321,8 +325,8 @@ impl Drop for OwnBroker {
     }
 }
 
-/// Starts a broker that ends with this process, however this process ends: a shell between us waits for the
-/// pipe from us to close. When the broker ends by itself, the shell does too.
+/// Starts a broker that ends with this process, however this process ends: a shell waits for the closing of
+/// the pipe from this process. If the broker ends by itself, the shell does too.
 fn start(shards: usize, config: &Config) -> Started {
     const GUARD: &str = r#"exec 3<&0
         "$0" serve --config "$1" 3<&- & broker=$!
@@ -335,7 +339,7 @@ fn start(shards: usize, config: &Config) -> Started {
     Started { address, guard: Some(guard) }
 }
 
-/// Writes the configuration under this name; gives the address and the file.
+/// Writes the configuration under this name. Returns the address and the file.
 fn prepare(shards: usize, name: &str, config: &Config) -> (String, PathBuf) {
     let address = format!("127.0.0.1:{}", free_port());
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("conformance");
@@ -344,16 +348,16 @@ fn prepare(shards: usize, name: &str, config: &Config) -> (String, PathBuf) {
     CLEAN.call_once(|| remove_old_states(&folder));
     let file = folder.join(format!("{name}-{shards}-{}.toml", std::process::id()));
     let state = file.with_extension("state");
-    // A scenario's own broker begins with nothing.
+    // A scenario's own broker begins without state.
     let _ = fs::remove_dir_all(&state);
     let text = configuration(&address, shards, config);
-    // The scenarios pass with everything on the disk, as it is by default.
+    // The scenarios run with everything on the disk, which is the default.
     let kept = format!("\n[persistence]\ndirectory = \"{}\"\nsegment_bytes = 1048576\n", state.display());
     fs::write(&file, text + &kept).expect("a temporary file can be written");
     (address, file)
 }
 
-/// What brokers of test processes that are gone have kept.
+/// Removes the state of brokers whose test processes have ended.
 fn remove_old_states(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -370,8 +374,9 @@ fn configuration(address: &str, shards: usize, config: &Config) -> String {
     format!("[[listeners]]\naddress = \"{address}\"\n\n[runtime]\nshards = {shards}\n\n{}", config.text)
 }
 
-/// Runs a command that serves with this configuration, and waits until it listens. A user's locked memory may be in use
-/// by the brokers of other scenarios: then again, without those that no scenario uses.
+/// Runs a command that serves with this configuration, and waits until it listens. The brokers of other
+/// scenarios may use up a user's locked memory. In this case it ends those that no scenario uses, and tries
+/// again.
 fn start_patiently(command: &mut Command, address: &str, config: &Path) -> Child {
     let end = Instant::now() + START;
     let told = config.with_extension("log");

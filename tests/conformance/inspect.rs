@@ -1,5 +1,5 @@
-//! One packet of every kind and many a code from the broker, provoked and looked at. The reader judges each of
-//! them: flags, lengths, allowed properties, allowed codes.
+//! One packet of every kind, with many of the codes, from the broker. The reader checks each of them: flags,
+//! lengths, allowed properties, allowed codes.
 
 use crate::prelude::*;
 

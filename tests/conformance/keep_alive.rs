@@ -1,9 +1,9 @@
-//! Keep alive: the client's, the server's own, and what counts as a sign of life.
+//! Keep alive: the client's, the server's own, and which packets show that a client is alive.
 
 use crate::prelude::*;
 
-/// How long the broker waits before it closes this connection, which is silent since its CONNECT: at most, as that was
-/// sent after `start`.
+/// How long the broker waits at most before it closes this connection, which is silent since its CONNECT. The
+/// CONNECT was sent after `start`.
 fn silence(broker: &Broker, peer: &mut Client, start: Duration) -> Duration {
     let last = peer.expect_end();
     assert!(
@@ -71,7 +71,7 @@ pub fn messages_to_a_client_are_no_sign_of_its_life(broker: &Broker) {
     assert!(took >= Duration::from_millis(1300), "took {took:?}");
 }
 
-/// Half a packet is no packet. [MQTT5-3.1.2-20]
+/// An incomplete packet does not count. [MQTT5-3.1.2-20]
 pub fn half_a_packet_is_no_sign_of_life(broker: &Broker) {
     let mut peer = broker.connect(connect(V5, broker.unique("half")).keep_alive(1));
     let start = broker.now();

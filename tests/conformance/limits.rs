@@ -1,4 +1,4 @@
-//! Limits of the broker's own, `$SYS`, and how it ends.
+//! Limits of the broker itself, `$SYS`, and its shutdown.
 
 use crate::prelude::*;
 use midge::base::Random;
@@ -12,7 +12,7 @@ pub fn one_subscription_too_many_is_refused(broker: &Broker) {
         let request = (0..4).fold(subscribe(1), |request, at| request.filter(format!("{stem}/{at}"), 1));
         let refusal = if version == V5 { 0x97 } else { 0x80 };
         assert_eq!(peer.request(request, Suback), [1, 1, 1, refusal]);
-        // Replacing one is not one more, and giving one back makes room.
+        // Replacing a subscription does not count as another one, and removing one makes room.
         assert_eq!(peer.subscribe(format!("{stem}/0"), 2), 2);
         peer.request(unsubscribe(2).filter(format!("{stem}/1")), Unsuback);
         assert_eq!(peer.subscribe(format!("{stem}/3"), 1), 1);
@@ -32,8 +32,8 @@ pub fn retained_messages_have_a_bound(broker: &Broker) {
         assert!(matches!(code, 0x00 | 0x10 | 0x97), "code {code:02X}");
         refused += usize::from(code == 0x97);
     }
-    // With several shards only the home of a topic knows that it is full, and a publisher on
-    // another shard is not told (README, "What does not work yet").
+    // With several shards, only the home of a topic knows that it is full, and a publisher on another shard
+    // is not told (README, "What does not work yet").
     let told = broker.shards == 1;
     assert!((if told { 100 } else { 1 }..=199).contains(&refused), "{refused} refused");
     let mut late = broker.client(V5);
@@ -68,7 +68,7 @@ pub fn one_session_too_many_is_refused(broker: &Broker) {
             }
         }
     }
-    // Whatever the shards.
+    // The number does not depend on the shards.
     assert_eq!(accepted.len(), 14);
     assert_eq!(refused, [23, 23]);
     for peer in &mut accepted {
@@ -89,7 +89,7 @@ pub fn shutdown_says_so_to_5_0_clients_and_ends_in_time(broker: &Broker) {
     assert!(own.broker.now() - start < own.broker.at_most(Duration::from_secs(10)));
 }
 
-/// Garbage of every kind on many connections leaves the broker working. [MQTT5-4.13.1-1] [MQTT311-4.8.0-1]
+/// Garbage of every kind on many connections does not stop the broker. [MQTT5-4.13.1-1] [MQTT311-4.8.0-1]
 pub fn garbage_hurts_nobody(broker: &Broker) {
     let topic = broker.unique("garbage");
     let mut steady = broker.client(V5);

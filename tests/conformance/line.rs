@@ -1,5 +1,5 @@
-//! What a scenario's clock is made of, the machine's or that of the broker in memory, and the connections to the
-//! latter.
+//! The clock of a scenario, which is the machine's or that of the broker in memory, and the connections to
+//! the latter.
 
 use std::cell::{RefCell, RefMut};
 use std::io;
@@ -21,7 +21,7 @@ impl Memory {
         Self(Rc::new(RefCell::new(world)))
     }
 
-    /// Another start of the broker with the same disk. Its connections are no one's any more.
+    /// Starts the broker again with the same disk. Its old connections belong to nobody.
     pub fn restart(&self) {
         let mut world = self.0.borrow_mut();
         let shards = world.shards().count();
@@ -33,7 +33,7 @@ impl Memory {
     }
 }
 
-/// Time as a scenario sees it.
+/// The time that a scenario sees.
 #[derive(Clone)]
 pub enum Clock {
     Wall(Instant),
@@ -45,7 +45,7 @@ impl Clock {
         Self::Wall(Instant::now())
     }
 
-    /// Since some moment before the scenario.
+    /// The time since some moment before the scenario.
     pub fn now(&self) -> Duration {
         match self {
             Self::Wall(start) => start.elapsed(),
@@ -53,7 +53,7 @@ impl Clock {
         }
     }
 
-    /// Does nothing take longer than it must?
+    /// Whether nothing takes longer than it must.
     pub fn is_virtual(&self) -> bool {
         matches!(self, Self::Virtual(_))
     }
@@ -106,7 +106,7 @@ impl Link for MemoryLink {
     }
 }
 
-/// A scenario drops a connection without a word as a process does that ends.
+/// When a scenario drops a connection, it ends without DISCONNECT, as if the process had ended.
 impl Drop for MemoryLink {
     fn drop(&mut self) {
         self.vanish();

@@ -1,12 +1,13 @@
 //! Conformance: every normative statement of MQTT 5.0, 3.1.1 and 3.1, and every known pitfall, is a row of
 //! `statements.tsv`, proved by scenarios or excused with a reason.
 //!
-//! A scenario is a conversation of hand-written bytes. Each runs against the real broker over loopback and
-//! against the same machine in memory on a virtual clock, with 1, 2 and 7 shards. It carries the tags of the statements that it proves, and `table.rs` holds tags and rows
-//! together. `cargo test --test conformance` runs all, `cargo test --test conformance shards_2::will` some.
+//! A scenario is a conversation of hand-written bytes. Each runs against the real broker over loopback, and
+//! against the same machine in memory on a virtual clock, with 1, 2 and 7 shards. It has the tags of the
+//! statements that it proves, and `table.rs` compares tags and rows. `cargo test --test conformance` runs
+//! all, `cargo test --test conformance shards_2::will` some.
 
-// Scenarios stand outside the wall around the core: they open sockets, start processes and read the clock. And
-// `pub` is how a room shows what others use; nothing is exported from a test.
+// The lint that protects the core does not apply to scenarios: they open sockets, start processes and read
+// the clock. `pub` marks what other rooms use; nothing is exported from a test.
 #![allow(unreachable_pub, clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod configs;
@@ -39,7 +40,7 @@ mod subscribe;
 mod topics;
 mod will;
 
-/// What every scenario uses.
+/// The imports of every scenario.
 mod prelude {
     pub use crate::configs::*;
     pub use crate::harness::*;
@@ -50,7 +51,8 @@ mod prelude {
     pub use std::time::Duration;
 }
 
-/// Makes the registry, and the tests of all scenarios: over loopback, in memory, and in memory with a log, for every shard count.
+/// Creates the registry and the tests of all scenarios: over loopback, in memory, and in memory with a log,
+/// for every shard count.
 macro_rules! scenarios {
     ($($room:ident { $($name:ident)* })*) => {
         const REGISTRY: &[(&str, runner::Scenario)] =

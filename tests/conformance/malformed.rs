@@ -1,8 +1,9 @@
-//! Packets that cannot be read: each ends its connection with the code of the standard, and nothing else.
+//! Packets that can't be read: each ends its own connection with the standard's code, and has no other
+//! effect.
 
 use crate::prelude::*;
 
-/// Says each of these to a fresh 5.0 connection; all must end it with one of the codes.
+/// Sends each of these on a new 5.0 connection. All must end it with one of the codes.
 fn all_end_with(broker: &Broker, codes: &[u8], said: &[&str]) {
     each(said, |said| {
         let mut peer = broker.client(V5);
@@ -11,7 +12,7 @@ fn all_end_with(broker: &Broker, codes: &[u8], said: &[&str]) {
     });
 }
 
-/// Says each of these to fresh connections of the old versions; all must end them without a byte.
+/// Sends each of these on new connections of the old versions. All must end them without a byte.
 fn all_close(broker: &Broker, versions: &[Version], said: &[&str]) {
     for version in versions {
         each(said, |said| {
@@ -100,7 +101,7 @@ pub fn endless_remaining_length_ends_the_connection_at_once(broker: &Broker) {
     all_close(broker, &BEFORE_5, &["30 FFFFFFFF", "C0 80808080"]);
 }
 
-/// A length that is not minimal may be refused or read, but never mis-framed. [MQTT5-1.5.5-1]
+/// A length that is not minimal may be refused or read, but must never be misframed. [MQTT5-1.5.5-1]
 pub fn overlong_lengths_are_never_misframed(broker: &Broker) {
     for said in ["C0 8000 C000", "C0 808000 C000"] {
         let mut peer = broker.client(V5);
@@ -210,7 +211,7 @@ fn property_length(said: &str) -> usize {
     bytes(said).len() + 1
 }
 
-/// Nothing of an ill-formed PUBLISH reaches anybody. [MQTT5-1.5.4-1] [MQTT311-1.5.3-1]
+/// No part of an ill-formed PUBLISH reaches a subscriber. [MQTT5-1.5.4-1] [MQTT311-1.5.3-1]
 pub fn ill_formed_topics_are_forwarded_to_nobody(broker: &Broker) {
     let stem = broker.unique("ill");
     for version in EVERY_VERSION {
@@ -237,7 +238,7 @@ pub fn strings_that_are_not_utf8_close_old_connections(broker: &Broker) {
     }
 }
 
-/// Control characters are malformed (the project's choice). [MQTT5-§1.5.4] [MQTT311-§1.5.3]
+/// Control characters are malformed (midge's choice). [MQTT5-§1.5.4] [MQTT311-§1.5.3]
 pub fn control_characters_are_refused_or_carried_unchanged(broker: &Broker) {
     for version in EVERY_VERSION {
         for special in ["\u{1}", "\u{7F}", "\u{9F}", "\u{FFFF}", "\u{FDD0}", "\u{1FFFE}"] {
@@ -362,7 +363,8 @@ pub fn unknown_reason_codes_end_the_connection(broker: &Broker) {
     );
 }
 
-/// One peer's error is nobody else's. [MQTT5-4.13.1-1] [MQTT311-4.8.0-1] [MQTT311-4.8.0-2] [MQTT5-§4.13.2#2]
+/// An error of one peer does not affect others. [MQTT5-4.13.1-1] [MQTT311-4.8.0-1] [MQTT311-4.8.0-2]
+/// [MQTT5-§4.13.2#2]
 pub fn errors_touch_only_their_own_connection(broker: &Broker) {
     for version in EVERY_VERSION {
         let topic = broker.unique("other");

@@ -46,8 +46,8 @@ pub fn messages_arrive_in_the_order_of_publishing(broker: &Broker) {
     }
 }
 
-/// Topics of one publisher in order over a queue that fills while the client is away and goes on live.
-/// [MQTT5-4.6.0-6] [MQTT5-4.6.0-5]
+/// The topics of one publisher stay in order across a queue that fills while the client is offline and
+/// continues live. [MQTT5-4.6.0-6] [MQTT5-4.6.0-5]
 pub fn order_holds_from_the_queue_into_live_traffic(broker: &Broker) {
     let (stem, id) = (broker.unique("queue"), broker.unique("queue"));
     let mut peer = broker.connect(connect(V5, &id).lasting());
@@ -86,7 +86,7 @@ pub fn stuck_subscriber_delays_nobody(broker: &Broker) {
     silent.ping();
 }
 
-/// A session that is away, with a QoS 1 subscription.
+/// An offline session with a QoS 1 subscription.
 fn absent(broker: &Broker, topic: &str) -> String {
     let id = broker.unique("absent");
     let mut peer = broker.connect(connect(V5, &id).lasting());
@@ -95,7 +95,7 @@ fn absent(broker: &Broker, topic: &str) -> String {
     id
 }
 
-/// What such a session has got, once it is back: so many messages, and no more.
+/// The messages that such a session has when it is back: this many, and no more.
 fn queued(broker: &Broker, id: &str, count: usize) -> Vec<String> {
     let mut peer = broker.connect(connect(V5, id).lasting());
     let mut received = Vec::new();
@@ -112,8 +112,8 @@ fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|at| at.to_string()).collect()
 }
 
-/// A session that is never emptied has a bound, and its publisher hears of it. [MQTT5-4.5.0-2]
-/// [MQTT311-4.5.0-2] [PITFALL-54] [MQTT5-reason-0x97]
+/// A session that is never emptied has a bound, and its publisher is told. [MQTT5-4.5.0-2] [MQTT311-4.5.0-2]
+/// [PITFALL-54] [MQTT5-reason-0x97]
 pub fn queue_of_an_absent_client_is_bounded(broker: &Broker) {
     let Some(broker) = broker.with(&REFUSE) else { return };
     let topic = broker.unique("bounded");
@@ -129,8 +129,8 @@ pub fn queue_of_an_absent_client_is_bounded(broker: &Broker) {
     assert_eq!(queued(broker, &id, 10), numbers(0..10), "a success code is a promise");
 }
 
-/// 3.x has no code for a queue that is full: nobody is cut off, and each session that has room gets each message once.
-/// [MQTT311-4.5.0-2] [MQTT311-4.3.3-2] [PITFALL-54]
+/// 3.x has no code for a full queue: no publisher is disconnected, and each session with room gets each
+/// message once. [MQTT311-4.5.0-2] [MQTT311-4.3.3-2] [PITFALL-54]
 pub fn full_queue_ends_no_publisher(broker: &Broker) {
     for config in [&DROP_OLDEST, &REFUSE] {
         let Some(broker) = broker.with(config) else { continue };

@@ -44,7 +44,7 @@ pub fn properties_are_forwarded_unaltered(broker: &Broker) {
     assert_eq!(message.text(CORRELATION_DATA), Some(&b""[..]));
 }
 
-/// The same over a queue and a retained message. [MQTT5-3.3.2-17] [MQTT5-3.3.2-18] [MQTT5-4.5.0-1]
+/// The same through a queue and a retained message. [MQTT5-3.3.2-17] [MQTT5-3.3.2-18] [MQTT5-4.5.0-1]
 pub fn properties_survive_the_queue_and_retention(broker: &Broker) {
     let topic = broker.unique("props");
     let id = broker.unique("props");
@@ -129,7 +129,7 @@ pub fn user_properties_and_reason_strings_are_accepted_where_they_may_be(broker:
     peer.expect_closed();
 }
 
-/// DISCONNECT lists Server Reference, which only a server sends. [MQTT5-property-0x1C]
+/// DISCONNECT lists Server Reference, which only a server may send. [MQTT5-property-0x1C]
 pub fn server_reference_from_a_client_is_refused(broker: &Broker) {
     let topic = broker.unique("moved");
     let mut watcher = broker.client(V5);

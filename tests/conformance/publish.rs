@@ -79,10 +79,10 @@ pub fn dup_of_the_publisher_is_not_forwarded(broker: &Broker) {
     }
 }
 
-/// DUP 1 with QoS 0 ends the connection. The reader refuses it from the broker. [MQTT5-3.3.1-2]
-/// [MQTT311-3.3.1-2]
+/// DUP 1 with QoS 0 ends the connection. In packets from the broker, the reader of this test rejects it.
+/// [MQTT5-3.3.1-2] [MQTT311-3.3.1-2]
 pub fn dup_with_qos_0_is_malformed(broker: &Broker) {
-    // 3.1 does not police unused flags.
+    // MQTT 3.1 does not check unused flags.
     for version in [V311, V5] {
         let mut peer = broker.client(version);
         peer.send(publish(broker.unique("dup0"), "x").duplicate());
@@ -129,7 +129,7 @@ pub fn empty_payload_is_delivered_empty(broker: &Broker) {
     }
 }
 
-/// Payloads of the lengths around each size of Remaining Length arrive whole. [MQTT5-1.5.5-1]
+/// Payloads with lengths around each size of Remaining Length arrive complete. [MQTT5-1.5.5-1]
 pub fn payloads_of_every_length_arrive_whole(broker: &Broker) {
     for version in EVERY_VERSION {
         let topic = broker.unique("size");
@@ -148,8 +148,9 @@ pub fn payloads_of_every_length_arrive_whole(broker: &Broker) {
     }
 }
 
-/// Unauthorized here means a topic of the broker's own; there is no access list yet. [MQTT5-§3.4.2.1]
-/// [MQTT5-§4.7.2] [MQTT5-§4.13.2] [MQTT5-reason-0x87] [MQTT5-§4.3.3#2] [MQTT5-4.3.3-9] [MQTT5-machine-3]
+/// "Unauthorized" means here that the topic is reserved for the broker; this broker has no access policy.
+/// [MQTT5-§3.4.2.1] [MQTT5-§4.7.2] [MQTT5-§4.13.2] [MQTT5-reason-0x87] [MQTT5-§4.3.3#2] [MQTT5-4.3.3-9]
+/// [MQTT5-machine-3]
 pub fn publishing_to_reserved_topics_is_refused(broker: &Broker) {
     let mut watcher = broker.client(V5);
     watcher.subscribe("$SYS/conformance/#", 2);
@@ -164,7 +165,7 @@ pub fn publishing_to_reserved_topics_is_refused(broker: &Broker) {
         assert_eq!(peer.publish(publish(reserved, "forged").qos1(3).retain()), 0x87);
     }
     assert_eq!(peer.publish(publish(format!("$share/g/{topic}"), "forged").qos1(1)), 0x87);
-    // The refused identifier is free again: the next PUBLISH under it is a new message.
+    // The identifier of the refused message is free again: the next PUBLISH with it is a new message.
     peer.publish(publish(&topic, "fine").qos2(2));
     let message = watcher.expect_message(&topic, "fine");
     watcher.acknowledge(&message);
@@ -280,7 +281,7 @@ pub fn no_local_hides_ones_own_messages_only(broker: &Broker) {
     peer.expect_message(&topic, "mine again");
 }
 
-/// A client's own retained message at subscribe time: No Local filters live messages only.
+/// A client receives its own retained message when it subscribes: No Local filters only live messages.
 /// [MQTT5-§3.8.3.1#3]
 pub fn no_local_does_not_hide_retained_messages(broker: &Broker) {
     let topic = broker.unique("localretained");
@@ -311,7 +312,7 @@ pub fn old_subscribers_get_exact_old_bytes(broker: &Broker) {
     }
 }
 
-/// A SUBACK means that every message from then on is delivered, from whatever shard. [MQTT5-§3.9] [PITFALL-47]
+/// After a SUBACK, every new message is delivered, whichever shard it comes from. [MQTT5-§3.9] [PITFALL-47]
 pub fn subscription_is_live_when_it_is_acknowledged(broker: &Broker) {
     let mut publishers: Vec<Client> = (0..8).map(|_| broker.client(V5)).collect();
     for round in 0..10 {

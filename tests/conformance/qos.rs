@@ -1,4 +1,5 @@
-//! The QoS flows on one connection: who answers what, when an identifier is free, what repeats mean.
+//! The QoS exchanges on one connection: which side answers what, when an identifier is free, and what
+//! repeated packets mean.
 
 use crate::prelude::*;
 
@@ -54,7 +55,7 @@ pub fn dup_on_an_unseen_identifier_is_a_new_message(broker: &Broker) {
 /// [MQTT5-3.7.2-1] [MQTT5-reason-0x92] [PITFALL-7] [MQTT5-machine-6] [MQTT5-§4.13.2]
 pub fn pubrel_for_an_unknown_identifier_gets_0x92(broker: &Broker) {
     let mut peer = broker.client(V5);
-    // Before any QoS 2 exchange of the connection it is recovery from a lost session: no error.
+    // Before the first QoS 2 exchange of a connection, this is recovery from a lost session and no error.
     peer.send(pubrel(76));
     assert_eq!(peer.expect_ack(Pubcomp, 76), 0x00);
     peer.publish(publish(broker.unique("begun"), "x").qos2(5));
@@ -163,8 +164,8 @@ pub fn identifiers_of_unacknowledged_messages_differ(broker: &Broker) {
     }
 }
 
-/// One message stays open while 66,000 others come and go. [MQTT5-2.2.1-4] [MQTT311-2.3.1-4]
-/// [MQTT5-§2.2.1#3]
+/// One message stays unacknowledged while 66,000 others are sent and acknowledged. [MQTT5-2.2.1-4]
+/// [MQTT311-2.3.1-4] [MQTT5-§2.2.1#3]
 pub fn identifiers_wrap_around_those_still_open(broker: &Broker) {
     const COUNT: usize = 66_000;
     const WINDOW: usize = 16;
@@ -251,7 +252,7 @@ pub fn pipelined_requests_are_answered_by_identifier(broker: &Broker) {
 /// [MQTT5-4.6.0-2] [MQTT5-4.6.0-3] [MQTT311-4.6.0-2] [MQTT311-4.6.0-3]
 pub fn acknowledgements_come_in_the_order_of_publishing(broker: &Broker) {
     for version in EVERY_VERSION {
-        // Topics of different subscribers, so that the shards that take them differ.
+        // The topics have different subscribers, so that different shards deliver them.
         let topics: Vec<String> = (0..8).map(|_| broker.unique("order")).collect();
         let mut watchers: Vec<Client> = topics.iter().map(|_| broker.client(version)).collect();
         for (watcher, topic) in watchers.iter_mut().zip(&topics) {
@@ -295,7 +296,7 @@ pub fn pubrels_come_in_the_order_of_pubrecs(broker: &Broker) {
     }
 }
 
-/// Repeated PUBREC gets PUBREL again until PUBCOMP. [MQTT5-4.3.3-4] [MQTT5-4.3.3-5] [MQTT5-machine-10]
+/// A repeated PUBREC gets a PUBREL again until PUBCOMP. [MQTT5-4.3.3-4] [MQTT5-4.3.3-5] [MQTT5-machine-10]
 /// [MQTT5-machine-13] [MQTT5-machine-15] [MQTT311-4.3.3-1]
 pub fn repeated_pubrec_gets_pubrel_again(broker: &Broker) {
     for version in EVERY_VERSION {
@@ -372,8 +373,8 @@ pub fn qos_2_messages_granted_0_are_never_doubled(broker: &Broker) {
     peer.expect_nothing();
 }
 
-/// Every acknowledgement is a promise kept: each subscriber of the time has the message. [MQTT5-4.3.2-4]
-/// [MQTT5-4.3.3-8] [MQTT5-4.5.0-1]
+/// When a message is acknowledged, every subscriber at that time receives it. [MQTT5-4.3.2-4] [MQTT5-4.3.3-8]
+/// [MQTT5-4.5.0-1]
 pub fn puback_implies_delivery_to_all_subscribers(broker: &Broker) {
     let topic = broker.unique("all");
     let mut watchers: Vec<Client> = (0..20).map(|at| broker.client(EVERY_VERSION[at % 3])).collect();

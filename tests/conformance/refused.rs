@@ -1,8 +1,10 @@
-//! CONNECT that cannot be accepted: refused or closed, and without a trace.
+//! CONNECT packets that cannot be accepted: midge refuses them or closes the connection, and they have no
+//! other effect.
 
 use crate::prelude::*;
 
-/// Says each of these CONNECTs; none is accepted, the code is one of these, and nothing follows.
+/// Sends each of these CONNECT packets. None is accepted, the reason code is one of `codes`, and nothing
+/// follows.
 fn all_refused(broker: &Broker, codes: &[u8], said: &[String]) {
     each(said, |said| {
         let mut peer = broker.open(V5);
@@ -11,7 +13,7 @@ fn all_refused(broker: &Broker, codes: &[u8], said: &[String]) {
     });
 }
 
-/// Says each of these old CONNECTs; each is closed without a byte.
+/// Sends each of these CONNECT packets of 3.1 and 3.1.1. Each connection is closed without a byte.
 fn all_closed(broker: &Broker, said: &[String]) {
     each(said, |said| {
         let mut peer = broker.open(V311);
@@ -123,7 +125,7 @@ pub fn strings_of_connect_must_be_utf8(broker: &Broker) {
     }
 }
 
-/// A wrong Will topic never becomes a message; a reserved one neither. [MQTT5-4.7.0-1] [MQTT311-4.7.1-1]
+/// A will with an invalid or reserved topic is never published. [MQTT5-4.7.0-1] [MQTT311-4.7.1-1]
 pub fn will_topics_pass_the_checks_of_publish(broker: &Broker) {
     let mut watcher = broker.client(V5);
     watcher.subscribe("$SYS/midge-conformance/#", 0);
@@ -139,7 +141,7 @@ pub fn will_topics_pass_the_checks_of_publish(broker: &Broker) {
 
 /// [MQTT5-3.1.3-8] [MQTT311-3.1.3-9] [MQTT5-reason-0x85]
 pub fn refused_identifiers_get_their_code(broker: &Broker) {
-    // An identifier that is well-formed but not wanted: control characters.
+    // The identifier is well-formed, but it has control characters, which midge does not accept.
     let mut peer = broker.offer(connect(V5, "bad\u{1}id"));
     peer.expect_refused(&[0x81, 0x85]);
     let mut peer = broker.offer(connect(V311, "bad\u{1}id"));
@@ -153,7 +155,7 @@ pub fn nothing_behind_a_refused_connect_is_processed(broker: &Broker) {
     watcher.subscribe(&topic, 0);
     let mut peer = broker.open(V5);
     peer.send_all(&[&"10 * 'MQTT' 05 03 0000 00 'bad'", &publish(&topic, "x")]);
-    // Unread bytes may turn the close into a reset, which takes the CONNACK with it.
+    // Unread bytes may turn the close into a reset, and the CONNACK may be lost with it.
     let last = peer.expect_end();
     assert!(last.iter().all(|packet| packet.kind == Connack && packet.code == 0x81), "{last:?}");
     let mut peer = broker.open(V311);

@@ -1,4 +1,4 @@
-// Every scenario by its room; `table.rs` finds those that are missing here.
+// Every scenario by module; `table.rs` finds those that are missing here.
 scenarios! {
     alias {
         every_announced_alias_can_be_bound_and_used

@@ -30,7 +30,7 @@ pub fn wildcard_subscription_gets_the_retained_message_of_every_matching_topic(b
     let mut publisher = broker.client(V5);
     let tails = ["", "/a", "/a/b", "/a/c", "/b/b", "/", "//b"];
     for tail in tails {
-        // An empty payload would not be retained.
+        // The payload has a prefix because an empty payload would not be retained.
         publisher.publish(publish(format!("{stem}{tail}"), format!("={tail}")).qos1(1).retain());
     }
     let cases: [(&str, &[&str]); 6] = [
@@ -311,8 +311,8 @@ pub fn resubscribing_loses_no_live_message(broker: &Broker) {
         let expected: Vec<String> = (0..COUNT).map(|at| at.to_string()).collect();
         assert_eq!(numbers, expected);
         let resent = live.iter().filter(|message| message.retain).count();
-        // Across shards a live message often arrives between SUBSCRIBE and the answer of the
-        // topic's home, and is not sent a second time.
+        // With several shards a live message often arrives between SUBSCRIBE and the answer of the topic's
+        // home, and is not sent a second time.
         assert!(broker.shards > 1 || resent >= 10, "{resent} retained messages for 20 subscriptions");
     }
 }

@@ -1,6 +1,6 @@
-//! Runs scenarios. Many of them wait for seconds, and the test harness runs as many at a time as there are
-//! cores; so the first test of a shard count starts all selected scenarios of that count on threads of our own,
-//! and each test only fetches its result.
+//! Runs scenarios. Many of them wait for seconds, and the test harness only runs as many at a time as there
+//! are cores. So the first test of a shard count starts all selected scenarios of that count on its own
+//! threads, and each test only fetches its result.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,10 +10,10 @@ use std::sync::{Arc, Condvar, Mutex, Once, OnceLock, PoisonError};
 
 use crate::harness::{Broker, foreign_target};
 
-/// A conversation with a broker; it panics when the broker breaks a rule.
+/// A conversation with a broker. It panics if the broker breaks a rule.
 pub type Scenario = fn(&Broker);
 
-/// Scenarios that run at a time, per shard count.
+/// The number of scenarios that run at a time, per shard count.
 const THREADS: usize = 24;
 
 type Outcome = Result<(), String>;
@@ -24,7 +24,7 @@ struct Run {
     finished: Condvar,
 }
 
-/// The body of each test: the outcome of `name` on a broker with `shards` shards.
+/// The body of each test: the result of `name` on a broker with `shards` shards.
 pub fn run(shards: usize, name: &'static str, scenario: Scenario, all: &'static [(&'static str, Scenario)]) {
     let Some(broker) = Broker::standard(shards) else { return };
     remember_panics();
@@ -43,7 +43,7 @@ pub fn run(shards: usize, name: &'static str, scenario: Scenario, all: &'static 
     }
 }
 
-/// The body of each test in memory, with a log or without. Nothing there waits, so each runs where it is.
+/// The body of each test in memory, with a log or without. Nothing there waits, so each runs in its own test.
 pub fn run_in_memory(shards: usize, is_kept: bool, scenario: Scenario) {
     if foreign_target().is_none() {
         remember_panics();
@@ -99,7 +99,7 @@ fn remember_panics() {
     });
 }
 
-/// Goes through all cases of a table, even when some fail, and reports those together.
+/// Runs all cases of a table, even if some fail, and reports the failures together.
 pub fn each<T: std::fmt::Display>(cases: impl IntoIterator<Item = T>, case: impl Fn(&T)) {
     let failures: Vec<String> = cases
         .into_iter()
@@ -111,7 +111,7 @@ pub fn each<T: std::fmt::Display>(cases: impl IntoIterator<Item = T>, case: impl
     assert!(failures.is_empty(), "{} cases failed:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// The scenarios that the arguments of this test process select, when they are simple enough to understand.
+/// The scenarios that the arguments of this test process select, if the arguments are simple enough.
 fn selection(
     shards: usize,
     all: &'static [(&'static str, Scenario)],

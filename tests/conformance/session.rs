@@ -88,7 +88,8 @@ pub fn session_without_expiry_ends_with_its_connection(broker: &Broker) {
         let mut peer = broker.connect(wanted.clone());
         peer.subscribe(broker.unique("short"), 1);
         peer.vanish();
-        // The broker may see the new connection before the end of the old one; either way the session is over.
+        // The broker may see the new connection before the end of the old one. In either case the session has
+        // ended.
         let (_, present) = broker.connect_present(wanted);
         assert!(!present);
     }
@@ -219,12 +220,12 @@ pub fn session_with_expiry_0_is_not_handed_over(broker: &Broker) {
     }
 }
 
-/// Many connections fight for one identifier: one remains, and works. [MQTT5-3.1.4-3] [MQTT311-3.1.4-2]
+/// Many connections compete for one identifier: one remains, and works. [MQTT5-3.1.4-3] [MQTT311-3.1.4-2]
 pub fn takeovers_in_a_row_leave_one_connection(broker: &Broker) {
     let (topic, id) = (broker.unique("fight"), broker.unique("fight"));
     let mut peers: Vec<Client> =
         (0..30).map(|at| broker.offer(connect(EVERY_VERSION[at % 3], &id).lasting())).collect();
-    // Each is in, or has had to go before.
+    // Each is accepted, or was replaced before.
     for peer in &mut peers {
         let _ = peer.find_within(Connack, PATIENCE);
     }

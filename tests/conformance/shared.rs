@@ -2,7 +2,7 @@
 
 use crate::prelude::*;
 
-/// The messages that wait for this peer, acknowledged.
+/// The messages that wait for this peer. They are acknowledged.
 fn drain(peer: &mut Client) -> Vec<String> {
     let mut payloads = Vec::new();
     while let Some(message) = peer.find_within(Publish, Duration::from_millis(300)) {
@@ -96,7 +96,7 @@ pub fn groups_and_plain_subscriptions_are_independent(broker: &Broker) {
         peer.expect_message(&topic, "x");
         peer.expect_nothing_for(50);
     }
-    // One session, a shared and a plain subscription: a copy for each.
+    // A session with a shared and an ordinary subscription gets a copy for each.
     let topic = broker.unique("both");
     let mut peer = broker.client(V5);
     peer.request(subscribe(1).identifier(1).filter(&topic, 1), Suback);
@@ -119,7 +119,8 @@ pub fn share_prefix_plays_no_part_in_matching(broker: &Broker) {
     publisher.publish(publish(format!("/{topic}"), "slash").qos1(1));
     publisher.publish(publish(&topic, "plain").qos1(1));
     publisher.publish(publish(format!("{topic}/a/x"), "wild").qos1(1));
-    // Two topics by way of two groups, whose homes may be two shards: their order is nobody's promise.
+    // The two topics come through two groups, whose homes may be on two shards, so their order is not
+    // defined.
     let mut received = peer.collect(2);
     received.sort();
     assert_eq!(received, ["slash", "wild"]);
@@ -354,7 +355,7 @@ pub fn message_too_large_for_a_member_spares_the_group(broker: &Broker) {
     assert_eq!(drain(&mut small).len() + drain(&mut large).len(), 4);
 }
 
-/// Support or refusal of `$share` before 5.0 is a choice; it is one behaviour. [MQTT5-§4.8.2#9]
+/// Supporting or refusing `$share` before 5.0 is a choice, but it must be consistent. [MQTT5-§4.8.2#9]
 pub fn share_filters_before_5_have_one_behaviour(broker: &Broker) {
     let mut outcomes = Vec::new();
     for _ in 0..3 {
@@ -370,7 +371,8 @@ pub fn share_filters_before_5_have_one_behaviour(broker: &Broker) {
     assert!(outcomes.iter().all(|outcome| *outcome == outcomes[0]));
 }
 
-/// Members on whatever shard, some away: no acknowledged message is lost. [MQTT5-§4.8.2#2] [PITFALL-30]
+/// With members on all shards, some of them offline, no acknowledged message is lost. [MQTT5-§4.8.2#2]
+/// [PITFALL-30]
 pub fn group_loses_nothing_while_members_come_and_go(broker: &Broker) {
     let topic = broker.unique("churn");
     let filter = format!("$share/g/{topic}");

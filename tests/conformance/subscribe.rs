@@ -30,7 +30,7 @@ pub fn refused_filters_create_nothing_and_spare_the_others(broker: &Broker) {
             subscribe(1).filter(format!("{stem}/a"), 1).filter(&deep, 1).filter(format!("{stem}/b"), 2);
         peer.send(wanted);
         if version == V31 {
-            // 3.1 has no failure code: the end, or any granted QoS; the reader refuses 0x80.
+            // 3.1 has no failure code: the connection ends, or a QoS is granted. The reader refuses 0x80.
             match peer.next_within(PATIENCE) {
                 Next::Packet(suback) => assert_eq!(suback.codes.len(), 3),
                 Next::Closed => continue,

@@ -1,5 +1,5 @@
-//! The table of all normative statements, and what holds it together: every statement has a test or an excuse,
-//! every test exists and carries the statement's tag, and no statement of `identifiers.txt` is missing.
+//! The table of all normative statements, and its checks: every statement has a test or an excuse, every test
+//! exists and has the statement's tag, and no statement of `identifiers.txt` is missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use crate::REGISTRY;
 
-/// One row: `version`, `id`, the statement in short, and its proof: names of scenarios (`room::name`) and of other
-/// tests (`path.rs::name`), or `excuse: …`.
+/// One row: `version`, `id`, the statement in short, and its proof. The proof is a list of scenarios
+/// (`room::name`) and other tests (`path.rs::name`), or `excuse: …`.
 const STATEMENTS: &str = include_str!("statements.tsv");
 
-/// A version and an identifier in each line.
+/// Each line has a version and an identifier.
 const IDENTIFIERS: &str = include_str!("identifiers.txt");
 
 /// The sources of all scenarios by room.
@@ -27,11 +27,11 @@ enum Proof {
 
 /// Why a statement has no test.
 enum Excuse {
-    /// It binds only the client: nothing that a server does can keep or break it.
+    /// It only binds the client: a server can neither keep nor break it.
     ClientOnly,
-    /// The standard leaves a choice, and midge has made another.
+    /// The standard leaves a choice, and midge has chosen otherwise.
     Choice,
-    /// What it is about is not there. Then no code and no test speaks of it either.
+    /// Its subject is not implemented. In this case no code and no test may refer to it.
     NotBuilt,
 }
 
@@ -63,12 +63,13 @@ fn excuse_of(text: &str) -> Excuse {
     }
 }
 
-/// Is it a test outside the scenarios?
+/// Whether it is a test outside of the scenarios.
 fn is_elsewhere(name: &str) -> bool {
     name.contains(".rs::")
 }
 
-/// Tags in the comment above each scenario: `[MQTT5-3.1.0-1]`, `[MQTT311-…]`, `[MQTT31-…]`, `[PITFALL-…]`.
+/// The tags in the comment above each scenario: `[MQTT5-3.1.0-1]`, `[MQTT311-…]`, `[MQTT31-…]`,
+/// `[PITFALL-…]`.
 fn tags() -> BTreeMap<Id, BTreeSet<String>> {
     let mut found: BTreeMap<Id, BTreeSet<String>> = BTreeMap::new();
     for (room, source) in SOURCES {
@@ -103,7 +104,7 @@ fn tags_in(text: &str) -> Vec<Id> {
     ids.collect()
 }
 
-/// The comments and attributes right above a test of another file; none if there is no such test.
+/// The comments and attributes directly above a test of another file. `None` if there is no such test.
 fn words_above(sources: &BTreeMap<String, String>, test: &str) -> Option<String> {
     let (path, name) = test.split_once("::")?;
     let lines: Vec<&str> = sources.get(path)?.lines().collect();

@@ -29,7 +29,8 @@ pub fn valid_filters_are_granted(broker: &Broker) {
         let valid =
             ["a/#", "/#", "+/+/+", "/+/+", "a/+/#", "/", "//", " ", "$SYS/#", "$x", "a//b", "/a/", "$"];
         for filter in valid.into_iter().chain(["#", "+", "+/+", "/+", "+/"]) {
-            // Other scenarios' messages match some of these: no retained ones, and gone at once.
+            // Messages of other scenarios match some of these, so it asks for no retained ones and ends at
+            // once.
             let options = if version == V5 { RETAIN_NEVER } else { 0 };
             assert_eq!(peer.request(subscribe(1).filter(filter, options), Suback), [0], "{filter}");
             peer.request(unsubscribe(2).filter(filter), Unsuback);

@@ -1,8 +1,8 @@
-//! The Will: when it is published, when it is not, and as what.
+//! The will: when it is published, when it is not, and in which form.
 
 use crate::prelude::*;
 
-/// Someone who waits for a Will.
+/// A client that waits for a will.
 fn watcher(broker: &Broker, topic: &str) -> Client {
     let mut watcher = broker.client(V5);
     watcher.subscribe(topic, 2);
@@ -105,7 +105,7 @@ pub fn will_retain_decides_whether_it_stays(broker: &Broker) {
             let wanted = if retain { wanted.retain() } else { wanted };
             broker.connect(connect(version, broker.unique("w")).will(wanted)).vanish();
             early.expect_live(&topic, "lost");
-            // It has gone round this client's shard: what comes after another SUBSCRIBE is retained.
+            // The will has passed this client's shard. What comes after another SUBSCRIBE is retained.
             early.request(unsubscribe(1).filter(&topic), Unsuback);
             early.subscribe(&topic, 2);
             if retain {
@@ -179,7 +179,8 @@ pub fn reconnecting_in_time_cancels_a_delayed_will(broker: &Broker) {
     broker.sleep(Duration::from_millis(700));
     let _back = broker.connect(connect(V5, &id).resume().expiry(60));
     watcher.expect_nothing_for(6000);
-    // The same by takeover: the connection is new, the session lives on, the delay has not passed.
+    // The same happens by takeover: the connection is new, the session continues, and the delay has not
+    // passed.
     let other = broker.unique("cancel");
     let mut taken =
         broker.connect(connect(V5, &other).resume().expiry(60).will(will(&topic, "lost").delay(1)));
@@ -251,7 +252,7 @@ pub fn will_may_be_empty_and_binary(broker: &Broker) {
     }
 }
 
-/// A Will reaches sessions that are away. [MQTT5-4.5.0-1]
+/// A will reaches offline sessions. [MQTT5-4.5.0-1]
 pub fn will_waits_in_the_queue_of_an_absent_client(broker: &Broker) {
     let (topic, id) = (broker.unique("queued"), broker.unique("queued"));
     let mut absent = broker.connect(connect(V5, &id).lasting());

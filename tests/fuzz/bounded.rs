@@ -1,5 +1,5 @@
-//! The run of `cargo test`: the corpus of a target as it is, then a bounded number of mutated inputs,
-//! which the seed alone decides.
+//! The run of `cargo test`: the corpus of a target, then a bounded number of mutated inputs that only depend
+//! on the seed.
 
 use crate::targets;
 use midge::base::Random;
@@ -7,11 +7,11 @@ use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 
-/// Longest mutated input, in bytes: what is wrong with a longer one is wrong with a short one too.
+/// The longest mutated input, in bytes. A fault that a longer one shows also shows with a short one.
 const INPUT_BYTES_MAX: usize = 2048;
-/// Most mutations of one input.
+/// The largest number of mutations of one input.
 const MUTATIONS_MAX: usize = 6;
-/// Bytes at the edges of a length, a flag or a string.
+/// Bytes at the boundaries of a length, a flag or a string.
 const EDGES: [u8; 12] = [0x00, 0x01, 0x02, 0x04, 0x23, 0x2B, 0x2F, 0x7F, 0x80, 0xC0, 0xFE, 0xFF];
 
 #[test]
@@ -74,7 +74,7 @@ fn whatever_comes_over_tls_is_what_a_client_has_sent_or_nothing() {
     run("tls", targets::tls::run, 3000);
 }
 
-/// The corpus, then `runs` inputs made from it.
+/// Runs the corpus, then `runs` inputs made from it.
 fn run(name: &str, target: fn(&[u8]), runs: u64) {
     let runs = number("MIDGE_FUZZ_RUNS").unwrap_or(runs);
     let seed = number("MIDGE_FUZZ_SEED").unwrap_or(1);
@@ -94,7 +94,7 @@ fn number(variable: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {value:?}")))
 }
 
-/// The inputs of the corpus, in the order of their names.
+/// The inputs of the corpus, sorted by name.
 fn corpus(name: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);
     let entries = std::fs::read_dir(&folder).expect("every target has a corpus");
@@ -106,7 +106,7 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
     corpus
 }
 
-/// Says which input it was when the target panics.
+/// Runs the target, and reports the input if it panics.
 fn execute(name: &str, target: fn(&[u8]), input: &[u8]) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| target(input))) {
         let hex = input.iter().fold(String::new(), |mut hex, byte| {
@@ -135,9 +135,9 @@ fn mutate(input: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Random) {
         0 => change(input, at, |byte| byte ^ 1 << random.index(8)),
         1 => change(input, at, |_| random.pick(&EDGES)),
         2 => change(input, at, |_| random.next_u64() as u8),
-        // A length, a count or a character is off by one.
+        // A length, a count or a character is changed by one.
         3 => change(input, at, |byte| byte.wrapping_add(if random.index(2) == 0 { 1 } else { 0xFF })),
-        // A length field of two bytes lies.
+        // A length field of two bytes is wrong.
         4 => {
             let length = [0, 1, rest, rest.saturating_sub(2), 0xFFFF][random.index(5)] as u16;
             for (place, byte) in input[at..].iter_mut().zip(length.to_be_bytes()) {
@@ -152,12 +152,12 @@ fn mutate(input: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Random) {
             input.drain(at..at + random.index(rest.min(8) + 1));
         }
         7 => input.truncate(at),
-        // A stretch is there twice.
+        // A part is duplicated.
         8 => {
             let stretch = input[at..at + random.index(rest + 1)].to_vec();
             input.splice(at..at, stretch);
         }
-        // A stretch of another input.
+        // A part of another input is inserted.
         _ => {
             let other = &corpus[random.index(corpus.len())];
             let start = random.index(other.len() + 1);

@@ -1,5 +1,5 @@
-//! Debian's packages without root: apt-get finds and loads what this machine lacks for them, dpkg unpacks it, and a
-//! script beside each program names its libraries.
+//! Debian's packages without root: apt-get finds and downloads what this machine lacks for them, dpkg unpacks
+//! it, and a script for each program sets the path of its libraries.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +14,7 @@ pub(super) fn program(package: &str, program: &str) -> Result<PathBuf, String> {
     if script.is_file() { Ok(script) } else { Err(format!("Debian's package {package} has no {program}")) }
 }
 
-/// Where the package is unpacked, with all that it needs and this machine lacks.
+/// The folder in which the package is unpacked, with everything that it needs and this machine lacks.
 pub(super) fn folder(package: &str) -> Result<PathBuf, String> {
     for tool in ["apt-get", "dpkg"] {
         if installed(tool).is_none() {
@@ -41,9 +41,9 @@ fn unpack(package: &str, folder: &Path) -> Result<(), String> {
             ("Dir::State::lists", apt.join("lists").as_os_str()),
             ("Dir::Cache", apt.as_os_str()),
             ("Dir::Cache::archives", apt.join("archives").as_os_str()),
-            // We may not lock the system's state, and change nothing of it.
+            // The process may not lock the system's state, and changes nothing of it.
             ("Debug::NoLocking", "true".as_ref()),
-            // As root it would fetch as a user who may not write here.
+            // As root, apt-get would download as a user who may not write here.
             ("APT::Sandbox::User", "root".as_ref()),
         ] {
             let mut setting = std::ffi::OsString::from(format!("{option}="));
@@ -52,7 +52,7 @@ fn unpack(package: &str, folder: &Path) -> Result<(), String> {
         }
         succeed(get.env("DEBIAN_FRONTEND", "noninteractive").arg("-qq").args(arguments))
     };
-    // One source that does not answer need not be the one that has the package.
+    // A source that does not answer may not be the one with the package.
     let updated = get(&["update"]);
     get(&["install", "--yes", "--no-install-recommends", "--download-only", package])
         .map_err(|why| updated.err().unwrap_or(why))?;
@@ -65,11 +65,11 @@ fn unpack(package: &str, folder: &Path) -> Result<(), String> {
     fs::remove_dir_all(apt).map_err(told)
 }
 
-/// A script for each program, of the same name, in `bin`.
+/// Writes a script for each program, with the same name, in `bin`.
 fn write_scripts(folder: &Path) -> Result<(), String> {
     let told = |error: std::io::Error| format!("{}: {error}", folder.display());
     let bin = folder.join("bin");
-    // Where Debian has not merged the two, and where it has.
+    // Debian may or may not have merged the two directories.
     let _ = fs::rename(&bin, folder.join("bin.debian"));
     fs::create_dir_all(&bin).map_err(told)?;
     let mut libraries = Vec::new();

@@ -1,10 +1,11 @@
-//! The programs of others that the tests need: clients, a broker to compare with, interpreters.
+//! Other projects' programs that the tests need: clients, a broker for comparison, interpreters.
 //!
-//! What is not on the PATH is brought, once, below `target/clients`, without root: Debian's packages with the libraries
-//! that they need, Python's and Node's packages by pip and npm. What can't be had at all is a test that is skipped: it is
-//! noted, and the target `skipped`, the last one of `cargo test`, tells all of them. With `CI=true` it is a failure.
+//! A program that is not on the PATH is installed once, in `target/clients`, without root: Debian's packages
+//! with their libraries, and Python's and Node's packages by pip and npm. If something is not available at
+//! all, its tests are skipped. This is recorded, and the target `skipped`, the last one of `cargo test`,
+//! lists all of them. With `CI=true` it is a failure.
 
-// Each target that includes this uses a part of it.
+// Each target that includes this uses only a part of it.
 #![allow(dead_code, unused_imports)]
 
 mod debian;
@@ -20,7 +21,7 @@ use std::sync::Mutex;
 
 pub(crate) use scripts::{node, python};
 
-/// Programs that can be brought, and Debian's packages of them.
+/// Programs that can be installed, and their Debian packages.
 const PACKAGES: [(&str, &str); 8] = [
     ("mosquitto", "mosquitto"),
     ("mosquitto_passwd", "mosquitto"),
@@ -32,15 +33,15 @@ const PACKAGES: [(&str, &str); 8] = [
     ("python3", "python3"),
 ];
 
-/// How long bringing something may take over a slow network.
+/// The longest time for an installation over a slow network, in seconds.
 const INSTALL_SECONDS_MAX: u64 = 600;
 
-/// Whether there is such a program. If not, the test is noted as skipped.
+/// Whether there is such a program. If not, the test is recorded as skipped.
 pub(crate) fn has(program: &str) -> bool {
     find(program).inspect_err(|why| skips::note(program, why)).is_ok()
 }
 
-/// A command of a program that is there, see [`has`].
+/// A command for an available program. See [`has`].
 pub(crate) fn command(program: &str) -> Command {
     Command::new(find(program).unwrap_or_else(|why| panic!("{program}: {why}")))
 }
@@ -53,14 +54,14 @@ pub(crate) fn path_with(programs: &[&str]) -> std::ffi::OsString {
     std::env::join_paths(all).expect("no folder of ours has a colon in its name")
 }
 
-/// Sends a signal, such as `-TERM`, by the shell: the program `kill` is not everywhere.
+/// Sends a signal, such as `-TERM`. It uses the shell, because the program `kill` is not everywhere.
 pub(crate) fn kill(signal: &str, process: u32) -> bool {
     let mut shell = Command::new("sh");
     shell.args(["-c", r#"kill "$0" "$1""#, signal, &process.to_string()]).stderr(Stdio::null());
     shell.status().expect("a shell starts").success()
 }
 
-/// Where a program is, after it was brought if need be; or why there is none.
+/// The path of a program, which is installed if necessary. The error says why there is none.
 fn find(program: &str) -> Result<PathBuf, String> {
     static FOUND: Mutex<BTreeMap<String, Result<PathBuf, String>>> = Mutex::new(BTreeMap::new());
     let mut found = FOUND.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -73,7 +74,7 @@ fn find(program: &str) -> Result<PathBuf, String> {
         .clone()
 }
 
-/// Some systems have programs where only root looks.
+/// Some systems have programs in directories that are only on root's PATH.
 fn installed(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
@@ -87,8 +88,8 @@ fn bring(program: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// Makes `target/clients/NAME` with `make`, unless it was made of the same things before. Test runs side by side wait for
-/// each other at a lock on a file. What has failed is not tried again by the other targets of this run.
+/// Makes `target/clients/NAME` with `make`, unless it was made of the same parts before. Concurrent test runs
+/// wait for each other at a file lock. After a failure, the other targets of this run do not try again.
 fn once(
     name: &str,
     things: &[&str],
@@ -102,7 +103,7 @@ fn once(
 
     let folder = home.join(name);
     let (stamp, failure) = (home.join(format!("{name}.installed")), home.join(format!("{name}.failed")));
-    // The folder is in the stamp, because a Python environment does not survive a move.
+    // The folder is part of the stamp, because a Python environment can't be moved.
     let wanted = format!("{}\n{}\n", things.join("\n"), folder.display());
     if folder.is_dir() && fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
         return Ok(folder);
@@ -113,7 +114,7 @@ fn once(
     {
         return Err(why);
     }
-    // Absent the first time.
+    // The files do not exist the first time.
     let _ = fs::remove_file(&stamp);
     let _ = fs::remove_file(&failure);
     let _ = fs::remove_dir_all(&folder);
@@ -127,7 +128,7 @@ fn once(
     }
 }
 
-/// Runs a command to its end. Its output is kept in `target/clients`; its last line is in the error.
+/// Runs a command to its end. Its output is kept in `target/clients`. The error has its last line.
 fn succeed(command: &mut Command) -> Result<(), String> {
     let program = Path::new(command.get_program()).file_name().unwrap_or_default().display().to_string();
     let shown = format!("{command:?}");

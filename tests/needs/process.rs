@@ -1,4 +1,4 @@
-//! Processes with a bound on their time and on nothing else: output goes to files, so that no pipe fills up.
+//! Processes with a bound on their time. Their output goes to files, so that no pipe can fill up.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -6,17 +6,17 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What a process left behind.
+/// The result of a process.
 pub(crate) struct Finished {
     pub(crate) status: ExitStatus,
-    /// Standard output, then standard error, with what is not UTF-8 replaced.
+    /// Standard output, then standard error. Text that is not UTF-8 is replaced.
     pub(crate) output: String,
 }
 
-/// Runs the command to its end, or kills it after `seconds_max` and says so in the output.
+/// Runs the command to its end. If it takes longer than `seconds_max`, kills it and adds this to the output.
 ///
 /// # Errors
-/// Only when it cannot be started, such as a program that is not installed.
+/// It can't be started, for example because the program is not installed.
 pub(crate) fn run(command: &mut Command, folder: &Path, seconds_max: u64) -> std::io::Result<Finished> {
     let (out, err) = (unique(folder, "out"), unique(folder, "err"));
     let child =
@@ -37,7 +37,7 @@ pub(crate) struct Killed(pub(crate) Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
-        // Either may fail only because it has ended already.
+        // Either can only fail because it has already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

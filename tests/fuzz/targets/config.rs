@@ -1,8 +1,8 @@
 //! The configuration file: an input is its text.
 //!
-//! Either everything in it has been taken, and the configuration written out again is the same; or
-//! there are errors, bounded in number, in the order of lines that the file has, each one line of text that
-//! can be shown on a terminal.
+//! Either everything in it is accepted, and the configuration is the same after it was written and read
+//! again. Or there are errors, bounded in number, in the order of the file's lines, each one line of text
+//! that can be shown on a terminal.
 
 use midge::base::{Diagnostics, ERRORS_MAX};
 use midge::config::parse::parse;
@@ -12,10 +12,10 @@ use midge::settings::value::Section;
 use std::fmt::Write;
 
 const FILE: &str = "midge.toml";
-/// Characters of a text that midge shows whole.
+/// The number of characters of a text that midge shows completely.
 const SHOWN_CHARS_MAX: usize = 60;
 
-/// Runs the target. What is not UTF-8 is refused before the text is parsed, so it is replaced here.
+/// Runs the target. Text that is not UTF-8 is refused before it is parsed, so it is replaced here.
 pub fn run(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     match parse(FILE, &text) {
@@ -27,7 +27,7 @@ pub fn run(input: &[u8]) {
 fn check_config(mut config: Config) {
     assert!(!config.listeners.is_empty());
     assert!(summary(&config).len() > config.listeners.len());
-    // A long text is cut where it is shown.
+    // A long text is shortened where it is shown.
     if config.protocol.response_information.chars().count() > SHOWN_CHARS_MAX {
         config.protocol.response_information.clear();
     }

@@ -1,9 +1,9 @@
-//! A whole connection against the machine: an input is what a client sends, cut at arbitrary places.
+//! A whole connection against the machine: an input is what a client sends, split at arbitrary places.
 //!
-//! Two bytes say how: the version of a valid CONNECT before the input, or none at all; one or two shards;
-//! limits; one connection or two of the same session; where to cut. Other clients are connected meanwhile,
-//! subscribed to everything. Whatever is sent, the broker answers in whole packets that a server may send,
-//! holds a bounded amount of memory, goes on serving the others, and keeps no connection.
+//! Two bytes give the parameters: the version of a valid CONNECT before the input, or none at all; one or two
+//! shards; limits; one connection or two of the same session; where to split. Other clients are connected at
+//! the same time and subscribed to everything. Whatever is sent, the broker must answer in complete packets
+//! that a server may send, use a bounded amount of memory, serve the others, and keep no connection.
 
 use crate::world::World;
 use midge::broker::Hangup;
@@ -13,28 +13,28 @@ use midge_kit::codec::{
     EVERY_VERSION, Kind, Packet, V5, V31, V311, Version, bytes, decode_all, frame, string,
 };
 
-/// Bytes of an input that are sent; the rest is ignored.
+/// The number of bytes of an input that are sent. The rest is ignored.
 const SENT_BYTES_MAX: usize = 4096;
-/// Answers to so few bytes, all of them. Every message of an input may be retained, and sent for each
-/// of its subscriptions again.
+/// The largest total size of the answers. Every message of an input may be retained, and sent again for each
+/// subscription.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
-/// Time that goes by once the client has said everything, in milliseconds: wills and sessions come due.
+/// The time that passes after the client has sent everything, in milliseconds: wills and sessions become due.
 const WAIT_MILLIS: u64 = 12_000;
 
-/// Client identifiers that are tried until every shard is home to one.
+/// The number of client identifiers that are tried until every shard is the home of one.
 const WITNESSES_MAX: usize = 16;
 
 /// How the input is sent.
 struct Scene {
-    /// Of the CONNECT that goes before the input; without one, the input has to bring its own.
+    /// The version of the CONNECT before the input. Without one, the input must have its own.
     version: Option<Version>,
     shards: usize,
     tight: bool,
-    /// The second half goes over a second connection.
+    /// Whether the second half is sent on a second connection.
     again: bool,
     will: bool,
     lasting: bool,
-    /// Decides where the input is cut; 0: nowhere.
+    /// Determines where the input is split; 0: nowhere.
     cuts: u8,
 }
 
@@ -77,14 +77,14 @@ impl Scene {
             body.push(version as u8);
         }
         body.push(u8::from(!self.lasting) << 1 | if self.will { 0b0010_1100 } else { 0 });
-        // No keep alive. In 5.0 a session of 100 s, a Receive Maximum of 3 and 5 aliases.
+        // There is no keep alive. In 5.0 there are a session of 100 s, a Receive Maximum of 3 and 5 aliases.
         body.extend(bytes("0000"));
         if version == V5 {
             body.extend(bytes("0B 11 00000064 21 0003 22 0005"));
         }
         body.extend(string("f"));
         if self.will {
-            // It comes after a second in 5.0.
+            // In 5.0 it comes after a second.
             body.extend(bytes(if version == V5 { "05 18 00000001" } else { "" }));
             body.extend(bytes("'will' 'gone'"));
         }
@@ -117,7 +117,7 @@ pub fn run(input: &[u8]) {
     assert_eq!(connections(&mut world), 0, "a connection is left at the end");
 }
 
-/// One connection: the bytes in pieces, then its end.
+/// One connection: the bytes in parts, then its end.
 fn send(world: &mut World, scene: &Scene, said: &[u8]) {
     let connect = scene.version.map(|version| scene.connect(version)).unwrap_or_default();
     let all = [&connect[..], said].concat();
@@ -144,13 +144,13 @@ fn send(world: &mut World, scene: &Scene, said: &[u8]) {
     check_answer(scene, &all, &answer);
 }
 
-/// Whole packets, in the order of a connection, and none larger than the client takes.
+/// Checks for complete packets, in the order of a connection, none larger than the client accepts.
 fn check_answer(scene: &Scene, said: &[u8], answer: &[u8]) {
     let packets = match scene.version {
         Some(version) => {
             decode_all(answer, version).unwrap_or_else(|breach| panic!("{breach}: {answer:02X?}"))
         }
-        // Which version the broker took it for is its own business; it is one of them.
+        // The broker may take it for any version, but it must be one of them.
         None => {
             let read = EVERY_VERSION.map(|version| decode_all(answer, version));
             read.into_iter()
@@ -176,14 +176,14 @@ fn connections(world: &mut World) -> usize {
     world.shards().map(|shard| shard.connections()).sum()
 }
 
-/// A client that keeps to the rules, subscribed to everything.
+/// A client that follows the rules, subscribed to everything.
 struct Witness {
     link: usize,
     version: Version,
 }
 
 impl Witness {
-    /// So many that each shard is home to one; two at least.
+    /// As many as are needed to have one with its home on each shard, at least two.
     fn at_every_shard(world: &mut World) -> Vec<Witness> {
         let mut witnesses = Vec::new();
         while witnesses.len() < 2 || world.shards().any(|shard| shard.connections() == 0) {
@@ -213,7 +213,7 @@ impl Witness {
         Witness { link, version }
     }
 
-    /// It has been sent whole packets, and gets its PINGRESP.
+    /// Checks that it was sent complete packets, and gets its PINGRESP.
     fn is_served(&self, world: &mut World) {
         if !world.is_closed(self.link) {
             world.send(self.link, &[0xC0, 0x00]);
@@ -223,7 +223,7 @@ impl Witness {
             decode_all(&sent, self.version).unwrap_or_else(|breach| panic!("{breach}: {sent:02X?}"));
         match packets.last() {
             Some(last) if last.kind == Kind::Pingresp => {}
-            // Its client identifier has been guessed.
+            // Its client identifier was guessed.
             Some(last) if last.kind == Kind::Disconnect => assert_eq!(last.code, 0x8E),
             last => assert!(world.is_closed(self.link), "no PINGRESP, but {last:?}"),
         }

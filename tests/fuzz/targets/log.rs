@@ -1,7 +1,7 @@
-//! What a start reads of the logs: an input is a segment, its frames alone, or the bodies of frames.
+//! The logs that a start reads: an input is a segment, its frames alone, or the bodies of frames.
 //!
-//! Whatever it is, reading ends, no frame counts by half, the rows that come of it agree with each other,
-//! and they can be given to any number of shards. Records that can be read come back when they are written again.
+//! Reading must end for any input, no frame may count partially, the resulting rows must agree with each
+//! other, and it must be possible to distribute them to any number of shards. Records that can be read come back when they are written again.
 
 use midge::store::segment::{BLOCK, FRAME_HEAD, Header, LogName, SegmentReader, Step};
 use midge::store::{ApplyError, Changes, Journal, MemoryBase, Record, Wall, check_rows, open_body};
@@ -9,7 +9,7 @@ use midge::store::{ApplyError, Changes, Journal, MemoryBase, Record, Wall, check
 const HEADER: Header = Header { epoch: 1, shard: 0, shards: 4, number: 0, first_sequence: 1, seed: 5 };
 const WALL: Wall = Wall { zero_millis: 1_000_000 };
 
-/// Runs the target. The first byte tells what the rest is.
+/// Runs the target. The first byte gives the meaning of the rest.
 pub fn run(input: &[u8]) {
     let Some((&kind, rest)) = input.split_first() else { return };
     match kind % 3 {
@@ -26,7 +26,7 @@ pub fn run(input: &[u8]) {
     }
 }
 
-/// Pieces, each with its length before it in two bytes.
+/// Parts, each with its length in two bytes before it.
 fn chunks(mut rest: &[u8]) -> Vec<&[u8]> {
     let mut chunks = Vec::new();
     while let Some((length, tail)) = rest.split_first_chunk::<2>() {

@@ -1,4 +1,4 @@
-//! One target for each parser of bytes from outside: a function that panics when an invariant breaks.
+//! One target for each parser of bytes from outside: a function that panics if an invariant is broken.
 
 #[cfg(feature = "runtime")]
 pub mod checkpoint;

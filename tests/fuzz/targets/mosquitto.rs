@@ -1,8 +1,8 @@
 //! A database of mosquitto: an input is its file.
 //!
-//! It is read or refused. What is taken of it are rows that agree, as those of a log do, and a start gets back as
-//! many sessions and messages as were told. Nothing is larger than the file, and a file that is cut short is no
-//! longer one, or has less in it.
+//! It is read or refused. The imported rows must agree with each other, like those of a log, and a start must
+//! restore as many sessions and messages as were reported. Nothing may be larger than the file. A truncated
+//! file is not a database, or has less in it.
 
 use midge::persistence::mosquitto::{Database, ImportTerms, take};
 use midge::store::segment::Header;
@@ -27,7 +27,7 @@ pub fn run(input: &[u8]) {
     let mut changes = Changes::new(&base).expect("bytes in memory can be read");
     let takings = take(&database, &terms, &mut |frame| {
         changes.apply_frame(&base, &HEADER, frame).expect("a frame of ours");
-        // As a start would after each transaction: rows do not lean on what is not written yet.
+        // A start would commit after each transaction too: rows do not depend on what is not written yet.
         base.commit(&mut changes);
         Ok::<_, StoreError>(())
     })

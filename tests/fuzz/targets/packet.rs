@@ -1,9 +1,9 @@
 //! Frames and packets: an input is a stream of bytes, read in each of the three versions.
 //!
-//! Framing never claims more than there is, and says the same of a stream whatever arrives behind the
-//! packet. What decodes keeps the rules that later stages rely on. It is encoded and decoded again, and
-//! is the same; where midge has no encoder, its fields are put together here and must be the bytes
-//! that came.
+//! Framing must never claim more bytes than there are, and must give the same result whatever follows the
+//! packet. A decoded packet must follow the rules that later stages rely on. It is encoded and decoded again,
+//! and must be the same. If midge has no encoder, the fields are put together here and must give the original
+//! bytes.
 
 use midge::mqtt::codec::{
     Ack, Auth, Connect, Disconnect, Frame, Framing, PACKET_BYTES_LIMIT, Packet, Publish, PublishHeader,
@@ -14,7 +14,7 @@ use midge::mqtt::{ProtocolVersion, QoS};
 use midge::mqtt::{TopicFilter, check_topic_name, has_forbidden_character};
 use midge_kit::codec::{self, V5, V31, V311, Version, string};
 
-/// A packet above this size is refused in one of the two passes, in bytes.
+/// In one of the two passes, a packet above this size is refused, in bytes.
 const SMALL_PACKET_BYTES_MAX: usize = 40;
 
 /// Runs the target.
@@ -31,7 +31,7 @@ pub fn run(input: &[u8]) {
     }
 }
 
-/// The first frame of `bytes`, if there is a whole one.
+/// The first frame of `bytes`, if it is complete.
 fn framed(bytes: &[u8], packet_bytes_max: usize) -> Option<Frame<'_>> {
     let found = match frame(bytes, packet_bytes_max) {
         Ok(Framing::Whole(found)) => found,
@@ -83,7 +83,7 @@ fn check_publish(version: ProtocolVersion, found: Frame<'_>, publish: &Publish<'
     assert!(found.body.starts_with(&string(publish.topic)) && found.body.ends_with(publish.payload));
     let header = PublishHeader {
         version,
-        // 3.1 lets DUP stand on QoS 0, which is not passed on.
+        // 3.1 allows DUP with QoS 0. It is not passed on.
         dup: publish.dup && publish.qos != QoS::AtMostOnce,
         qos: publish.qos,
         retain: publish.retain,
@@ -152,7 +152,7 @@ fn filter_bytes(filter: TopicFilter<'_>) -> Vec<u8> {
     string(filter.as_str())
 }
 
-/// The iterators leave no filter out.
+/// Checks that the iterators leave no filter out.
 fn check_filters(version: ProtocolVersion, found: Frame<'_>, tail: &[u8]) {
     assert!(!tail.is_empty() && found.body.ends_with(tail));
     if version < ProtocolVersion::V5 {
@@ -207,7 +207,7 @@ fn check_connect(found: Frame<'_>) {
     assert!(found.body.ends_with(&tail), "the payload of a CONNECT is what came");
 }
 
-/// The one frame that the bytes are.
+/// The only frame in the bytes.
 fn whole(bytes: &[u8]) -> Frame<'_> {
     match frame(bytes, PACKET_BYTES_LIMIT) {
         Ok(Framing::Whole(found)) if found.total_len == bytes.len() => found,
@@ -215,7 +215,7 @@ fn whole(bytes: &[u8]) -> Frame<'_> {
     }
 }
 
-/// In the eyes of the reader that the conformance scenarios use.
+/// Checks the bytes with the reader of the conformance scenarios.
 fn is_well_formed(version: ProtocolVersion, bytes: &[u8]) {
     if let Err(breach) = codec::decode(bytes, said(version)) {
         panic!("{breach}: {bytes:02X?}");

@@ -1,7 +1,7 @@
 //! The PROXY protocol: an input is the beginning of a connection.
 //!
-//! The answer for the bytes so far is final: more bytes change it only where it asked for more, and a header
-//! is whole with its last byte. The addresses are what the protocol's text says they are.
+//! The result for the bytes so far must be final: more bytes change it only if it asked for more, and a
+//! header is complete with its last byte. The addresses must be those in the protocol's text.
 
 use midge::transport::proxy::{ProxyStep, V1_BYTES_MAX, V2_BYTES_MAX, read_proxy_header};
 

@@ -1,8 +1,8 @@
-//! SCRAM-SHA-256, the server's side: an input is what a client says, its first message up to a line feed and then
-//! its last one.
+//! SCRAM-SHA-256, the server's side: an input is what a client sends, its first message up to a line feed and
+//! then its last one.
 //!
-//! A challenge repeats the client's nonce and has the server's behind it, for users and strangers alike; and nobody
-//! comes in but with the messages that somebody has made who knows the password.
+//! A challenge must repeat the client's nonce with the server's after it, for known and unknown users. A
+//! client is only accepted with messages that were made with the password.
 
 use midge::auth::scram::{FakeUsers, ScramKeys, ScramServer, ServerNonce, prepare};
 use std::sync::OnceLock;
@@ -41,7 +41,7 @@ pub fn run(input: &[u8]) {
     let own =
         nonce.strip_prefix("r=").and_then(|nonce| nonce.strip_suffix(NONCE)).expect("our nonce is last");
     assert!(!own.is_empty() && said.contains(&format!(",r={own}")), "{challenge}");
-    // 16 bytes in base64.
+    // This is 16 bytes in base64.
     assert!(salt.starts_with("s=") && salt.len() == 26 && iterations == "i=4096", "{challenge}");
     let accepted = server.finish(last);
     assert_eq!(accepted.is_ok(), input == GOOD);

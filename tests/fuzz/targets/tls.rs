@@ -1,8 +1,9 @@
-//! TLS below MQTT. The first byte of an input chooses: its rest comes as it is from a client, or says what a client
-//! does after a true handshake, in TLS 1.2 or 1.3, and which byte of it is changed on the way.
+//! TLS below MQTT. The first byte of an input selects the mode. The rest is what a client sends, or it
+//! describes what a client does after a real handshake, in TLS 1.2 or 1.3, and which byte is changed on the
+//! way.
 //!
-//! What comes of bytes does not depend on how they are cut into reads, answers are bounded, and no plaintext comes
-//! but what the client has sent, in its order, and none behind a changed byte.
+//! The result must not depend on how the bytes are split into reads, answers must be bounded, and the
+//! plaintext must be exactly what the client has sent, in order, with nothing after a changed byte.
 
 use std::io::{Read, Write};
 use std::sync::{Arc, OnceLock};
@@ -16,7 +17,7 @@ use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-/// Most bytes that are answered before a client is known: a certificate, its signature, alerts.
+/// The largest number of bytes sent before a client is known: a certificate, its signature, alerts.
 const ANSWER_BYTES_MAX: usize = 4096;
 
 /// Runs the target.
@@ -29,7 +30,7 @@ pub fn run(input: &[u8]) {
     }
 }
 
-/// The broker's half, and the roots that clients trust.
+/// The broker's side, and the roots that clients trust.
 fn scene() -> &'static (TlsConfig, RootCertStore) {
     static SCENE: OnceLock<(TlsConfig, RootCertStore)> = OnceLock::new();
     SCENE.get_or_init(|| {
@@ -60,7 +61,7 @@ fn scene() -> &'static (TlsConfig, RootCertStore) {
     })
 }
 
-/// Bytes that no client of rustls would send.
+/// Sends bytes that no rustls client would send.
 fn raw(bytes: &[u8]) {
     let heard = |size: usize| {
         let (mut tls, mut scratch) = (Tls::new(&scene().0), TlsScratch::default());
@@ -79,25 +80,27 @@ fn raw(bytes: &[u8]) {
     assert_eq!(whole, heard(1 + bytes.len() % 13), "in parts");
 }
 
-/// Both halves in memory.
+/// Both sides in memory.
 struct Conversation {
     client: ClientConnection,
     tls: Tls,
     scratch: TlsScratch,
-    /// What the client has sent, and what came of it.
+    /// The bytes that the client has sent, and the result.
     sent: Vec<u8>,
     plain: Vec<u8>,
 }
 
 impl Conversation {
-    /// Carries what the client has to say, in parts and with one bit changed; false if the broker ends it.
+    /// Delivers the client's bytes, in parts and with one bit changed. Returns false if the broker ends the
+    /// connection.
     fn carry(&mut self, size: usize, changed: Option<usize>) -> bool {
         let mut flight = Vec::new();
         while self.client.wants_write() {
             self.client.write_tls(&mut flight).expect("memory");
         }
         if let Some(at) = changed.filter(|_| !flight.is_empty()) {
-            // Type and version in the head of an encrypted record protect nothing, and rustls does not look at them.
+            // The type and version in the header of an encrypted record protect nothing, and rustls does not
+            // check them.
             let at = (at % flight.len()).max(3);
             flight[at] ^= 1;
         }
@@ -136,7 +139,7 @@ fn conversation(steps: &[u8], version: &'static rustls::SupportedProtocolVersion
     for step in steps.chunks_exact(2) {
         let length = usize::from(step[1]);
         let (size, changed) = match step[0] % 4 {
-            // Many records of the client's, then few.
+            // The client sends many records, or few.
             0 => (1 + length, None),
             1 => (usize::MAX, None),
             2 => (1 + length, Some(usize::from(step[0]) * 7 + length)),
@@ -167,7 +170,7 @@ fn conversation(steps: &[u8], version: &'static rustls::SupportedProtocolVersion
             assert!(goes_on && both.plain == both.sent, "all that was sent");
             continue;
         }
-        // A changed length waits for more; anything else is refused. The record is lost in any case.
+        // A changed length waits for more bytes, anything else is refused. In any case the record is lost.
         assert!(
             both.plain.len() <= before || both.plain.len() < both.sent.len(),
             "nothing behind the change"

@@ -1,17 +1,17 @@
-//! Topic filters: an input is lines of text; each is tried as a filter and as a topic name.
+//! Topic filters: an input is lines of text. Each is tried as a filter and as a topic name.
 //!
-//! Whether a line is a filter or a topic name is judged by rules written here a second time, matching by
-//! a matcher of its own; the index of several filters must find what that matcher finds, and is empty
-//! once every subscription has gone.
+//! A second implementation of the rules decides whether a line is a filter or a topic name, and another
+//! matcher decides about matches. The index of several filters must find what that matcher finds, and must be
+//! empty after every subscription has gone.
 
 use midge::mqtt::QoS;
 use midge::mqtt::{RetainHandling, SubscriptionOptions, TopicFilter, check_topic_name, filter_matches};
 use midge::topic::{Matches, TopicIndex};
 use std::collections::BTreeMap;
 
-/// Lines that are looked at; the rest of an input is ignored.
+/// The number of lines that are used. The rest of an input is ignored.
 const LINES_MAX: usize = 16;
-/// Fewer subscribers than lines, so that one has several filters.
+/// There are fewer subscribers than lines, so that one has several filters.
 const SUBSCRIBERS: usize = 5;
 
 /// Subscriber and filter → options and identifier.
@@ -41,7 +41,7 @@ pub fn run(input: &[u8]) {
     check_index(&filters, &topics);
 }
 
-/// A filter is parsed when the rules say that it is one, into parts that are all of it.
+/// Checks that a filter is accepted exactly if the rules say so, and that its parts are complete.
 fn check_filter(line: &str) {
     let parsed = TopicFilter::parse(line);
     assert_eq!(parsed.is_ok(), is_filter(line), "{line:?}: {parsed:?}");
@@ -58,7 +58,7 @@ fn check_filter(line: &str) {
     assert_eq!(filter.levels(), filter.matching_part().split('/').count());
 }
 
-/// Subscribes to every filter and takes the subscriptions away again, matching all topics at each stage.
+/// Subscribes to every filter and removes the subscriptions again. It matches all topics at each stage.
 fn check_index(filters: &[&str], topics: &[&str]) {
     let (mut index, mut matches) = (TopicIndex::new(7), Matches::default());
     let mut expected = Subscriptions::new();
@@ -136,7 +136,7 @@ fn options(number: usize) -> (SubscriptionOptions, u32) {
     (options, (number % 4) as u32)
 }
 
-// The rules of section 4.7 and 4.8.2, a second time.
+// A second implementation of the rules of sections 4.7 and 4.8.2.
 
 fn is_topic(text: &str) -> bool {
     !text.is_empty() && !text.contains(['+', '#']) && has_no_forbidden_character(text)
@@ -176,7 +176,7 @@ fn has_no_forbidden_character(text: &str) -> bool {
     })
 }
 
-/// Level by level, from the text of the standard.
+/// Compares level by level, following the text of the standard.
 fn is_match(filter: &str, topic: &str) -> bool {
     let (filter, topic): (Vec<&str>, Vec<&str>) = (filter.split('/').collect(), topic.split('/').collect());
     let starts_with_wildcard = matches!(filter[0], "+" | "#");

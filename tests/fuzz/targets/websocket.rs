@@ -1,9 +1,9 @@
-//! MQTT over WebSocket: the first byte of an input says whether a request that is accepted stands before the
-//! rest of it, or the rest is the request too.
+//! MQTT over WebSocket: the first byte of an input says whether an accepted request comes before the rest, or
+//! the rest is the request too.
 //!
-//! What comes of a connection does not depend on how its bytes are cut into reads, is bounded by them, and
-//! an answer is well-formed. Behind the request, payload, answers and the end are those of a reader of
-//! frames that is written here a second time.
+//! The result of a connection must not depend on how its bytes are split into reads, must be bounded by them,
+//! and an answer must be well-formed. After the request, the payload, the answers and the end must be those
+//! of a second implementation of the frame reader.
 
 use midge::transport::websocket::{WebSocket, WebSocketFailure, WebSocketProgress, WebSocketSettings};
 
@@ -11,9 +11,9 @@ use midge::transport::websocket::{WebSocket, WebSocketFailure, WebSocketProgress
 const REQUEST: &[u8] = b"GET /mqtt HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Protocol: mqtt\r\n\r\n";
-/// Most bytes of an answer to a request.
+/// The largest answer to a request, in bytes.
 const ANSWER_BYTES_MAX: usize = 400;
-/// Small, so that inputs pass it.
+/// It is small, so that inputs exceed it.
 const HEADER_BYTES_MAX: usize = 512;
 
 /// Runs the target.
@@ -36,12 +36,12 @@ enum End {
     Broken(u16),
 }
 
-/// All that came of some bytes.
+/// Everything that some bytes have caused.
 #[derive(Debug, PartialEq, Eq)]
 struct Heard {
     payload: Vec<u8>,
     out: Vec<u8>,
-    /// Length of the answer to a request that was accepted.
+    /// The length of the answer to an accepted request.
     answer: Option<usize>,
     end: End,
 }
@@ -87,7 +87,7 @@ fn hear(bytes: &[u8], size: usize) -> Heard {
     Heard { payload, out, answer, end }
 }
 
-// The rules of RFC 6455, a second time.
+// A second implementation of the rules of RFC 6455.
 
 fn expected(mut bytes: &[u8]) -> (Vec<u8>, Vec<u8>, End) {
     let (mut payload, mut out, mut fragmented) = (Vec::new(), Vec::new(), false);
@@ -155,11 +155,11 @@ struct Header<'a> {
     first: u8,
     len: u64,
     mask: Option<[u8; 4]>,
-    /// What is behind the header, of this frame and of the next.
+    /// The bytes after the header, of this frame and of the next.
     body: &'a [u8],
 }
 
-/// The header, if all of it is there.
+/// The header, if it is complete.
 fn header(bytes: &[u8]) -> Option<Header<'_>> {
     let (&[first, second], rest) = bytes.split_first_chunk::<2>()?;
     let (len, rest) = match second & 0x7F {
