@@ -76,11 +76,11 @@ const UNPADDED: GeneralPurpose = GeneralPurpose::new(
 /// The cost of one Argon2id verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Argon2Cost {
-    /// Memory of one verification, in KiB.
+    /// The memory of one verification, in KiB.
     pub memory_kib: u32,
-    /// Passes over that memory.
+    /// The number of passes over that memory.
     pub passes: u32,
-    /// Parts of that memory that could be worked on at the same time.
+    /// The number of parts of that memory that could be processed in parallel.
     pub lanes: u32,
 }
 

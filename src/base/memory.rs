@@ -85,7 +85,7 @@ impl MemoryAccount {
         total.set(total.get().saturating_sub(bytes));
     }
 
-    /// Counts so many bytes of a kind instead of those that were counted.
+    /// Replaces the counted bytes of a kind by `bytes`.
     pub fn set(&self, kind: MemoryKind, bytes: usize) {
         self.subtract(kind, self.of(kind));
         self.add(kind, bytes);

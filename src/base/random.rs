@@ -41,7 +41,7 @@ impl Random {
         self.below(len as u64) as usize
     }
 
-    /// One of a range, both ends of which can come.
+    /// A number of the range, both ends included.
     ///
     /// # Panics
     /// If the range is empty.

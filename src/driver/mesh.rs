@@ -12,16 +12,16 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering, fence};
 
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
-/// What a mesh is made for.
+/// The dimensions of a mesh.
 #[derive(Clone, Copy, Debug)]
 pub struct MeshSize {
-    /// Number of shards.
+    /// The number of shards.
     pub shards: usize,
-    /// Items that a ring holds, rounded up to a power of two.
+    /// The number of items that a ring holds. It is rounded up to a power of two.
     pub ring_items: usize,
 }
 
-/// Makes the ends of a mesh, one for each shard, in order.
+/// Creates the ends of a mesh, one for each shard, in order.
 pub fn mesh<T: Send>(size: MeshSize) -> Vec<MeshEnd<T>> {
     let shards = size.shards;
     let capacity = size.ring_items.clamp(1, CAPACITY_MAX).next_power_of_two();

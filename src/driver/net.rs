@@ -109,7 +109,7 @@ impl Net {
     /// Wakes the shard with this ring, in the batch at the end of the turn.
     pub fn wake(&mut self, ring: RawFd) {
         let woken = Tag { op: Op::Woken, generation: 0, index: 0 }.pack();
-        // The target is kept in the index's place, to try again should the kernel lack memory.
+        // The index of the tag is the target, for another try if the kernel lacks memory.
         let tag = Tag { op: Op::Wake, generation: 0, index: ring as u32 };
         let entry = opcode::MsgRingData::new(types::Fd(ring), 0, woken, None)
             .build()

@@ -43,12 +43,12 @@ pub(super) enum Op {
 pub(super) struct Tag {
     pub(super) op: Op,
     pub(super) generation: u32,
-    /// Of a connection, a listener, a file or a watch: each operation has a table of its own.
+    /// The index of a connection, a listener, a file or a watch. Each operation has its own table.
     pub(super) index: u32,
 }
 
 impl Tag {
-    /// The connection that an operation on a connection is for.
+    /// The connection of an operation on a connection.
     pub(super) fn slot(self) -> ConnectionSlot {
         ConnectionSlot::new(self.index)
     }
@@ -93,7 +93,7 @@ pub(super) struct Ring {
     of_files: VecDeque<RingCompletion>,
 }
 
-/// What a ring is made with.
+/// The sizes of a ring's queues.
 #[derive(Clone, Copy)]
 pub(super) struct RingEntries {
     pub(super) submissions: u32,
@@ -101,7 +101,7 @@ pub(super) struct RingEntries {
 }
 
 impl RingEntries {
-    /// Of a ring that only tries what the kernel can do.
+    /// The sizes for a ring that only tests what the kernel supports.
     pub(super) const TRIAL: RingEntries = RingEntries { submissions: 8, completions: 16 };
 }
 

@@ -138,7 +138,7 @@ impl<I: Io> Host<I> {
         }
     }
 
-    /// Sends the machine's mails, up to a retained message whose home has no room.
+    /// Sends the machine's mails, up to a retained message whose home has no room for it.
     pub(super) fn send_mails(&mut self, now: Time, cause: Option<ConnectionSlot>) {
         if self.shared.shards() == 1 {
             return;

@@ -61,9 +61,10 @@ pub struct Host<I: Io> {
     shared: Arc<Shared>,
     control: Arc<Control>,
     overflow: Vec<Overflow<I::Socket>>,
-    /// How many messages wait there.
+    /// The number of messages that wait there.
     overflowing: usize,
-    /// Mails that the machine could not send, because a retained message before them waits for room at its home.
+    /// The number of mails that the machine could not send, because a retained message before them waits for
+    /// room at its home.
     mails_held: usize,
     /// Connections that wait for the boxes of other shards. A connection that has ended in the meantime is
     /// skipped.

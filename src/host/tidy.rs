@@ -17,11 +17,11 @@ pub(super) struct Tidy {
     not_before: Time,
 }
 
-/// What a shard has now.
+/// The connections and bytes of a shard at this time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kept {
     pub(super) connections: usize,
-    /// About the bytes that are kept.
+    /// The approximate number of bytes that are kept.
     pub(super) bytes: usize,
 }
 
@@ -41,7 +41,7 @@ impl Tidy {
         self.at
     }
 
-    /// Is it due now? Asked once a turn.
+    /// Whether it is due now. The host calls this once per turn.
     pub(super) fn is_due(&mut self, now: Time, kept: Kept) -> bool {
         let Kept { connections, bytes } = kept;
         self.bytes_max = self.bytes_max.max(bytes);

@@ -27,12 +27,12 @@ pub struct Losses {
     times: LossTimes,
 }
 
-/// When the first and the last message of a ledger was lost, in milliseconds since 1970.
+/// The times of the first and the last loss of a ledger, in milliseconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LossTimes {
-    /// The first one.
+    /// The time of the first loss.
     pub first_millis: u64,
-    /// The last one.
+    /// The time of the last loss.
     pub last_millis: u64,
 }
 
@@ -53,7 +53,7 @@ impl Losses {
         self.counts
     }
 
-    /// When they were lost.
+    /// The times of the first and the last loss.
     pub fn times(&self) -> LossTimes {
         self.times
     }

@@ -138,7 +138,7 @@ pub struct PublishHeader<'a> {
     pub subscription_ids: &'a [u32],
 }
 
-/// What the fixed header says of a packet, and the length of its properties.
+/// The length of a packet's properties, and its Remaining Length.
 struct Lengths {
     properties: usize,
     remaining: usize,

@@ -1,9 +1,9 @@
 //! The topics of all rules as one tree of levels, with a root for each kind of client.
 //!
-//! In come a root, a topic name or topic filter, and the [`ClientNames`] of a client. Out comes what the rules of the root
-//! say ([`RuleEffects`]). The names are not stored: the tree has a pattern once, however many clients it is for, and
-//! compares it with their names in place. A walk visits a node at most once and allocates nothing. A topic that no
-//! wildcard and no pattern matches takes one binary search a level.
+//! The inputs are a root, a topic name or topic filter, and the [`ClientNames`] of a client. The output is
+//! the [`RuleEffects`] of the root's rules. The tree stores a pattern once for all clients, and compares it
+//! with their names in place. A walk visits a node at most once and allocates nothing. A topic that no
+//! wildcard and no pattern matches takes one binary search per level.
 //!
 //! Topics that begin with `$` are matched only by rules that begin with `$`. `[MQTT5-4.7.2-1]`
 //!
