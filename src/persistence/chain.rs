@@ -1,8 +1,8 @@
-//! Which segments of the logs must be there, told by those that are.
+//! Which segments of the logs must exist, concluded from those that do.
 //!
-//! The segments of a log are numbered from 0 without a gap, and so are its frames. The file of a segment is made
-//! when the segment before it has begun, and has its whole length from then on. So a file proves that there were
-//! those before it, though it holds nothing yet.
+//! The segments of a log are numbered from 0 without a gap, and so are its frames. The file of a segment is
+//! created when the segment before it has begun, and it has its full length from then on. So even an empty
+//! file proves that the segments before it existed.
 
 use super::directory::SegmentName;
 use super::recovery::SegmentKind;
@@ -10,23 +10,23 @@ use crate::store::rows::{LogPosition, Meta};
 use crate::store::segment::{BLOCK, Header};
 use std::collections::BTreeMap;
 
-/// How far each log was followed.
+/// The last position that was read of each log.
 #[derive(Debug)]
 pub(super) struct Chain {
     /// Epoch and shard → its last segment, and the last frame in it.
     marks: BTreeMap<(u64, u16), LogPosition>,
-    /// The checkpoint was lost: what it had of the logs is not missing from them.
+    /// Whether the checkpoint was lost. If so, the segments that it contained are not missing from the logs.
     has_lost_image: bool,
 }
 
 impl Chain {
-    /// Behind what the checkpoint has.
+    /// Begins after what the checkpoint contains.
     pub(super) fn new(meta: &Meta, has_lost_image: bool) -> Chain {
         let marks = meta.logs.iter().map(|(&shard, &mark)| ((meta.epoch, shard), mark)).collect();
         Chain { marks, has_lost_image }
     }
 
-    /// What is not there between the last segment of a log and this one, in words.
+    /// Describes what is missing between the last segment that was read of this log and this one.
     pub(super) fn missing_before(&self, header: &Header) -> Option<String> {
         let mark = self.marks.get(&(header.epoch, header.shard));
         if mark.is_none() && self.has_lost_image {
@@ -53,19 +53,19 @@ impl Chain {
         }
     }
 
-    /// Was this segment read already?
+    /// Whether this segment was read already.
     pub(super) fn has_passed(&self, name: &SegmentName) -> bool {
         self.marks.get(&(name.epoch, name.shard)).is_some_and(|mark| name.number <= mark.number)
     }
 
-    /// A segment was read.
+    /// Notes that a segment was read.
     pub(super) fn pass(&mut self, header: &Header, last_sequence: u64) {
         let mark = LogPosition { number: header.number, last_sequence };
         self.marks.insert((header.epoch, header.shard), mark);
     }
 
-    /// Of a file without a segment of its own, of so many bytes: the number of the segment that is damaged, and
-    /// what is to be said of it. It may be one before this. Each is told once.
+    /// For a file of `len` bytes that contains no segment: the number of the damaged segment, and the
+    /// description of the damage. The damaged segment may be an earlier one. Each is reported once.
     pub(super) fn fault_at(
         &mut self,
         name: &SegmentName,
@@ -86,7 +86,7 @@ impl Chain {
     }
 }
 
-/// A file of a length that no segment's has.
+/// Describes a file whose length is impossible for a segment.
 pub(super) fn cut(len: usize) -> String {
     format!("the file was cut to {len} bytes")
 }

@@ -1,9 +1,9 @@
-//! The thread that works sealed segments into the checkpoint.
+//! The thread that merges sealed segments into the checkpoint.
 //!
-//! Segments come in, in the order of each shard's log, from any thread; their changes go into the
-//! checkpoint, several segments in one transaction if several wait, and then their files go back to the logs
-//! ([`Spares`]) or are removed. While the checkpoint can't be written, the segments stay, and it is tried
-//! again every second.
+//! Any thread may submit segments, in the order of each shard's log. The checkpoint's thread writes their
+//! changes to the checkpoint. If several segments wait, it takes several in one transaction. Then it gives
+//! their files back to the logs ([`Spares`]) or removes them. While the checkpoint can't be written, the
+//! segments stay, and the thread tries again every second.
 
 use super::directory::{remove, set_aside};
 use super::image::Image;
@@ -25,7 +25,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-/// What the threads of the shards see of the checkpoint.
+/// The state of the checkpoint that the threads of the shards see.
 #[derive(Debug, Default)]
 struct State {
     log_bytes: AtomicU64,
@@ -38,7 +38,7 @@ enum Job {
     Stop,
 }
 
-/// Hands segments to the checkpoint's thread; each shard has one.
+/// Submits segments to the checkpoint's thread. Each shard has one.
 #[derive(Clone, Debug)]
 pub struct Submitter {
     sender: Sender<Job>,
@@ -49,14 +49,14 @@ pub struct Submitter {
 impl SealedSegments for Submitter {
     fn submit(&self, path: PathBuf, bytes: u64) {
         self.state.log_bytes.fetch_add(bytes, Ordering::Relaxed);
-        // Without the thread the next start finds the file.
+        // If the thread has ended, the next start finds the file.
         let _ = self.sender.send(Job::Segment { path, bytes });
     }
 
-    /// Once all shards have submitted all that they were asked for, and all of it is in the checkpoint, a log line says
-    /// so.
+    /// Notes that a shard has submitted all segments that a request for a checkpoint covers. When all shards
+    /// have done so, and all these segments are in the checkpoint, the thread logs a line.
     fn mark(&self, mark: CheckpointMark) {
-        // Without the thread there is no one to ask.
+        // If the thread has ended, the request gets no answer.
         let _ = self.sender.send(Job::Mark(mark));
     }
 
@@ -69,7 +69,7 @@ impl SealedSegments for Submitter {
     }
 }
 
-/// The thread. When it is dropped, it ends as with [`Checkpoint::stop`].
+/// The handle of the thread. Dropping it ends the thread like [`Checkpoint::stop`].
 #[derive(Debug)]
 pub struct Checkpoint {
     submitter: Submitter,
@@ -77,12 +77,12 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Starts the thread. `changes` are those of `pending`, segments that are applied but not kept yet;
-    /// `damaged` is the directory for segments that turn out to be damaged, `spares` takes the files of those
-    /// that are done with.
+    /// Starts the thread. `changes` are the changes of `pending`, the segments that are applied but not yet
+    /// in the checkpoint. `damaged` is the directory for damaged segments, and `spares` takes the files of
+    /// finished ones.
     ///
     /// # Errors
-    /// [`StoreError`] if there is no thread to be had.
+    /// [`StoreError`] if the thread can't be started.
     pub fn start(
         image: Image,
         changes: Changes,
@@ -94,7 +94,7 @@ impl Checkpoint {
         let state = Arc::new(State::default());
         let mut jobs = VecDeque::new();
         for path in pending {
-            // Not its own length only, which is not known, but what it takes on the disk.
+            // The length of the content is not known here, so the size of the file on the disk counts.
             let bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
             state.log_bytes.fetch_add(bytes, Ordering::Relaxed);
             jobs.push_back(Waiting { path, bytes, written: None });
@@ -134,8 +134,8 @@ impl Checkpoint {
         self.submitter.log_bytes()
     }
 
-    /// Waits until all that was submitted is in the checkpoint, and ends the thread. What can't be written
-    /// at the first try is left to the next start.
+    /// Waits until everything that was submitted is in the checkpoint, and ends the thread. If a write fails
+    /// at the first try, the rest is left to the next start.
     pub fn stop(self) {
         drop(self);
     }
@@ -150,36 +150,36 @@ impl Drop for Checkpoint {
     }
 }
 
-/// A segment that is not kept yet.
+/// A segment that is not yet in the checkpoint.
 struct Waiting {
     path: PathBuf,
-    /// What it counts for in the bytes of the log.
+    /// The number of bytes that it adds to [`State::log_bytes`].
     bytes: u64,
-    /// What was written to it, if that is known.
+    /// The number of bytes that were written to it, if known.
     written: Option<u64>,
 }
 
 struct Worker {
     path: PathBuf,
-    /// None after an error: what the file holds is not known until it is opened anew.
+    /// `None` after an error: the content of the file is not known until it is opened again.
     open: Option<(Image, Changes)>,
-    /// Segments that are not kept yet, oldest first.
+    /// Segments that are not yet in the checkpoint, oldest first.
     jobs: VecDeque<Waiting>,
-    /// How many of them are applied.
+    /// The number of them that are applied.
     applied: usize,
     damaged: PathBuf,
     spares: Spares,
     state: Arc<State>,
     marks: Marks,
-    /// The last try failed, which was told.
+    /// Whether the last try failed. That failure was logged.
     is_failing: bool,
     is_stopping: bool,
 }
 
-/// Which requests for a checkpoint the shards have answered.
+/// The requests for a checkpoint that the shards have answered.
 #[derive(Debug, Default)]
 struct Marks {
-    /// Of each shard that has answered one, the last.
+    /// The last request that each shard has answered, by shard.
     last: BTreeMap<u16, u64>,
     shards: usize,
     told: u64,
@@ -191,7 +191,7 @@ impl Marks {
         self.last.insert(mark.shard, mark.request);
     }
 
-    /// Is there a request that all shards have answered, and that was not told? It is told now.
+    /// Whether all shards have answered a request that was not yet reported. If so, it counts as reported.
     fn take_done(&mut self) -> bool {
         if self.last.len() < self.shards.max(1) {
             return false;
@@ -201,9 +201,9 @@ impl Marks {
     }
 }
 
-/// No more changes than this are gathered for a transaction, bytes.
+/// The largest size of the changes that are collected for one transaction, in bytes.
 pub(super) const CHANGES_BYTES_WANTED: usize = 64 << 20;
-/// How long after an error the next try comes.
+/// The delay between an error and the next try.
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Worker {
@@ -272,7 +272,7 @@ impl Worker {
         }
     }
 
-    /// Brings all segments into the checkpoint.
+    /// Writes all segments to the checkpoint.
     fn work(&mut self) -> Result<(), StoreError> {
         let (mut image, mut changes) = match self.open.take() {
             Some(open) => open,
@@ -339,12 +339,12 @@ impl Worker {
     }
 }
 
-/// With a second name it was set aside, or someone keeps a copy: it must stay as it is.
+/// A file with a second name was set aside, or an operator keeps a copy. It must stay unchanged.
 fn has_one_name(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|file| file.is_file() && file.nlink() == 1)
 }
 
-/// A file that can't be removed is found again, and known to be done, at the next start.
+/// Removes a file. If that fails, the next start finds the file and knows that it is finished.
 fn discard(path: &Path) {
     if let Err(error) = remove(path) {
         tracing::warn!("{error}");

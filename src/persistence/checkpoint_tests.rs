@@ -43,7 +43,7 @@ fn sealed_segments_of_several_threads_are_worked_in_and_given_back_or_removed() 
         }
     });
     wait_until("the checkpoint", || recovery.checkpoint.log_bytes() == 0);
-    // There are logs of two shards in this run.
+    // This run has logs of two shards.
     let shards: Vec<u16> = directory.segments().unwrap().iter().map(|segment| segment.shard).collect();
     assert_eq!(shards, [0, 0, 1, 1]);
     recovery.checkpoint.stop();
@@ -65,7 +65,7 @@ fn while_a_segment_can_not_be_worked_in_the_others_stay_and_it_is_tried_again() 
     fs::rename(&first, &hidden).unwrap();
     recovery.checkpoint.submit(first.clone(), 100);
     recovery.checkpoint.submit(second.clone(), 200);
-    // Time for a first try.
+    // Leave time for a first try.
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(recovery.checkpoint.log_bytes(), 300);
     assert!(second.exists());

@@ -1,13 +1,13 @@
-//! The directory of the store: what lies where, and that one process only uses it.
+//! The directory of the store: its layout, and the lock that keeps it to one process.
 //!
 //! ```text
-//! DIR/lock               held as long as a process uses the directory
+//! DIR/lock               locked while a process uses the directory
 //! DIR/checkpoint.redb    the rows of the last checkpoint
-//! DIR/log/               segments of the shards' logs that are not in the checkpoint yet
-//! DIR/damaged/           what could not be read, set aside
+//! DIR/log/               segments of the shards' logs that are not yet in the checkpoint
+//! DIR/damaged/           files that could not be read, set aside
 //! ```
 //!
-//! Files can be read by their owner alone: they hold what clients send to each other.
+//! Only the owner can read the files, because they contain the messages of clients.
 
 use crate::store::StoreError;
 use crate::store::segment::{LogName, UNFINISHED, file_name, parse_file_name};
@@ -16,14 +16,14 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// A segment in the log directory, by its name.
+/// A segment in the log directory, identified by its file name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SegmentName {
-    /// Epoch.
+    /// The epoch.
     pub epoch: u64,
-    /// Shard.
+    /// The shard.
     pub shard: u16,
-    /// Number in the shard's log.
+    /// The number in the shard's log.
     pub number: u64,
 }
 
@@ -35,13 +35,14 @@ pub struct StoreDirectory {
 }
 
 impl StoreDirectory {
-    /// Opens the directory, or makes it if there is none, and locks it.
+    /// Opens and locks the directory. Creates it if it does not exist.
     ///
     /// # Errors
-    /// [`StoreError`] if another process uses it, or it can't be made or written to.
+    /// [`StoreError`] if another process uses it, or it can't be created or written to.
     pub fn open(path: &Path) -> Result<StoreDirectory, StoreError> {
         make(path)?;
-        // A reader of the messages wants to find it, and not every file operation takes a relative path.
+        // Messages must give a path that a reader can find, and not every file operation accepts a relative
+        // path.
         let path = &fs::canonicalize(path)
             .map_err(|error| StoreError::new("can't find the state directory", path, error))?;
         let lock_path = path.join("lock");
@@ -60,7 +61,7 @@ impl StoreDirectory {
         let directory = StoreDirectory { path: path.to_owned(), _lock: lock };
         make(&directory.log())?;
         make(&directory.damaged())?;
-        // The lock file may be there though nothing else can be written.
+        // The lock file may exist although nothing else can be written.
         let probe = directory.log().join("probe");
         new_file(&probe)
             .and_then(|_| fs::remove_file(&probe))
@@ -78,7 +79,7 @@ impl StoreDirectory {
         self.path.join("log")
     }
 
-    /// The directory of what could not be read.
+    /// The directory of files that could not be read.
     pub fn damaged(&self) -> PathBuf {
         self.path.join("damaged")
     }
@@ -88,7 +89,7 @@ impl StoreDirectory {
         self.path.join("checkpoint.redb")
     }
 
-    /// A new checkpoint that has not taken the place of a damaged one yet.
+    /// The file of a new checkpoint that has not yet replaced a damaged one.
     pub(super) fn unfinished_checkpoint(&self) -> PathBuf {
         self.path.join("checkpoint.redb.new")
     }
@@ -98,7 +99,7 @@ impl StoreDirectory {
         self.log().join(file_name(LogName { epoch, shard }, number))
     }
 
-    /// The segments there are, in the order in which they are applied. Files with other names are none.
+    /// The segments that exist, in the order in which they are applied. Files with other names are ignored.
     ///
     /// # Errors
     /// [`StoreError`] if the directory can't be read.
@@ -106,7 +107,7 @@ impl StoreDirectory {
         segments_in(&self.log())
     }
 
-    /// Files that were to become segments, and have not got their length.
+    /// Files that were to become segments and have not got their length.
     ///
     /// # Errors
     /// [`StoreError`] if the directory can't be read.
@@ -123,19 +124,20 @@ impl StoreDirectory {
         Ok(unfinished)
     }
 
-    /// The highest epoch that a file, damaged or not, is named after; 0: none.
+    /// The highest epoch in the name of a file, damaged or not. 0 if there is none.
     pub(super) fn highest_epoch(&self) -> Result<u64, StoreError> {
         let damaged = segments_in(&self.damaged())?;
         Ok(self.segments()?.iter().chain(&damaged).map(|segment| segment.epoch).max().unwrap_or(0))
     }
 
-    /// Puts a second name of a file among what could not be read, and returns it. The first one stays.
+    /// Gives a file a second name in the directory of damaged files, and returns that name. The first name
+    /// stays.
     pub(crate) fn set_aside(&self, path: &Path) -> Result<PathBuf, StoreError> {
         set_aside(&self.damaged(), path)
     }
 }
 
-/// As [`StoreDirectory::set_aside`].
+/// See [`StoreDirectory::set_aside`].
 pub(super) fn set_aside(damaged: &Path, path: &Path) -> Result<PathBuf, StoreError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     for copy in 0..=COPIES_MAX {
@@ -149,7 +151,7 @@ pub(super) fn set_aside(damaged: &Path, path: &Path) -> Result<PathBuf, StoreErr
     Err(StoreError::new("can't set aside the damaged file", path, "there are too many of that name already"))
 }
 
-/// Removes a file; one that is not there is removed.
+/// Removes a file. It is no error if the file does not exist.
 pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -159,19 +161,19 @@ pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Gives a file another name, whatever had it before.
+/// Renames a file and replaces any file that has the new name.
 pub(super) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
     fs::rename(from, to).map_err(|error| StoreError::new("can't rename", from, error))
 }
 
-/// Makes what was done to the names in a directory last.
+/// Makes changes to the names in a directory durable.
 pub(super) fn sync(path: &Path) -> Result<(), StoreError> {
     File::open(path)
         .and_then(|directory| directory.sync_all())
         .map_err(|error| StoreError::new("can't write to the state directory", path, error))
 }
 
-/// Opens a file for reading and writing that only its owner may read; makes it if it is not there.
+/// Opens a file for reading and writing. Creates it, readable only by its owner, if it does not exist.
 pub(super) fn new_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
@@ -197,7 +199,7 @@ fn segments_in(path: &Path) -> Result<Vec<SegmentName>, StoreError> {
     Ok(segments)
 }
 
-/// Damaged files of one name that are kept.
+/// The number of damaged files with the same name that are kept.
 const COPIES_MAX: usize = 1000;
 
 #[cfg(test)]

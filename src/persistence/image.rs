@@ -1,7 +1,7 @@
 //! The checkpoint: rows in one file that survives a crash at any point.
 //!
-//! The file's checksums are checked whenever it is opened. Without that, the library below trusts the file,
-//! and a flipped bit may be a panic or a wrong row later.
+//! The file's checksums are checked whenever it is opened. Without this check, the library below would trust
+//! the file, and a flipped bit could cause a panic or a wrong row later.
 
 use super::directory::new_file;
 use crate::store::StoreError;
@@ -18,12 +18,12 @@ use std::path::{Path, PathBuf};
 
 type Rows = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
-/// Why an image could not be opened.
+/// The reason why an image could not be opened.
 #[derive(Debug)]
 pub enum ImageError {
-    /// The file is none, or is damaged: no second try will read it.
+    /// The file is not a checkpoint, or it is damaged. Another try won't help.
     Damaged(StoreError),
-    /// The file may be as it should be, but can't be opened, or is of another version.
+    /// The file may be intact, but it can't be opened or has another version.
     Other(StoreError),
 }
 
@@ -34,10 +34,10 @@ impl From<ImageError> for StoreError {
     }
 }
 
-/// The checkpoint's file, open.
+/// The open checkpoint file.
 pub struct Image {
     path: PathBuf,
-    /// As of the last commit, in the order of [`Table::ALL`].
+    /// The tables as of the last commit, in the order of [`Table::ALL`].
     tables: Vec<Rows>,
     database: Database,
 }
@@ -48,18 +48,18 @@ impl std::fmt::Debug for Image {
     }
 }
 
-/// Bytes of the file that are kept in memory.
+/// The size of the file's cache in memory, in bytes.
 const CACHE_BYTES: usize = 64 << 20;
 
 impl Image {
-    /// Opens the file, or makes it, and reads all of it once.
+    /// Opens the file, or creates it, and reads all of it once.
     ///
     /// # Errors
-    /// [`ImageError`], which tells whether it would help to set the file aside.
+    /// [`ImageError`], which shows whether it would help to set the file aside.
     pub fn open(path: &Path) -> Result<Image, ImageError> {
         new_file(path).map_err(|error| ImageError::Other(cant_open(path, error)))?;
-        // A file that is wrong in a way the library did not expect is one more damaged file, and must not
-        // keep the broker from starting.
+        // A file that is wrong in a way that the library did not expect counts as damaged. It must not keep
+        // the broker from starting.
         catch_unwind(AssertUnwindSafe(|| Image::open_trusting(path))).unwrap_or_else(|_| {
             let cause = "it is damaged in a way that was not expected";
             Err(ImageError::Damaged(cant_open(path, cause)))
@@ -85,21 +85,21 @@ impl Image {
         Ok(image)
     }
 
-    /// The file.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Takes changes over, all or none of them; there are none after it.
+    /// Commits all changes or none. Afterwards `changes` is empty.
     ///
     /// # Errors
-    /// [`StoreError`] if they could not be written. Whether they are in the file is not known then: open
-    /// it anew, and begin the changes anew.
+    /// [`StoreError`] if they could not be written. Then it is not known whether they are in the file: open
+    /// the file again, and build the changes again.
     pub fn commit(&mut self, changes: &mut Changes) -> Result<(), StoreError> {
         if changes.is_empty() {
             return Ok(());
         }
-        // What is being read is not written over.
+        // Pages that are being read are not overwritten.
         self.tables.clear();
         self.write(changes)
             .map_err(|error| StoreError::new("can't write the checkpoint", &self.path, error))?;
@@ -107,10 +107,10 @@ impl Image {
         self.open_tables().map(drop).map_err(StoreError::from)
     }
 
-    /// Takes rows over, all or none of them.
+    /// Adds all rows or none.
     ///
     /// # Errors
-    /// As of [`Image::commit`].
+    /// See [`Image::commit`].
     pub(super) fn add(&mut self, rows: &[(Table, Row, Row)]) -> Result<(), StoreError> {
         self.tables.clear();
         self.transact(|write| rows.iter().for_each(|(table, key, value)| write(*table, key, Some(value))))
@@ -122,14 +122,15 @@ impl Image {
         self.transact(|write| changes.each_changed(write))
     }
 
-    /// Writes the rows that it is given, or removes those without a value, in one transaction.
+    /// Writes the rows that it is given, and removes those without a value, in one transaction.
     fn transact(
         &self,
         each: impl FnOnce(&mut dyn FnMut(Table, &[u8], Option<&[u8]>)),
     ) -> Result<(), redb::Error> {
         let mut transaction = self.database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
-        // Else the library takes a flipped bit for a commit that was not finished, and goes back to the one before.
+        // Without this, the library would treat a flipped bit as an unfinished commit and go back to the
+        // commit before.
         transaction.set_two_phase_commit(true);
         {
             let mut tables = Vec::with_capacity(Table::ALL.len());
@@ -152,7 +153,7 @@ impl Image {
         Ok(())
     }
 
-    /// False if there are no tables yet.
+    /// Returns `false` if there are no tables yet.
     fn open_tables(&mut self) -> Result<bool, ImageError> {
         let failed = |error: redb::Error| ImageError::Other(cant_open(&self.path, error));
         let transaction = self.database.begin_read().map_err(|error| failed(error.into()))?;
@@ -237,7 +238,7 @@ fn storage_error(path: &Path, error: StorageError) -> ImageError {
     if is_damage { ImageError::Damaged(error) } else { ImageError::Other(error) }
 }
 
-/// Of rows of a version that this midge does not read.
+/// The error for rows of a version that this midge does not read.
 pub(super) fn other_version(path: &Path, version: u8) -> StoreError {
     let (oldest, newest) = META_VERSIONS.into_inner();
     StoreError::other_version(path, version.into(), oldest.into()..=newest.into())
@@ -285,7 +286,7 @@ mod tests {
         }
     }
 
-    /// One of an earlier version has fewer tables.
+    /// A file of an earlier version has fewer tables.
     #[test]
     fn a_file_without_a_table_gets_it_and_keeps_its_rows() {
         let scratch = Scratch::new();

@@ -1,6 +1,7 @@
-//! The files of the store: segments of the log, the checkpoint, what a start makes of them, and the operator's tools.
+//! The files of the store: the segments of the log, the checkpoint, the recovery at a start, and the
+//! operator's tools.
 //!
-//! What is in them is in [`crate::store`].
+//! [`crate::store`] defines their content.
 
 mod chain;
 mod checkpoint;

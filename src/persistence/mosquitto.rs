@@ -1,12 +1,13 @@
-//! Reads a database of mosquitto (`mosquitto.db`), for those who move in: retained messages, sessions,
-//! subscriptions, and messages that wait.
+//! Reads a database of mosquitto (`mosquitto.db`) for users who move to midge: retained messages, sessions,
+//! subscriptions and pending messages.
 //!
-//! In come the bytes of the file; out goes a [`Database`] that borrows from them, or the place where they stop being
-//! one. Formats 2 to 6 are read: 6 is that of mosquitto 2.0 and 2.1, the others are those that mosquitto 2 still
-//! reads. Nothing is judged here but the form: what of it midge can use is for [`take`] to say.
+//! The input is the bytes of the file. The output is a [`Database`] that borrows from them, or the position
+//! of the first error. Formats 2 to 6 are supported: 6 is the format of mosquitto 2.0 and 2.1, and the others
+//! are those that mosquitto 2 still reads. This module checks only the form. [`take`] decides what midge can
+//! use.
 //!
-//! A file is a head and chunks. Numbers are big-endian but for two: identifiers of messages and times are as the
-//! machine has them that wrote the file.
+//! A file is a head and chunks. Numbers are big-endian, except for identifiers of messages and for times,
+//! which have the byte order of the machine that wrote the file.
 
 mod take;
 mod takings;
@@ -20,10 +21,10 @@ pub use write::import;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Bytes that are no database of mosquitto.
+/// An error: the bytes are not a database of mosquitto.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadDatabase {
-    /// Where, from 0.
+    /// The offset of the error, from 0.
     pub at: usize,
     /// What is wrong.
     pub cause: &'static str,
@@ -37,22 +38,22 @@ impl fmt::Display for BadDatabase {
 
 impl std::error::Error for BadDatabase {}
 
-/// A whole database. Texts are bytes: no one has checked them.
+/// A complete database. Texts are bytes, because nothing has checked them.
 #[derive(Debug, Default)]
 pub struct Database<'a> {
-    /// Format.
+    /// The format.
     pub version: u32,
-    /// Was it written as mosquitto ended? Else mosquitto may run still, or was killed.
+    /// Whether mosquitto wrote it at its end. If not, mosquitto may still run, or was killed.
     pub is_final: bool,
-    /// Kept sessions, each once, in the order of the file.
+    /// Persistent sessions, each once, in the order of the file.
     pub sessions: Vec<MosquittoSession<'a>>,
-    /// By their identifier.
+    /// Messages by their identifier.
     pub messages: BTreeMap<u64, MosquittoMessage<'a>>,
-    /// Identifiers of the retained messages.
+    /// The identifiers of the retained messages.
     pub retained: Vec<u64>,
-    /// Messages and subscriptions of clients that have no session in the file.
+    /// The number of messages and subscriptions of clients that have no session in the file.
     pub strays: u64,
-    /// Chunks of a kind that is not known.
+    /// The number of chunks of an unknown kind.
     pub unknown: u64,
     by_client: BTreeMap<&'a [u8], usize>,
 }
@@ -60,98 +61,98 @@ pub struct Database<'a> {
 /// A session.
 #[derive(Debug, Default)]
 pub struct MosquittoSession<'a> {
-    /// Client identifier.
+    /// The client identifier.
     pub client_id: &'a [u8],
-    /// When it ends, seconds since 1970; 0: it was connected, or does not end.
+    /// When it ends, in seconds since 1970. 0 if its client was connected or if it does not end.
     pub expires_at: i64,
-    /// Session Expiry Interval, seconds; `u32::MAX`: it does not end. Clients of 3.x have that.
+    /// The Session Expiry Interval in seconds. `u32::MAX` if it does not end; clients of 3.x have this value.
     pub expiry_seconds: u32,
-    /// Port of the listener that its client came in by; 0: not known, or it has none.
+    /// The port of the listener that its client connected to. 0 if it is unknown or there is none.
     pub listener_port: u16,
     /// Its subscriptions.
     pub subscriptions: Vec<MosquittoSubscription<'a>>,
-    /// Its messages, in their order: those of each direction that are on their way, then those that wait.
+    /// Its messages, in order: first those that are in an exchange, by direction, then those that are queued.
     pub deliveries: Vec<MosquittoDelivery<'a>>,
 }
 
 /// A subscription.
 #[derive(Clone, Copy, Debug)]
 pub struct MosquittoSubscription<'a> {
-    /// Topic filter.
+    /// The topic filter.
     pub filter: &'a [u8],
-    /// Subscription Options as SUBSCRIBE has them.
+    /// The Subscription Options in the encoding of SUBSCRIBE.
     pub options: u8,
-    /// Subscription identifier; 0: none.
+    /// The subscription identifier. 0 if there is none.
     pub identifier: u32,
 }
 
 /// A message.
 #[derive(Clone, Copy, Debug)]
 pub struct MosquittoMessage<'a> {
-    /// Topic name.
+    /// The topic name.
     pub topic: &'a [u8],
-    /// Application message.
+    /// The application message.
     pub payload: &'a [u8],
-    /// Properties with their length before them; empty: none.
+    /// The properties, preceded by their length. Empty if there are none.
     pub properties: &'a [u8],
-    /// Client identifier of the publisher; empty: not known.
+    /// The client identifier of the publisher. Empty if it is unknown.
     pub source: &'a [u8],
-    /// User name of the publisher; empty: none.
+    /// The user name of the publisher. Empty if there is none.
     pub source_user: &'a [u8],
-    /// Port of the listener that it came in by; 0: not known.
+    /// The port of the listener that received it. 0 if it is unknown.
     pub source_port: u16,
-    /// When it expires, seconds since 1970; 0: never.
+    /// When it expires, in seconds since 1970. 0 if never.
     pub expires_at: i64,
-    /// QoS of the publisher.
+    /// The QoS of the publisher.
     pub qos: u8,
-    /// RETAIN flag of the publisher.
+    /// The RETAIN flag of the publisher.
     pub retain: bool,
 }
 
 /// A message of a session.
 #[derive(Clone, Copy, Debug)]
 pub struct MosquittoDelivery<'a> {
-    /// The message. It may not be there: mosquitto leaves out what has expired.
+    /// The identifier of the message. The message may be missing: mosquitto leaves out expired messages.
     pub message: u64,
-    /// Packet identifier.
+    /// The packet identifier.
     pub packet_id: u16,
-    /// QoS that it goes out with, or came in with.
+    /// The QoS with which it is sent or was received.
     pub qos: u8,
-    /// How far it has come; see [`state`].
+    /// The state of its exchange; see [`state`].
     pub state: u8,
-    /// RETAIN flag that it goes out with.
+    /// The RETAIN flag with which it is sent.
     pub retain: bool,
-    /// It was sent once.
+    /// Whether it was sent before.
     pub dup: bool,
-    /// To the client; else from it.
+    /// Whether it goes to the client. If not, it comes from the client.
     pub is_outgoing: bool,
-    /// Properties with their length before them: the subscription identifier.
+    /// The properties, preceded by their length: the subscription identifier.
     pub properties: &'a [u8],
 }
 
-/// How far a [`MosquittoDelivery`] has come, as mosquitto counts it.
+/// The states of a [`MosquittoDelivery`], with mosquitto's numbers.
 pub mod state {
-    /// A PUBLISH of QoS 1 is to be sent.
+    /// A PUBLISH of QoS 1 must be sent.
     pub const PUBLISH_QOS1: u8 = 2;
-    /// PUBACK is waited for.
+    /// A PUBACK is expected.
     pub const WAIT_FOR_PUBACK: u8 = 3;
-    /// A PUBLISH of QoS 2 is to be sent.
+    /// A PUBLISH of QoS 2 must be sent.
     pub const PUBLISH_QOS2: u8 = 4;
-    /// PUBREC is waited for.
+    /// A PUBREC is expected.
     pub const WAIT_FOR_PUBREC: u8 = 5;
-    /// PUBREC came; PUBREL is to be sent again.
+    /// A PUBREC was received; the PUBREL must be sent again.
     pub const RESEND_PUBREL: u8 = 6;
-    /// PUBREC was sent; PUBREL is waited for.
+    /// A PUBREC was sent; a PUBREL is expected.
     pub const WAIT_FOR_PUBREL: u8 = 7;
-    /// PUBREC came; PUBCOMP is waited for.
+    /// A PUBREC was received; a PUBCOMP is expected.
     pub const WAIT_FOR_PUBCOMP: u8 = 9;
-    /// PUBREC is to be sent.
+    /// A PUBREC must be sent.
     pub const SEND_PUBREC: u8 = 10;
-    /// It waits for its turn.
+    /// The message is queued.
     pub const QUEUED: u8 = 11;
 }
 
-/// What a file begins with. Four bytes without meaning follow, and the format.
+/// The first bytes of a file. Four bytes without meaning and the format follow.
 const MAGIC: &[u8; 15] = b"\x00\xB5\x00mosquitto db";
 const VERSIONS: std::ops::RangeInclusive<u32> = 2..=6;
 
@@ -166,10 +167,10 @@ mod chunk {
 }
 
 impl<'a> Database<'a> {
-    /// Reads a whole file.
+    /// Reads a complete file.
     ///
     /// # Errors
-    /// [`BadDatabase`] if it is none, or is cut short.
+    /// [`BadDatabase`] if the bytes are not a database or are cut short.
     pub fn parse(bytes: &'a [u8]) -> Result<Database<'a>, BadDatabase> {
         let mut reader = Reader { rest: bytes, at: 0, is_big_endian: false };
         if reader.take(MAGIC.len()).ok() != Some(MAGIC) {
@@ -188,7 +189,7 @@ impl<'a> Database<'a> {
         Ok(database)
     }
 
-    /// Is a chunk's head, and what stands before its texts, as format 5 has it?
+    /// Whether the head of a chunk and the fields before its texts have the layout of format 5.
     fn is_fixed(&self) -> bool {
         self.version >= 5
     }
@@ -197,7 +198,7 @@ impl<'a> Database<'a> {
         let kind = if self.is_fixed() { reader.u32()? } else { u32::from(reader.u16()?) };
         let len = usize::try_from(reader.u32()?).unwrap_or(usize::MAX);
         if !self.is_fixed() && chunk::KNOWN.contains(&kind) {
-            // mosquitto has never looked at these lengths, and not all that wrote them had them right.
+            // mosquitto has never checked these lengths, and some writers had them wrong.
             let before = reader.rest.len();
             let is_big_endian = self.read_body(kind, reader, len)?;
             debug_assert!(reader.rest.len() < before, "each kind has a field");
@@ -209,7 +210,7 @@ impl<'a> Database<'a> {
         Ok(())
     }
 
-    /// Returns whether what follows is big-endian.
+    /// Returns whether the rest of the file is big-endian.
     fn read_body(&mut self, kind: u32, body: &mut Reader<'a>, len: usize) -> Result<bool, BadDatabase> {
         match kind {
             chunk::CONFIGURATION => return self.read_configuration(body),
@@ -223,8 +224,8 @@ impl<'a> Database<'a> {
         Ok(body.is_big_endian)
     }
 
-    /// Returns whether the machine that wrote the file is big-endian. Identifiers count up from 1 up to mosquitto
-    /// 2.0; those of 2.1 are large, and are taken for little-endian.
+    /// Returns whether the machine that wrote the file is big-endian. Up to mosquitto 2.0, identifiers count
+    /// up from 1. Those of 2.1 are large, and are assumed to be little-endian.
     fn read_configuration(&mut self, body: &mut Reader<'a>) -> Result<bool, BadDatabase> {
         let (last_id, is_final, at, id_bytes);
         if self.is_fixed() {
@@ -273,7 +274,7 @@ impl<'a> Database<'a> {
                 source_user = body.text()?;
                 source_port = body.u16()?;
             }
-            // Packet identifiers that have lost their meaning.
+            // Packet identifiers, which have no meaning any more.
             body.u32()?;
             let topic = body.text()?;
             let (qos, retain) = (body.u8()?, body.u8()? != 0);
@@ -334,7 +335,7 @@ impl<'a> Database<'a> {
         if self.is_fixed() {
             let (identifier, id_len, filter_len) = (body.u32()?, body.u16()?, body.u16()?);
             let (qos, options) = (body.u8()?, body.u8()?);
-            // To a multiple of the largest number.
+            // Padding to a multiple of the largest number.
             body.u16()?;
             client_id = body.take(id_len.into())?;
             let filter = body.take(filter_len.into())?;
@@ -357,13 +358,13 @@ impl<'a> Database<'a> {
         if self.is_fixed() {
             expires_at = body.native_u64()?.cast_signed();
             expiry_seconds = body.u32()?;
-            // The last packet identifier, which midge chooses for itself.
+            // The last packet identifier. midge chooses its own.
             body.u16()?;
             let id_len = usize::from(body.u16()?);
             if self.version >= 6 {
                 listener_port = body.u16()?;
                 let user_len = usize::from(body.u16()?);
-                // Machines on which eight bytes need not lie at a multiple of eight have no filling.
+                // Machines that do not align eight-byte values to eight bytes have no padding.
                 let filling = body.rest.len().saturating_sub(id_len + user_len);
                 body.take(filling.min(FILLING_BYTES_MAX))?;
             }
@@ -372,7 +373,8 @@ impl<'a> Database<'a> {
             let before = body.rest.len();
             client_id = body.text()?;
             body.u16()?;
-            // When its client left, with as many bytes as the machine has for a time; no longer in use.
+            // The time at which its client left, in the size of the machine's time type. It is not used any
+            // more.
             let is_short = len == before - body.rest.len() + 4;
             body.take(if self.version == 2 { 0 } else { 8 - 4 * usize::from(is_short) })?;
             (expires_at, expiry_seconds) = (0, u32::MAX);
@@ -397,10 +399,10 @@ impl<'a> Database<'a> {
 const OUTGOING: u8 = 1;
 const FILLING_BYTES_MAX: usize = 4;
 
-/// Reads fields off the front. Every method fails when the bytes end first.
+/// Reads fields from the front. Every method fails if the bytes end too early.
 struct Reader<'a> {
     rest: &'a [u8],
-    /// Of `rest`, in the file.
+    /// The offset of `rest` in the file.
     at: usize,
     is_big_endian: bool,
 }

@@ -5,13 +5,13 @@ use crate::store::{
     Changes, ClockReading, MemoryBase, RestoredDelivery, RestoredSession, RestoredState, Wall, check_rows,
 };
 
-/// What mosquitto 2.0.11 has written at the end of `tests/broker/database.rs`.
+/// A file that mosquitto 2.0.11 wrote at the end of `tests/broker/database.rs`.
 const REAL: &[u8] = include_bytes!("../../tests/fuzz/corpus/mosquitto/real");
 const NOW_SECONDS: i64 = 1_796_050_300;
 const NOW: ClockReading =
     ClockReading { wall_millis: NOW_SECONDS as u64 * 1000, boot: 7, boot_millis: 1_000_000 };
 
-/// A database from scratch, of format 6.
+/// Builds a database of format 6.
 struct Builder(Vec<u8>);
 
 impl Builder {
@@ -59,13 +59,13 @@ impl Builder {
         )
     }
 
-    /// To the client `c`, or from it.
+    /// Adds a message to or from the client `c`.
     fn delivery(self, message: u64, packet_id: u16, qos: u8, state: u8, dup: u8, direction: u8) -> Builder {
         let head = [packet_id, 1].map(u16::to_be_bytes).concat();
         self.chunk(chunk::DELIVERY, &[&message.to_le_bytes(), &head, &[qos, state, dup, direction], b"c"])
     }
 
-    /// Of the client `c`.
+    /// Adds a subscription of the client `c`.
     fn subscription(self, filter: &str, options: u8) -> Builder {
         let lengths = [1, u16::try_from(filter.len()).unwrap()].map(u16::to_be_bytes).concat();
         let options = [options & 3, options & !3, 0, 0];
@@ -81,8 +81,8 @@ impl Builder {
     }
 }
 
-/// What a start of one shard gets back of a database: its sessions, and its retained messages with the bytes of
-/// their sources.
+/// What a start with one shard restores from a database: its sessions, and its retained messages with the
+/// bytes of their sources.
 fn taken(database: &Database<'_>) -> (Takings, Vec<RestoredSession>, Vec<(String, u64)>) {
     let mut base = MemoryBase::default();
     let mut changes = Changes::new(&base).unwrap();
@@ -131,7 +131,7 @@ fn a_real_file_is_cut_anywhere_and_is_refused_or_has_whole_chunks() {
             Err(bad) => assert!(bad.at <= len, "{bad}"),
         }
     }
-    // Behind the head and behind each chunk but the last.
+    // A cut after the head or after any chunk but the last leaves a valid file.
     let of_sessions: usize =
         whole.sessions.iter().map(|session| 1 + session.subscriptions.len() + session.deliveries.len()).sum();
     assert_eq!((of_sessions, ends), (27, 1 + whole.messages.len() + of_sessions + whole.retained.len()));
@@ -139,7 +139,7 @@ fn a_real_file_is_cut_anywhere_and_is_refused_or_has_whole_chunks() {
 
 #[test]
 fn a_real_file_with_a_flipped_bit_is_refused_or_its_rows_agree() {
-    // Each in turn; the fuzz target has all of them.
+    // One bit per byte, in turn. The fuzz target has all of them.
     for (at, bit) in (0..REAL.len()).zip((0..8).cycle()) {
         let mut flipped = REAL.to_vec();
         flipped[at] ^= 1 << bit;
@@ -187,18 +187,18 @@ fn what_is_no_database_is_refused_where_it_stops_being_one() {
 fn lifetime_of_a_session_goes_on_where_it_was() {
     let never = u32::MAX;
     for (expires_at, expiry_seconds, expected) in [
-        // It left 100 s ago.
+        // The client left 100 s ago.
         (NOW_SECONDS + 500, 600, Ok((NOW_SECONDS - 100, 600))),
         (NOW_SECONDS, 600, Err(Left::SessionExpired)),
-        // It was connected when the file was written, 100 s ago.
+        // The client was connected when the file was written, 100 s ago.
         (0, 600, Ok((NOW_SECONDS - 100, 600))),
         (0, 100, Err(Left::SessionExpired)),
         (0, 0, Err(Left::SessionEnded)),
         (0, never, Ok((NOW_SECONDS - 100, never))),
-        // persistent_client_expiration is shorter than the session's own.
+        // persistent_client_expiration is shorter than the session's own expiry.
         (NOW_SECONDS + 500, never, Ok((NOW_SECONDS - 100, 600))),
         (NOW_SECONDS - 1, never, Err(Left::SessionExpired)),
-        // A wall clock that was wrong.
+        // The wall clock was wrong.
         (NOW_SECONDS + 5000, 600, Ok((NOW_SECONDS, 5000))),
         (i64::MAX, 600, Ok((NOW_SECONDS, never - 1))),
         (i64::MIN, 600, Ok((NOW_SECONDS - 100, 600))),
@@ -218,7 +218,7 @@ fn lifetime_of_a_session_goes_on_where_it_was() {
 fn session_of_a_bridge_of_mosquittos_own_is_left_out() {
     let (takings, sessions, _) = Builder::new()
         .session_by(0, "local.hub.cloud", 0, u32::MAX)
-        // A client that is called so, and one that has not come back since mosquitto was started.
+        // A client with such a name, and a client that has not come back since mosquitto was started.
         .session_by(1883, "local.lamp", 0, u32::MAX)
         .session_by(0, "lamp", 0, u32::MAX)
         .taken();
@@ -235,15 +235,15 @@ fn each_message_goes_on_where_it_was_on_its_way() {
         .message(2, "two", "x", 2, false, old)
         .message(3, "bad/#", "x", 1, false, 0)
         .session("c", 0, u32::MAX)
-        // The client has not answered, though the message has expired since.
+        // The client has not answered, although the message has expired since then.
         .delivery(2, 5, 2, state::WAIT_FOR_PUBREC, 1, 1)
         .delivery(1, 6, 1, state::WAIT_FOR_PUBACK, 1, 1)
         .delivery(2, 7, 2, state::WAIT_FOR_PUBCOMP, 1, 1)
         .delivery(2, 8, 2, state::RESEND_PUBREL, 0, 1)
         .delivery(1, 9, 1, state::PUBLISH_QOS1, 1, 1)
-        // It was never sent.
+        // The message was never sent.
         .delivery(1, 10, 1, state::PUBLISH_QOS1, 0, 1)
-        // An identifier that is in use already is a new one's business.
+        // If an identifier is already in use, the delivery gets a new one.
         .delivery(1, 6, 1, state::WAIT_FOR_PUBACK, 1, 1)
         .delivery(1, 0, 1, state::QUEUED, 0, 1)
         .delivery(2, 0, 2, state::QUEUED, 0, 1)
@@ -301,7 +301,7 @@ fn what_waits_for_pubrel_is_passed_on_behind_the_rest_and_not_to_its_publisher_w
     let last = sessions[0].deliveries.last().unwrap();
     assert_eq!((last.message.as_publication().payload, last.qos), (&b"held"[..], QoS::ExactlyOnce));
     assert!(last.retain, "Retain As Published");
-    // The held one is retained now. Its source: the second listener, no user, and "me".
+    // The held message is retained now. Its source is the second listener, no user, and "me".
     assert_eq!(retained, [("a/b".to_owned(), 8)]);
     let (takings, sessions, _) = file(0b0110).taken();
     assert_eq!((takings.passed_on, sessions[0].deliveries.len()), (0, 1));

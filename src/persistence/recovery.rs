@@ -1,8 +1,8 @@
-//! From the files of earlier runs to what the shards of this run start with.
+//! Converts the files of earlier runs to what the shards of this run start with.
 //!
-//! The checkpoint, then all segments that are not in it, epoch by epoch; at the end of each epoch the
-//! intents that were open are brought to their targets. A torn end is cut. What is damaged is set aside and
-//! told, and everything that can be read is used.
+//! The recovery reads the checkpoint, and then all segments that are not in it, epoch by epoch. At the end of
+//! each epoch, the open intents are carried to their targets. A torn end is cut off. Damaged files are set
+//! aside and reported, and everything that can be read is used.
 
 use super::chain::Chain;
 use super::checkpoint::{CHANGES_BYTES_WANTED, Checkpoint};
@@ -21,56 +21,57 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// What a start has.
+/// The result of a recovery.
 #[derive(Debug)]
 pub struct Recovery {
-    /// The number of this start, for its logs: higher than any before it.
+    /// The epoch of this start, for its logs. It is higher than any before it.
     pub epoch: u64,
-    /// What each shard starts with.
+    /// The state that each shard starts with.
     pub parts: Vec<Restored>,
     /// What was found.
     pub report: RecoveryReport,
-    /// The log's clock.
+    /// The clock of the log.
     pub clock: LogClock,
-    /// Takes the segments of the logs over.
+    /// The thread that takes the segments of the logs.
     pub checkpoint: Checkpoint,
 }
 
-/// What a recovery found.
+/// The findings of a recovery.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecoveryReport {
-    /// What was restored.
+    /// The counts of what was restored.
     pub restored: RestoredCounts,
-    /// Segments that were not in the checkpoint.
+    /// The number of segments that were not in the checkpoint.
     pub segments: u64,
-    /// Frames in them.
+    /// The number of frames in them.
     pub frames: u64,
-    /// Bytes of them.
+    /// The number of bytes in them.
     pub bytes: u64,
-    /// Segments that ended in an unfinished batch, as happens when a process is killed: path and offset.
+    /// Segments that end in an unfinished batch, as happens when a process is killed, each with its path and
+    /// offset.
     pub torn: Vec<(PathBuf, usize)>,
-    /// QoS 2 messages that were on their way between shards.
+    /// The number of QoS 2 messages that were in transit between shards.
     pub intents: u64,
-    /// Records that named what was not there; there are none without damage.
+    /// The number of records that refer to something that does not exist. It is 0 unless there is damage.
     pub ignored: u64,
-    /// Rows of the checkpoint that could not be used.
+    /// The number of rows of the checkpoint that could not be used.
     pub bad_rows: u64,
-    /// What was damaged.
+    /// The damage that was found.
     pub damage: Vec<Damage>,
-    /// The checkpoint does not tell any more which segments it has.
+    /// Whether the checkpoint has lost the list of the segments that it contains.
     pub(super) has_lost_meta: bool,
 }
 
-/// Something that could not be read. Displayed, it is a sentence for an operator.
+/// Something that could not be read. Its `Display` text is a sentence for an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// The file, where it was found.
+    /// The path where the file was found.
     pub path: PathBuf,
-    /// Where it is now, if it was set aside.
+    /// The path where it is now, if it was set aside.
     pub aside: Option<PathBuf>,
     /// What is wrong with it.
     pub what: String,
-    /// What that means for clients.
+    /// What this means for clients.
     pub means: &'static str,
 }
 
@@ -89,12 +90,12 @@ const MEANS_CHECKPOINT: &str =
     "sessions, queued and retained messages that were in the part that can't be read are lost";
 const MEANS_NOTHING: &str = "nothing is lost, but the disk may be failing";
 
-/// Reads everything, and starts the checkpoint's thread. `shards` and `seed` are those of this run. `now` was read at
-/// the zero of its clock; without it nothing has expired, which is for a broker to tell.
+/// Reads everything, and starts the checkpoint's thread. `shards` and `seed` are those of this run. `now` was
+/// read at the zero of its clock. Without it nothing expires here, and the broker must decide.
 ///
 /// # Errors
-/// [`StoreError`] if files can't be read or written, or are of a version that this midge does not read; the latter
-/// before anything is changed. Damage is none.
+/// [`StoreError`] if files can't be read or written, or have a version that this midge does not read. The
+/// version error comes before anything is changed. Damage is no error.
 pub fn recover(
     directory: &StoreDirectory,
     shards: usize,
@@ -107,7 +108,7 @@ pub fn recover(
     let found = report.clone();
     match recover_from(directory, &mut image, shards, seed, now, report, true) {
         Ok(recovered) => recovered.finish(directory, image, shards),
-        // A full disk must not keep a broker from starting that has the memory for what is not written.
+        // The disk may be full. A broker with enough memory for the unwritten changes must start anyway.
         Err(Interrupted::Commit(_)) => {
             drop(image);
             image = Image::open(&directory.checkpoint())?;
@@ -120,8 +121,9 @@ pub fn recover(
     }
 }
 
-/// A log of another version is no damage: setting it aside would lose what was acknowledged. All headers are looked at
-/// before the first segment is applied, so that everything is still there for the midge that wrote it.
+/// A log of another version is no damage: setting it aside would lose messages that were acknowledged. All
+/// headers are checked before the first segment is applied, so that nothing is lost for the midge that wrote
+/// it.
 fn refuse_other_versions(directory: &StoreDirectory) -> Result<(), StoreError> {
     for name in directory.segments()? {
         let path = directory.segment_path(name.epoch, name.shard, name.number);
@@ -132,15 +134,15 @@ fn refuse_other_versions(directory: &StoreDirectory) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Of a segment of a version that this midge does not read.
+/// The error for a segment of a version that this midge does not read.
 pub(super) fn other_version(path: &Path, version: u32) -> StoreError {
     let (oldest, newest) = segment::VERSIONS.into_inner();
     StoreError::other_version(path, version.into(), oldest.into()..=newest.into())
 }
 
-/// Why a recovery has not come to its end.
+/// Why a recovery was interrupted.
 enum Interrupted {
-    /// Changes could not be written to the checkpoint, though they need not have been.
+    /// Changes could not be written to the checkpoint early. They can still be written later.
     Commit(StoreError),
     Other(StoreError),
 }
@@ -151,19 +153,19 @@ impl From<StoreError> for Interrupted {
     }
 }
 
-/// What the files of earlier runs have come to.
+/// The state that results from the files of earlier runs.
 struct Recovered {
     changes: Changes,
     parts: Vec<Restored>,
     report: RecoveryReport,
-    /// Of this run.
+    /// The epoch of this run.
     epoch: u64,
     clock: LogClock,
     /// Segments whose changes are not in the checkpoint.
     pending: Vec<PathBuf>,
 }
 
-/// `commits`: changes that take much memory go to the checkpoint at once.
+/// Reads the files. With `commits`, changes that take much memory are committed to the checkpoint early.
 fn recover_from(
     directory: &StoreDirectory,
     image: &mut Image,
@@ -191,7 +193,7 @@ fn recover_from(
     report.bad_rows = changes.bad_rows();
     let epoch = epoch.max(changes.meta().epoch) + 1;
 
-    // What was set aside keeps its first name until its changes are kept elsewhere.
+    // A file that was set aside keeps its first name until its changes are kept elsewhere.
     let (mut pending, mut done) = (applied, idle);
     if !damaged.is_empty() || report.intents > 0 || report.bad_rows > 0 {
         image.commit(&mut changes)?;
@@ -215,7 +217,7 @@ impl Recovered {
     }
 }
 
-/// Opens the checkpoint; or, if it can't be opened, a new one with what can be read of it.
+/// Opens the checkpoint. If that is not possible, creates a new one with the rows that can be read.
 fn open_image(directory: &StoreDirectory, report: &mut RecoveryReport) -> Result<Image, StoreError> {
     let path = directory.checkpoint();
     let error = match Image::open(&path) {
@@ -223,7 +225,7 @@ fn open_image(directory: &StoreDirectory, report: &mut RecoveryReport) -> Result
         Err(ImageError::Other(error)) => return Err(error),
         Err(ImageError::Damaged(error)) => error,
     };
-    // The damaged one keeps its name until all that can be read of it is elsewhere.
+    // The damaged file keeps its name until everything that can be read of it is elsewhere.
     let unfinished = directory.unfinished_checkpoint();
     remove(&unfinished)?;
     let mut image = Image::open(&unfinished)?;
@@ -231,7 +233,7 @@ fn open_image(directory: &StoreDirectory, report: &mut RecoveryReport) -> Result
     drop(image);
     let salvaged = match salvaged {
         Ok(salvaged) => salvaged,
-        // It may be of another version: then it is not damaged.
+        // It may have another version. Then it is not damaged.
         Err(error) => {
             remove(&unfinished)?;
             return Err(error);
@@ -257,27 +259,27 @@ pub(super) struct Tail<'a> {
     chain: Chain,
     /// Files whose changes are not in the checkpoint.
     applied: Vec<PathBuf>,
-    /// Files that hold nothing that is not in the checkpoint.
+    /// Files that contain nothing that is missing from the checkpoint.
     idle: Vec<PathBuf>,
     /// Files that were set aside.
     damaged: Vec<PathBuf>,
-    /// Shard → the last segment, if an unfinished batch ends it.
+    /// The last segment of each shard, if it ends in an unfinished batch.
     torn: BTreeMap<u16, PathBuf>,
-    /// Are damaged files set aside? A tool that only looks does not.
+    /// Whether damaged files are set aside. A tool that only reads does not set them aside.
     pub(super) sets_aside: bool,
 }
 
-/// What a segment's file is.
+/// What the file of a segment contains.
 pub(super) enum SegmentKind {
-    /// Nothing was ever written to it: it was made for later.
+    /// Nothing was ever written to it. It was created for later.
     Unused,
-    /// Its name is not its header's: it was another segment once, and was kept for a later one.
+    /// Its name differs from its header: it contained another segment and was kept for a later one.
     Spare,
     /// It is a segment.
     Segment(Header),
-    /// It has no header that can be read.
+    /// It has no readable header.
     NoHeader,
-    /// Its header is sound, but of a version that this midge does not read.
+    /// Its header is intact, but has a version that this midge does not read.
     OtherVersion(u32),
 }
 
@@ -287,7 +289,7 @@ pub(super) fn kind_of<S: Source>(name: &SegmentName, source: &mut S) -> Result<S
         return Ok(SegmentKind::OtherVersion(version));
     }
     Ok(match Header::decode(block) {
-        // The header is durable before any frame is.
+        // The header becomes durable before any frame.
         None if source.is_zero(BLOCK..usize::MAX)? => SegmentKind::Unused,
         None => SegmentKind::NoHeader,
         Some(header) if !(1..=SHARDS_MAX).contains(&usize::from(header.shards)) => SegmentKind::NoHeader,
@@ -366,7 +368,7 @@ impl<'a> Tail<'a> {
         report.bytes += replayed.end as u64;
         if let (Some(what), true) = (missing, replayed.frames > 0) {
             if let Some(torn) = self.torn.remove(&header.shard) {
-                // What seemed to be the end was none.
+                // The supposed end of the log was not its end.
                 report.torn.retain(|(path, _)| *path != torn);
                 self.applied.retain(|path| *path != torn);
                 self.report_damage(torn, what, report)?;
@@ -408,12 +410,12 @@ impl<'a> Tail<'a> {
         Ok(())
     }
 
-    /// All changes so far are in the checkpoint.
+    /// Notes that all changes so far are in the checkpoint.
     fn are_kept(&mut self) {
         self.idle.append(&mut self.applied);
     }
 
-    /// The epoch is over.
+    /// Ends the epoch.
     pub(super) fn resolve(&mut self, image: &Image, report: &mut RecoveryReport) -> Result<(), StoreError> {
         self.torn.clear();
         report.intents += self.changes.resolve_intents(image)? as u64;
@@ -421,7 +423,7 @@ impl<'a> Tail<'a> {
     }
 }
 
-/// The gaps of a segment in words.
+/// Describes the gaps of a segment.
 pub(super) fn told(replayed: &Replayed) -> String {
     let gaps: Vec<String> = replayed
         .gaps

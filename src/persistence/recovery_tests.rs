@@ -1,4 +1,4 @@
-//! Recovery from real files: cut, damaged, and by other numbers of shards.
+//! Recovery from real files: cut, damaged, and with other numbers of shards.
 
 use super::*;
 use crate::mqtt::QoS;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(in crate::persistence) const WALL: Wall = Wall { zero_millis: 0 };
 
-/// A directory of one test, with its name; gone with it.
+/// The directory of one test, with its path. It is removed when this is dropped.
 pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
@@ -24,7 +24,7 @@ impl Scratch {
         StoreDirectory::open(&self.0).unwrap()
     }
 
-    /// As a crash leaves it: the files as they are now.
+    /// Copies the files as a crash would leave them now.
     fn copied(&self) -> Scratch {
         let copy = Scratch::new();
         let directory = copy.open();
@@ -48,7 +48,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Writes the log of a shard as the log writer does; a block of zeros follows.
+/// Writes the log of a shard like the log writer does. A block of zeros follows.
 pub(in crate::persistence) struct Log {
     directory: PathBuf,
     journal: Journal,
@@ -66,7 +66,7 @@ impl Log {
         }
     }
 
-    /// A frame, which is a batch.
+    /// Adds a frame, which is a batch.
     pub(in crate::persistence) fn frame(&mut self, millis: u64, records: &[Record<'_>]) {
         self.journal.set_wall(Wall { zero_millis: millis });
         records.iter().for_each(|record| self.journal.record(record));
@@ -84,7 +84,7 @@ impl Log {
         self.directory.join(crate::store::segment::file_name(LogName { epoch, shard }, number))
     }
 
-    /// Writes what there is to the file.
+    /// Writes the segment to the file.
     pub(in crate::persistence) fn write(&mut self) -> PathBuf {
         if self.bytes.is_empty() {
             self.bytes = self.header.encode().to_vec();
@@ -95,8 +95,8 @@ impl Log {
         self.path()
     }
 
-    /// Writes it over the blocks of an old file, of which those that a crash left unwritten show: `keeps`
-    /// tells of each block whether it was written.
+    /// Writes the segment over the blocks of an old file. Blocks that the crash left unwritten show the old
+    /// content. `keeps` returns whether a block was written.
     fn write_over(&self, old: &[u8], keeps: impl Fn(usize) -> bool) -> PathBuf {
         let mut bytes = old.to_vec();
         bytes.resize(old.len().max(self.bytes.len()), 0);
@@ -157,7 +157,7 @@ fn what_was_written_is_found_by_any_number_of_shards_after_any_number_of_starts(
                 assert_eq!(lines, model.described(), "seed {seed}, start {start}");
                 assert_eq!((&report.damage[..], next), (&[][..], epoch + 1));
             }
-            // Now and then the checkpoint is worked in, else the epochs pile up.
+            // The checkpoint is merged sometimes, because the epochs would pile up otherwise.
             if (seed + start) % 2 == 0 {
                 let (lines, _, _) = recovered(&scratch, 2);
                 assert_eq!(lines, model.described());
@@ -184,8 +184,8 @@ fn a_torn_end_is_cut_and_told_and_the_next_start_is_clean() {
     assert_eq!((again, report.torn.len()), (lines, 0));
 }
 
-/// A log of one session, whose first segment is worked in: its file, full of frames that are none any more.
-/// Some of them are longer than a block.
+/// A log with one session whose first segment is in the checkpoint, and the file of that segment, full of
+/// frames that are not valid any more. Some of them are longer than a block.
 fn log_with_an_old_file(scratch: &Scratch) -> (Log, Vec<u8>) {
     let directory = scratch.open();
     let mut log = Log::new(&directory, 1, 0);
@@ -197,7 +197,7 @@ fn log_with_an_old_file(scratch: &Scratch) -> (Log, Vec<u8>) {
     log.frame(21, &[session(21, "the one that stays")]);
     let old = fs::read(log.seal()).unwrap();
     drop(directory);
-    // Nothing of it is in the log now.
+    // The log is empty now.
     let (lines, _, _) = recovered(scratch, 1);
     assert_eq!(lines.len(), 1);
     (log, old)
@@ -224,7 +224,8 @@ fn whatever_a_crash_leaves_of_a_write_over_an_old_segment_no_old_frame_is_read()
     log.frame(23, &[session(23, &long("z")), session(24, "w")]);
     let blocks = log.bytes.len() / BLOCK;
     assert_eq!((first, blocks), (4, 7));
-    // Of the first write, header and all, any blocks, and nothing of the second; then of that.
+    // First, any blocks of the first write, including the header, and none of the second write. Then all of
+    // the first, and any blocks of the second.
     let of_first = (0..1 << first).map(|kept| (kept, kept == (1 << first) - 1, false));
     let of_second = (0..1 << (blocks - first))
         .map(|kept| (kept << first | ((1 << first) - 1), true, kept == (1 << (blocks - first)) - 1));
@@ -244,7 +245,7 @@ fn whatever_a_crash_leaves_of_a_write_over_an_old_segment_no_old_frame_is_read()
 fn a_file_that_waits_for_its_segment_is_none() {
     let scratch = Scratch::new();
     let (log, old) = log_with_an_old_file(&scratch);
-    // Under the name of a later segment; under its own it is known to be done.
+    // The file has the name of a later segment. Under its own name it is known to be finished.
     let path = log.write_over(&old, |_| false);
     fs::write(scratch.open().segment_path(1, 0, 0), &old).unwrap();
     let (lines, report, _) = recovered(&scratch, 2);
@@ -272,7 +273,7 @@ fn a_segment_cut_at_any_byte_gives_the_frames_before() {
         let told: Vec<&str> = report.damage.iter().map(|damage| &*damage.what).collect();
         assert_eq!(told, [format!("the file was cut to {len} bytes")]);
     }
-    // A whole number of blocks is as a crash leaves it, but for the first.
+    // Except for the first, a crash leaves a whole number of blocks.
     for blocks in 0..5 {
         let scratch = Scratch::new();
         fs::write(scratch.open().segment_path(1, 0, 0), &whole[..blocks * BLOCK]).unwrap();
@@ -343,7 +344,7 @@ fn a_segment_without_a_header_and_one_that_is_missing_are_told() {
     );
 }
 
-/// Gives a segment another version, as a midge that writes it would.
+/// Gives a segment another version, as the midge of that version would.
 pub(in crate::persistence) fn set_version(path: &Path, version: u32) {
     let mut bytes = fs::read(path).unwrap();
     bytes[8..12].copy_from_slice(&version.to_le_bytes());
@@ -352,7 +353,7 @@ pub(in crate::persistence) fn set_version(path: &Path, version: u32) {
     fs::write(path, bytes).unwrap();
 }
 
-/// What a start says that is refused, after which all files are as they were.
+/// The error text of a start that is refused. All files must be unchanged after it.
 pub(in crate::persistence) fn refused(scratch: &Scratch) -> String {
     let error = recover(&scratch.open(), 2, 9, None).unwrap_err().to_string();
     assert_eq!(fs::read_dir(scratch.0.join("damaged")).unwrap().count(), 0, "nothing is set aside");
@@ -369,7 +370,7 @@ fn a_log_of_another_version_stops_the_start_and_is_not_set_aside() {
             log.seal()
         })
         .collect();
-    // Also where an earlier segment is damaged, which would be set aside otherwise.
+    // The start is also refused if an earlier segment is damaged, which would be set aside otherwise.
     flip(&paths[0], BLOCK + 20);
     for version in [0, 1, 4, u32::MAX] {
         set_version(&paths[2], version);
@@ -384,7 +385,7 @@ fn a_log_of_another_version_stops_the_start_and_is_not_set_aside() {
     set_version(&paths[2], 2);
     let copy = scratch.copied();
     assert_eq!(recovered(&scratch, 2).0.len(), 3);
-    // Without its checksum, another version is a flipped bit.
+    // Without the right checksum, another version is a flipped bit.
     flip(&copy.0.join("log").join(paths[2].file_name().unwrap()), 8);
     let (lines, report, _) = recovered(&copy, 2);
     assert_eq!((lines.len(), report.damage.len()), (2, 1));
@@ -397,7 +398,7 @@ fn segments_made_for_later_are_no_damage() {
     let mut log = Log::new(&directory, 3, 0);
     log.frame(1, &[session(4, "a")]);
     let first = log.seal();
-    // One that nothing was written to, one that was not made to the end, and one that was another segment once.
+    // An unused file, an unfinished file, and a file that was another segment before.
     fs::write(directory.segment_path(3, 0, 1), vec![0; 3 * BLOCK]).unwrap();
     fs::write(directory.segment_path(3, 1, 0), vec![0; 3 * BLOCK]).unwrap();
     let unfinished = directory.log().join("0000000003-000-0000000002.log.new");
@@ -451,13 +452,13 @@ fn a_segment_that_is_cut_to_nothing_or_missing_is_told_though_it_is_the_last() {
             assert!(lost < 2 || report.damage.iter().all(|damage| damage.path == paths[lost]));
         }
     }
-    // All of a log but the file for its next segment.
+    // The whole log is missing, except the file for its next segment.
     let scratch = Scratch::new();
     let paths = killed(&scratch.open());
     paths[..3].iter().for_each(|path| fs::remove_file(path).unwrap());
     let (_, report, _) = recovered(&scratch, 2);
     assert!(report.damage[0].what.contains("segments 0 to 2"), "{:?}", report.damage);
-    // What the checkpoint has is not missing.
+    // Segments that are in the checkpoint are not missing.
     let scratch = Scratch::new();
     let paths = killed(&scratch.open());
     let spare = fs::read(&paths[3]).unwrap();
@@ -514,7 +515,7 @@ fn a_damaged_checkpoint_is_set_aside_and_the_log_is_used() {
         match damage {
             0 => bytes[..512].fill(0xA5),
             1 => bytes.truncate(100),
-            // A bit in a page of rows.
+            // A flipped bit in a page of rows.
             2 => {
                 let at = bytes.windows(10).position(|window| window == b"client 150").unwrap();
                 bytes[at] ^= 1;
@@ -550,7 +551,7 @@ fn intents_are_resolved_at_the_end_of_their_epoch_and_kept_before_the_shards_sta
     assert_eq!(directory.segments().unwrap(), [], "they are in the checkpoint");
     let number = recovery.parts.iter().flat_map(|part| &part.sessions).next().unwrap().deliveries[0].number;
     assert!(recovery.parts.iter().all(|part| part.next_number > number));
-    // The next epoch goes on with what it was given.
+    // The next epoch continues with the state that it was given.
     let mut log = Log::new(&directory, recovery.epoch, 1);
     log.frame(2, &[Record::Settled { sid: 6, number }]);
     log.write();

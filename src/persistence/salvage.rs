@@ -1,8 +1,8 @@
-//! What can be read of a checkpoint that its library does not open any more, brought into a new one.
+//! Copies the readable rows of a checkpoint that its library does not open any more into a new checkpoint.
 //!
-//! In comes a damaged file, out goes a sound one with the rows that the damage has left. Rows that refer to what is
-//! lost are left to the recovery, which drops them, but for messages: those that no delivery refers to any more
-//! are left out, and the others are counted anew.
+//! The input is a damaged file. The output is an intact file with the rows that are left. Rows that refer to
+//! lost rows are copied, and the recovery drops them. The exception is messages: those that no delivery
+//! refers to are left out, and the references to the others are counted again.
 
 mod pages;
 
@@ -17,11 +17,11 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-/// What was read of a damaged checkpoint.
+/// The result of reading a damaged checkpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Salvaged {
     pub(super) rows: u64,
-    /// The summary is among them.
+    /// Whether the summary is among the rows.
     pub(super) has_meta: bool,
     pub(super) tally: Tally,
 }
@@ -43,13 +43,14 @@ impl fmt::Display for Salvaged {
     }
 }
 
-/// Rows are written in transactions of about so many bytes.
+/// The approximate size of the transactions in which rows are written.
 const BATCH_BYTES: usize = 16 << 20;
 
-/// Reads the damaged file, and writes what can be read into a new one.
+/// Reads the damaged file, and writes the readable rows to a new one.
 ///
 /// # Errors
-/// [`StoreError`] if the damaged file can't be opened or is of another version, or the new one can't be written.
+/// [`StoreError`] if the damaged file can't be opened or has another version, or if the new one can't be
+/// written.
 pub(super) fn salvage(from: &Path, into: &mut Image) -> Result<Salvaged, StoreError> {
     let mut writer = Writer { image: into, rows: Vec::new(), bytes: 0 };
     let mut meta = None;
@@ -62,7 +63,7 @@ pub(super) fn salvage(from: &Path, into: &mut Image) -> Result<Salvaged, StoreEr
                 meta = meta.take().or_else(|| Meta::decode(value).ok());
                 return Ok(());
             }
-            // They are counted anew.
+            // The references are counted again.
             Table::Counts => return Ok(()),
             Table::Deliveries => {
                 let Ok(row) = DeliveryRow::decode(value) else { return Ok(()) };
@@ -89,16 +90,17 @@ pub(super) fn salvage(from: &Path, into: &mut Image) -> Result<Salvaged, StoreEr
     Ok(salvaged)
 }
 
-/// What could be read of a damaged file.
+/// Reads a damaged file only to see what can be read.
 ///
 /// # Errors
-/// [`StoreError`] if it can't be opened or is of another version.
+/// [`StoreError`] if it can't be opened or has another version.
 pub(super) fn look(from: &Path) -> Result<Salvaged, StoreError> {
     read(from, |_, _, _| Ok(()))
 }
 
-/// Hands over the rows, table by table; deliveries come before the messages that they refer to. A file of another
-/// version ends in an error before any row of the tables behind the summary: what it has is not known here.
+/// Passes on the rows, table by table. Deliveries come before the messages that they refer to. A file of
+/// another version causes an error before any row of the tables after the summary, because its content is
+/// unknown here.
 fn read(
     from: &Path,
     mut each: impl FnMut(Table, &[u8], &[u8]) -> Result<(), StoreError>,
@@ -142,8 +144,8 @@ fn read(
     Ok(salvaged)
 }
 
-/// What the rows tell of the summary, in case it is lost: no number is given out again, and no segment is applied
-/// that is older than a row.
+/// Derives the summary from the rows, in case the summary is lost. No number may be used twice, and no
+/// segment may be applied that is older than a row.
 fn raise(meta: &mut Meta, table: Table, key: &[u8], value: &[u8]) {
     let first = rows::number_at(key, 0).unwrap_or(0);
     match table {
@@ -168,7 +170,7 @@ fn raise(meta: &mut Meta, table: Table, key: &[u8], value: &[u8]) {
     }
 }
 
-/// Gathers rows for the new file.
+/// Collects rows for the new file.
 struct Writer<'a> {
     image: &'a mut Image,
     rows: Vec<(Table, Row, Row)>,

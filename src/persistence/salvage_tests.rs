@@ -1,4 +1,4 @@
-//! Real checkpoints with flipped bits and lost blocks, and what a start makes of them.
+//! Real checkpoints with flipped bits and lost blocks, and what a start recovers from them.
 
 use super::super::StoreDirectory;
 use super::super::recovery::tests::{Log, Scratch, refused};
@@ -14,8 +14,9 @@ use std::path::PathBuf;
 
 const SESSIONS: u64 = 150;
 
-/// A checkpoint of several commits: sessions with subscriptions and queued messages, some of them of two sessions,
-/// and retained messages. Most rows are small, and one is larger than a page that is mended.
+/// Creates a checkpoint of several commits. It has sessions with subscriptions and queued messages, some of
+/// which two sessions share, and retained messages. Most rows are small, and one is larger than a page that
+/// is repaired.
 fn fill(scratch: &Scratch) -> RestoredCounts {
     for epoch in 1..=4 {
         let directory = scratch.open();
@@ -53,7 +54,7 @@ fn fill(scratch: &Scratch) -> RestoredCounts {
     report.restored
 }
 
-/// What a start finds, after which all is as it should be, for good.
+/// What a start recovers. Afterwards the store must be intact and stay so.
 fn recovered(scratch: &Scratch) -> (Vec<String>, RecoveryReport) {
     let directory = scratch.open();
     let recovery = recover(&directory, 2, 9, None).unwrap();
@@ -65,19 +66,19 @@ fn recovered(scratch: &Scratch) -> (Vec<String>, RecoveryReport) {
     (lines, recovery.report)
 }
 
-/// The checkpoint, with other bytes, as a store of its own.
+/// A new store whose checkpoint has these bytes.
 fn with(bytes: &[u8]) -> Scratch {
     let scratch = Scratch::new();
     fs::write(scratch.open().checkpoint(), bytes).unwrap();
     scratch
 }
 
-/// Of sessions, subscriptions, queued and retained messages.
+/// The number of sessions, subscriptions, queued messages and retained messages.
 fn things(counts: &RestoredCounts) -> u64 {
     counts.sessions + counts.subscriptions + counts.deliveries + counts.retained
 }
 
-/// The file after a clean end, and as a process leaves it that is killed after a commit.
+/// The file after a clean stop, and the file that a process leaves if it is killed after a commit.
 fn files() -> ([Vec<u8>; 2], Vec<String>, RestoredCounts) {
     let scratch = Scratch::new();
     let counts = fill(&scratch);
@@ -106,7 +107,7 @@ fn one_flipped_bit_costs_nothing_but_what_is_in_a_large_page() {
     for round in 0..60 {
         let bytes = &files[round % 2];
         let mut flipped = bytes.clone();
-        // Also in the head, which is small.
+        // Some flips hit the head, which is small.
         let at = if round % 10 == 9 { random.index(320) } else { random.index(bytes.len()) };
         flipped[at] ^= 1 << random.index(8);
         let scratch = with(&flipped);
@@ -124,7 +125,7 @@ fn one_flipped_bit_costs_nothing_but_what_is_in_a_large_page() {
             assert_eq!(fs::read(aside).unwrap(), flipped, "as it was found");
             assert!(damage.what.contains("can be read"), "{damage}");
         }
-        // For good.
+        // The repair lasts.
         assert_eq!(recovered(&scratch).1.damage, [], "byte {at}");
     }
     println!("60 bits: {told} told, lost of {}: {lost:?}", things(&counts));
@@ -140,7 +141,7 @@ fn a_block_that_is_lost_costs_what_it_led_to_and_no_more() {
     let (mut told, mut lost) = (0, Vec::new());
     for round in 0..60 {
         let mut bytes = files[round % 2].clone();
-        // Behind the head, without which nothing can be found.
+        // The damage is after the head, because without the head nothing can be found.
         let from = 4096 + random.index(bytes.len() - 4096 - 512);
         bytes[from..from + 512].fill(0xA5);
         let scratch = with(&bytes);
@@ -164,7 +165,7 @@ fn a_block_that_is_lost_costs_what_it_led_to_and_no_more() {
 #[test]
 fn a_lost_summary_is_made_anew_and_no_number_is_given_twice() {
     let (files, lines, counts) = files();
-    // The summary has a page of its own; its table is the first one.
+    // The summary has its own page. Its table is the first one.
     let scratch = with(&files[0]);
     let path: PathBuf = scratch.0.join("checkpoint.redb");
     let image = Image::open(&path).unwrap();
@@ -182,7 +183,7 @@ fn a_lost_summary_is_made_anew_and_no_number_is_given_twice() {
     fs::write(&path, bytes).unwrap();
     let directory = scratch.open();
     let recovery = recover(&directory, 2, 9, None).unwrap();
-    // But for when each session was connected last.
+    // Only the time at which each session was last connected is lost.
     assert_eq!((described(&recovery.parts).len(), recovery.report.restored), (lines.len(), counts));
     let highest = 4_000_000 + 10 * (SESSIONS - 1) + 1;
     assert!(recovery.parts.iter().all(|part| part.next_number > highest && part.last_stamp >= highest - 1));
@@ -205,7 +206,7 @@ fn a_file_of_anything_is_no_checkpoint_and_ends_nothing() {
                 bytes[at] ^= 1 << random.index(8);
             }),
             _ => {
-                // Blocks in each other's place.
+                // Swapped blocks.
                 let blocks = bytes.len() / 4096;
                 for _ in 0..20 {
                     let (from, to) = (random.index(blocks) * 4096, random.index(blocks) * 4096);
@@ -223,7 +224,7 @@ fn a_file_of_anything_is_no_checkpoint_and_ends_nothing() {
 fn a_new_checkpoint_that_was_not_finished_is_begun_anew() {
     let (files, lines, _) = files();
     let mut bytes = files[0].clone();
-    // In each page that has it, or had it before.
+    // Every page that contains it now or did before.
     let places: Vec<usize> =
         (0..bytes.len() - 11).filter(|&at| bytes[at..].starts_with(b"state/3/100")).collect();
     places.iter().for_each(|&at| bytes[at] ^= 4);
@@ -256,7 +257,7 @@ fn a_checkpoint_of_another_version_stops_the_start_and_is_not_set_aside() {
         let words = format!("in format version {version}; this one reads version 2.");
         let error = refused(&scratch);
         assert!(error.contains(&words), "{error}");
-        // Its library does not open it any more: the version is found in the pages that are sound.
+        // The library does not open it any more. The version is found in the intact pages.
         let mut bytes = fs::read(&path).unwrap();
         let at = bytes.windows(9).position(|window| window == b"client 77").unwrap();
         bytes[at] ^= 1;

@@ -1,7 +1,7 @@
 //! A segment in a file that is read in pieces.
 //!
-//! A segment may be larger than the memory of the machine. A [`SegmentFile`] keeps one piece of it, or the frame
-//! that is asked for if that is longer.
+//! A segment may be larger than the memory of the machine. A [`SegmentFile`] keeps one piece of it in memory,
+//! or the requested frame if that is longer.
 
 use crate::store::StoreError;
 use crate::store::source::{PIECE_BYTES, Source};
@@ -17,7 +17,7 @@ pub(super) struct SegmentFile {
     file: File,
     path: PathBuf,
     len: usize,
-    /// A piece of it, and where that begins.
+    /// A piece of the file, starting at `piece_from`.
     piece: Vec<u8>,
     piece_from: usize,
 }
@@ -38,7 +38,7 @@ impl SegmentFile {
         let (from, len) = (range.start, range.len());
         self.piece_from = from;
         if self.piece.capacity() > 2 * PIECE_BYTES {
-            // It was made for a long frame.
+            // The buffer was enlarged for a long frame.
             self.piece = Vec::new();
         }
         self.piece.clear();
@@ -47,7 +47,7 @@ impl SegmentFile {
         let mut done = 0;
         while done < len {
             match self.file.read_at(&mut self.piece[done..], (from + done) as u64) {
-                // It has become shorter.
+                // The file has become shorter.
                 Ok(0) => break,
                 Ok(read) => done += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

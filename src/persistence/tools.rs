@@ -1,4 +1,4 @@
-//! `midge store verify`, `dump` and `repair`: what an operator does to a store that no broker uses.
+//! `midge store verify`, `dump` and `repair`: an operator's tools for a store that no broker uses.
 
 use super::chain::Chain;
 use super::directory::StoreDirectory;
@@ -19,8 +19,8 @@ use crate::store::{StoreError, StoredMessage, open_body};
 use std::io::Write;
 use std::path::Path;
 
-/// Reads everything and writes a line for each file, and one for each thing that is wrong. True: nothing is.
-/// Nothing is changed, but that a checkpoint that was not closed is checked and closed.
+/// Reads everything and writes a line for each file and for each fault. Returns whether the store is intact.
+/// Nothing is changed, except that a checkpoint that was not closed is checked and closed.
 ///
 /// # Errors
 /// [`StoreError`] if the directory is in use, or something can't be read or written.
@@ -39,7 +39,7 @@ pub fn verify(path: &Path, out: &mut impl Write) -> Result<bool, StoreError> {
             lines.extend(wrong);
         }
         Some(Err(error)) => {
-            // What it has of the log is not known.
+            // It is not known how much of the log the checkpoint contained.
             (is_sound, has_lost_image) = (false, true);
             let found = look(&directory.checkpoint())?;
             lines.push(format!("{}: damaged: {}; {found}", directory.checkpoint().display(), error.cause));
@@ -89,8 +89,8 @@ pub fn verify(path: &Path, out: &mut impl Write) -> Result<bool, StoreError> {
     Ok(is_sound)
 }
 
-/// Writes a line for each session, its losses, subscription, queued message and retained message, as a start would find
-/// them; of payloads, their length only. Nothing is changed.
+/// Writes a line for each session, its losses, subscription, queued message and retained message, as a start
+/// would find them. It shows only the length of payloads. Nothing is changed.
 ///
 /// # Errors
 /// [`StoreError`] if the directory is in use, or something can't be read or written.
@@ -119,7 +119,7 @@ pub fn dump(path: &Path, out: &mut impl Write) -> Result<(), StoreError> {
 /// [`StoreError`] if the directory is in use, or something can't be read or written.
 pub fn repair(path: &Path, out: &mut impl Write) -> Result<(), StoreError> {
     let directory = open(path)?;
-    // At this time nothing has expired: that is for the broker to tell.
+    // Nothing has expired at this time: the broker decides that.
     let recovery = recover(&directory, 1, 0, None)?;
     let report = recovery.report;
     recovery.checkpoint.stop();
@@ -147,7 +147,7 @@ pub fn repair(path: &Path, out: &mut impl Write) -> Result<(), StoreError> {
     print(out, &line)
 }
 
-/// A store that is not there is not made by looking at it.
+/// Opens a store without creating it.
 fn open(path: &Path) -> Result<StoreDirectory, StoreError> {
     if path.join("log").is_dir() {
         StoreDirectory::open(path)
@@ -156,7 +156,7 @@ fn open(path: &Path) -> Result<StoreDirectory, StoreError> {
     }
 }
 
-/// None if there is no file yet.
+/// Returns `None` if there is no file yet.
 fn open_image(directory: &StoreDirectory) -> Result<Option<Result<Image, StoreError>>, StoreError> {
     let path = directory.checkpoint();
     if !path.exists() && directory.segments()?.is_empty() {
@@ -169,7 +169,7 @@ fn open_image(directory: &StoreDirectory) -> Result<Option<Result<Image, StoreEr
     }
 }
 
-/// What was found of a segment.
+/// The findings about a segment.
 struct Checked {
     told: String,
     is_sound: bool,

@@ -13,7 +13,7 @@ fn text(tool: impl FnOnce(&mut Vec<u8>)) -> String {
     String::from_utf8(out).unwrap()
 }
 
-/// A part in the checkpoint, a part in the log; the path of the segment.
+/// Creates a store with one part in the checkpoint and one part in the log. Returns the path of the segment.
 fn filled(scratch: &Scratch) -> PathBuf {
     let directory = scratch.open();
     let mut log = Log::new(&directory, 1, 0);

@@ -1,7 +1,8 @@
-//! From a database of mosquitto to midge's records: what of it can be taken, in which words, and what is left.
+//! Converts a database of mosquitto to midge's records, and decides what is taken and what is left out.
 //!
-//! The records go out in frames, as a log has them, and are applied to rows as those of a log are. What was
-//! acknowledged is taken; what the sender sends again anyway, because it has no acknowledgement, need not be.
+//! The output is records in frames, as in a log. They are applied to rows like the records of a log.
+//! Everything that was acknowledged is taken. A message without an acknowledgement may be left out, because
+//! its sender sends it again.
 
 use super::{Database, Left, MosquittoDelivery, MosquittoMessage, MosquittoSession, Takings, state};
 use crate::broker::source_bytes;
@@ -16,21 +17,22 @@ use crate::store::{ClockMark, ClockReading, Record, StoreError, StoredMessage};
 use smallvec::{SmallVec, smallvec};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What is not in the file, and has to be known to take it.
+/// Facts that the conversion needs and that are not in the file.
 #[derive(Debug)]
 pub struct ImportTerms<'a> {
     /// The machine's clocks. midge's clock of the new state begins here.
     pub now: ClockReading,
-    /// When the file was written, seconds since 1970.
+    /// When the file was written, in seconds since 1970.
     pub written_seconds: i64,
-    /// Ports of midge's listeners, in their order; the publishers of retained messages have come in by one of them.
+    /// The ports of midge's listeners, in their order. They identify the listeners of the publishers of
+    /// retained messages.
     pub ports: &'a [u16],
 }
 
-/// Takes a database. Each frame that is handed over is to be applied before the next.
+/// Converts a database. The caller must apply each frame before the next one is produced.
 ///
 /// # Errors
-/// Those of `apply`.
+/// The errors of `apply`.
 pub fn take(
     database: &Database<'_>,
     terms: &ImportTerms<'_>,
@@ -62,10 +64,10 @@ pub fn take(
     Ok(taker.takings)
 }
 
-/// A frame ends when it has grown to this, between two of mosquitto's things.
+/// The size at which a frame ends, after a complete item of mosquitto.
 const FRAME_BYTES_WANTED: usize = 32 << 10;
 
-/// Gathers records.
+/// Collects records.
 struct Frame<'a> {
     body: Vec<u8>,
     encoder: Encoder,
@@ -95,21 +97,21 @@ impl Frame<'_> {
     }
 }
 
-/// How far a message to a client has come.
+/// The state of a message to a client.
 enum Way {
     Queued,
     Sent(PacketId),
     Released(PacketId),
 }
 
-/// A message from a client that waits for PUBREL.
+/// A message from a client that waits for a PUBREL.
 struct Held<'a> {
     sid: u64,
     message: &'a MosquittoMessage<'a>,
     topic: &'a str,
 }
 
-/// What the matching subscriptions of a session ask for together.
+/// The combined options of the matching subscriptions of a session.
 struct Wanted {
     qos: QoS,
     retain_as_published: bool,
@@ -121,12 +123,12 @@ struct Taker<'a> {
     terms: &'a ImportTerms<'a>,
     frame: Frame<'a>,
     takings: Takings,
-    /// The last name given to a session, message or delivery.
+    /// The last number given to a session, message or delivery.
     highest: u64,
     last_stamp: u64,
-    /// mosquitto's identifier of a message to midge's name; none: it can't be taken.
+    /// midge's number for each of mosquitto's message identifiers. `None` if the message can't be taken.
     numbers: BTreeMap<u64, Option<u64>>,
-    /// All that were taken, with their sessions.
+    /// All subscriptions that were taken, with their sessions.
     subscriptions: Vec<(u64, TopicFilter<'a>, SubscriptionOptions, u32)>,
     held: Vec<Held<'a>>,
 }
@@ -168,7 +170,8 @@ impl<'a> Taker<'a> {
             }
         };
         let sid = self.next_number();
-        // The file does not say what a client speaks. Those of 3.x have sessions without end.
+        // The file does not contain the protocol version of a client. Clients of 3.x have sessions that do
+        // not end.
         let is_5 = session.expiry_seconds != u32::MAX;
         let version = if is_5 { ProtocolVersion::V5 } else { ProtocolVersion::V311 };
         self.put(&Record::Session { sid, client_id, version, expiry_seconds, will: None });
@@ -196,13 +199,13 @@ impl<'a> Taker<'a> {
     }
 
     fn take_deliveries(&mut self, sid: u64, session: &'a MosquittoSession<'a>) -> Result<(), StoreError> {
-        // Out and in have their own.
+        // Outgoing and incoming messages have separate packet identifiers.
         let mut packet_ids = [BTreeSet::new(), BTreeSet::new()];
         for delivery in &session.deliveries {
             let of_direction = &mut packet_ids[usize::from(delivery.is_outgoing)];
             let packet_id = PacketId::new(delivery.packet_id).filter(|&id| of_direction.insert(id));
             let done = match self.database.messages.get(&delivery.message) {
-                // mosquitto has left it out of the file because it has expired.
+                // mosquitto left it out of the file because it has expired.
                 None => Err(Left::MessageExpired),
                 Some(message) if delivery.is_outgoing => {
                     self.take_outgoing(sid, delivery, message, packet_id)
@@ -226,7 +229,7 @@ impl<'a> Taker<'a> {
     ) -> Result<(), Left> {
         let qos = QoS::from_bits(delivery.qos).ok_or(Left::Message)?;
         let way = way_of(qos, delivery, packet_id)?;
-        // What was sent once is finished. [MQTT5-3.3.2-5]
+        // A message that was sent before is completed. [MQTT5-3.3.2-5]
         if matches!(way, Way::Queued) && self.is_expired(message) {
             return Err(Left::MessageExpired);
         }
@@ -260,8 +263,8 @@ impl<'a> Taker<'a> {
         Ok(())
     }
 
-    /// mosquitto passes a message of QoS 2 on when PUBREL comes, midge when PUBLISH comes. The client has its PUBREC
-    /// and will not send the message again: it is passed on now.
+    /// mosquitto forwards a message of QoS 2 when the PUBREL arrives, midge when the PUBLISH arrives. The
+    /// client has its PUBREC and won't send the message again, so the message is forwarded now.
     fn take_incoming(
         &mut self,
         sid: u64,
@@ -281,7 +284,7 @@ impl<'a> Taker<'a> {
         if self.is_expired(message) {
             return Err(Left::MessageExpired);
         }
-        // Its properties are looked at when it is written.
+        // Its properties are checked when it is written.
         let topic = topic_of(message).ok_or(Left::Message)?;
         self.held.push(Held { sid, message, topic });
         Ok(())
@@ -291,7 +294,7 @@ impl<'a> Taker<'a> {
         message.expires_at > 0 && millis(message.expires_at) <= self.terms.now.wall_millis
     }
 
-    /// midge's name of a message, which goes out with its first delivery.
+    /// midge's number of a message. The message is written with its first delivery.
     fn number_of(&mut self, id: u64, message: &MosquittoMessage<'_>) -> Option<u64> {
         if let Some(&number) = self.numbers.get(&id) {
             return number;
@@ -332,12 +335,14 @@ impl<'a> Taker<'a> {
             return Err(Left::Own);
         }
         let properties = properties_of(message).ok_or(Left::Message)?;
-        // One without an identifier is no client's. A name that is no text has no rights.
+        // A source without a client identifier is not a client. A name that is not valid text has no
+        // permissions.
         let source = match (std::str::from_utf8(message.source), std::str::from_utf8(message.source_user)) {
             (Ok(""), _) => Vec::new(),
             (Ok(client_id), Ok(user)) => {
                 let listener = self.terms.ports.iter().position(|port| *port == message.source_port);
-                // Where none fits, the first: without rules of their own, one is as good as another.
+                // If no port matches, the first listener is used: without its own access policy, any listener
+                // will do.
                 let listener = u16::try_from(listener.unwrap_or(0)).unwrap_or(0);
                 source_bytes(listener, (!user.is_empty()).then_some(user), client_id)
             }
@@ -350,7 +355,7 @@ impl<'a> Taker<'a> {
         Ok(())
     }
 
-    /// What was held goes to the sessions that want it, behind all that they have.
+    /// Forwards the held messages to the sessions that want them, after all their other messages.
     fn pass_on(&mut self) -> Result<(), StoreError> {
         let held = std::mem::take(&mut self.held);
         let wanted = self.wanted(&held);
@@ -393,7 +398,8 @@ impl<'a> Taker<'a> {
         }
     }
 
-    /// Of each message: the sessions that want it with more than QoS 0. Shared subscriptions are never in a file.
+    /// For each message, the sessions that receive it with a QoS above 0. A file never contains shared
+    /// subscriptions.
     fn wanted(&self, held: &[Held<'_>]) -> Vec<BTreeMap<u64, Wanted>> {
         let mut by_topic: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (at, held) in held.iter().enumerate() {
@@ -438,8 +444,9 @@ fn client_id_of(bytes: &[u8]) -> Option<&str> {
     (!id.is_empty() && !has_forbidden_character(id)).then_some(id)
 }
 
-/// A bridge of mosquitto's has a session in mosquitto itself, which would take messages for ever. It has come in by no
-/// listener, and its name begins so unless local_clientid has given it another one.
+/// Whether this is the session of one of mosquitto's own bridges in mosquitto itself. Such a session would
+/// take messages forever. It has no listener, and its name begins with `local.` unless local_clientid sets
+/// another.
 fn is_own_bridge(client_id: &str, session: &MosquittoSession<'_>) -> bool {
     client_id.starts_with("local.") && session.listener_port == 0
 }
@@ -449,7 +456,7 @@ fn topic_of<'a>(message: &MosquittoMessage<'a>) -> Option<&'a str> {
     check_topic_name(topic).ok().map(|()| topic)
 }
 
-/// Those that are forwarded.
+/// The properties that are forwarded.
 fn properties_of(message: &MosquittoMessage<'_>) -> Option<Vec<u8>> {
     match message.properties {
         [] => Some(Vec::new()),
@@ -488,16 +495,16 @@ fn options_of(byte: u8) -> Option<SubscriptionOptions> {
     })
 }
 
-/// When the connection of a session ended, and how long the session lasts from then on: seconds.
+/// When the connection of a session ended, and how long the session lasts after that, both in seconds.
 fn lifetime(session: &MosquittoSession<'_>, terms: &ImportTerms<'_>) -> Result<(i64, u32), Left> {
     let now = i64::try_from(terms.now.wall_millis / 1000).unwrap_or(i64::MAX);
     let written = terms.written_seconds.clamp(0, now);
     let (left, ends) = match (session.expires_at, session.expiry_seconds) {
         (..=0, u32::MAX) => return Ok((written, u32::MAX)),
         (_, 0) => return Err(Left::SessionEnded),
-        // It was connected when the file was written.
+        // The client was connected when the file was written.
         (..=0, seconds) => (written, written.saturating_add(seconds.into())),
-        // persistent_client_expiration ends it.
+        // persistent_client_expiration ends the session.
         (ends, u32::MAX) => (written, ends),
         (ends, seconds) => (ends.saturating_sub(seconds.into()).clamp(0, now), ends),
     };
@@ -523,7 +530,7 @@ fn way_of(qos: QoS, delivery: &MosquittoDelivery<'_>, packet_id: Option<PacketId
         (QoS::AtLeastOnce, state::WAIT_FOR_PUBACK) | (QoS::ExactlyOnce, state::WAIT_FOR_PUBREC) => {
             on_its_way(Way::Sent)
         }
-        // Without an identifier it has no handshake to end, and the client has the message.
+        // Without a packet identifier there is no exchange to complete, and the client has the message.
         (QoS::ExactlyOnce, state::RESEND_PUBREL | state::WAIT_FOR_PUBCOMP) => {
             Way::Released(packet_id.ok_or(Left::State)?)
         }

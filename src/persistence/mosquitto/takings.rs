@@ -1,38 +1,38 @@
-//! What was taken of a database of mosquitto, and what was left, in words.
+//! What was taken from a database of mosquitto, what was left out, and the texts for both.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Why something was left out.
+/// The reason why something was left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Left {
-    /// A session is over.
+    /// The session has expired.
     SessionExpired,
-    /// A session lasts as long as its connection.
+    /// The session ends with its connection.
     SessionEnded,
-    /// A session is that of a bridge of mosquitto's own, in mosquitto itself.
+    /// The session belongs to one of mosquitto's own bridges, in mosquitto itself.
     Bridge,
-    /// A client identifier is wrong.
+    /// The client identifier is invalid.
     ClientId,
-    /// A topic filter or the options of a subscription are wrong.
+    /// The topic filter or the options of a subscription are invalid.
     Filter,
-    /// The topic name, the properties or the QoS of a message are wrong.
+    /// The topic name, the properties or the QoS of a message are invalid.
     Message,
-    /// A queued message has expired.
+    /// The queued message has expired.
     MessageExpired,
-    /// A retained message has expired.
+    /// The retained message has expired.
     RetainedExpired,
-    /// A retained message is the broker's own.
+    /// The retained message belongs to the broker itself.
     Own,
-    /// A message of QoS 0 waits.
+    /// The queued message has QoS 0.
     QoS0,
-    /// A client has no PUBREC for its message.
+    /// The client has no PUBREC for its message.
     Unacknowledged,
-    /// A message is in a state that makes no sense.
+    /// The state of the message makes no sense.
     State,
-    /// Something belongs to no session.
+    /// The item belongs to no session.
     Stray,
-    /// A part of the file is of a kind that is not known.
+    /// The kind of a part of the file is unknown.
     Unknown,
 }
 
@@ -61,27 +61,27 @@ impl fmt::Display for Left {
     }
 }
 
-/// What was taken, and what was not.
+/// The counts of what was taken and what was left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Takings {
-    /// Retained messages.
+    /// The number of retained messages.
     pub retained: u64,
-    /// Sessions.
+    /// The number of sessions.
     pub sessions: u64,
-    /// Their subscriptions.
+    /// The number of their subscriptions.
     pub subscriptions: u64,
-    /// Messages that wait for a client.
+    /// The number of messages that are queued for a client.
     pub queued: u64,
-    /// Messages that were sent to a client, and are sent again with their packet identifiers.
+    /// The number of messages that were sent to a client and are sent again with the same packet identifiers.
     pub sent: u64,
-    /// Messages of QoS 2 that a client has: only the end of their handshakes is missing.
+    /// The number of messages of QoS 2 that a client has. Only the end of their exchanges is missing.
     pub released: u64,
-    /// Messages of QoS 2 from clients that wait for PUBREL. midge passes them on at once, as mosquitto would have done
-    /// with PUBREL, and keeps their packet identifiers.
+    /// The number of messages of QoS 2 from clients that wait for a PUBREL. midge forwards them at once, as
+    /// mosquitto would have done after the PUBREL, and keeps their packet identifiers.
     pub held: u64,
-    /// Deliveries of these to sessions.
+    /// The number of deliveries of these to sessions.
     pub passed_on: u64,
-    /// How much was left out, and why.
+    /// The number of items that were left out, by reason.
     pub left: BTreeMap<Left, u64>,
 }
 

@@ -1,5 +1,5 @@
-//! Writes what was taken of a database of mosquitto where the next start finds it: as the checkpoint of a new state
-//! directory.
+//! Writes what was taken from a database of mosquitto as the checkpoint of a new state directory, where the
+//! next start finds it.
 
 use super::{Database, ImportTerms, Takings, take};
 use crate::persistence::checkpoint::CHANGES_BYTES_WANTED;
@@ -9,14 +9,14 @@ use crate::store::segment::Header;
 use crate::store::{ApplyError, Changes, StoreError};
 use std::path::Path;
 
-/// The first start, of one shard: nothing of it is in a log.
+/// The header of the first start, with one shard. Nothing of it is in a log.
 const HEADER: Header = Header { epoch: 1, shard: 0, shards: 1, number: 0, first_sequence: 1, seed: 0 };
 
-/// Makes a state directory of a database. When it returns, all of it is durable; when it fails, the directory has no
-/// state.
+/// Creates a state directory from a database. When this returns, all of it is durable. If it fails, the
+/// directory contains no state.
 ///
 /// # Errors
-/// [`StoreError`] if the directory is in use or has a state already, or can't be written.
+/// [`StoreError`] if the directory is in use, contains a state already, or can't be written.
 pub fn import(path: &Path, database: &Database<'_>, terms: &ImportTerms<'_>) -> Result<Takings, StoreError> {
     let directory = StoreDirectory::open(path)?;
     let checkpoint = directory.checkpoint();
@@ -24,13 +24,13 @@ pub fn import(path: &Path, database: &Database<'_>, terms: &ImportTerms<'_>) -> 
         let cause = "there is a state in it already; name an empty directory";
         return Err(StoreError::new("can't write into the state directory", directory.path(), cause));
     }
-    // What has no name of its own yet is no state.
+    // A file without its final name is not a state.
     let unfinished = directory.unfinished_checkpoint();
     remove(&unfinished)?;
     let takings = match write(&unfinished, database, terms) {
         Ok(takings) => takings,
         Err(error) => {
-            // The error that matters is the first.
+            // The first error is the one to report.
             let _ = remove(&unfinished);
             return Err(error);
         }

@@ -1,9 +1,10 @@
-//! The pages of a checkpoint's file, read without the library that wrote them.
+//! Reads the pages of a checkpoint's file without the library that wrote them.
 //!
-//! The library does not open a file of which a single page is damaged. Its format (version 3, described in its
-//! `docs/design.md`) makes it possible to read the others: whatever refers to a page has the page's checksum, from
-//! the head of the file on. A page whose checksum is right is as it was written; what a damaged one led to is lost.
-//! A page in which one bit has flipped is mended: no other page of its length has its checksum.
+//! The library does not open a file with a single damaged page. Its format (version 3, described in its
+//! `docs/design.md`) allows reading the other pages: every reference to a page has the page's checksum, from
+//! the head of the file on. A page with the right checksum is as it was written. Everything that a damaged
+//! page led to is lost. A page with one flipped bit is repaired: no other page of its length has its
+//! checksum.
 
 use std::fs::File;
 use std::io;
@@ -11,41 +12,41 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use xxhash_rust::xxh3::xxh3_128;
 
-/// A page, as something refers to it.
+/// A reference to a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reference {
-    /// Region, place in the region, and size, in one number.
+    /// The region, the place in the region, and the size, in one number.
     page: u64,
     checksum: u128,
 }
 
-/// What has been read.
+/// Counts of the pages that were read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
-    /// Pages that could be read.
+    /// The number of pages that could be read.
     pub(crate) pages: u64,
-    /// Of these, pages in which a bit had flipped.
+    /// The number of these in which a bit had flipped.
     pub(crate) mended: u64,
-    /// Pages that could not be read; what they led to was not looked for.
+    /// The number of pages that could not be read. The pages that they led to are not counted.
     pub(crate) lost: u64,
 }
 
-/// Where pages lie.
+/// The positions of pages in the file.
 #[derive(Clone, Copy, Debug)]
 struct Geometry {
     page_bytes: u64,
-    /// Pages before those of a region.
+    /// The number of pages before those of a region.
     head_pages: u64,
     region_pages: u64,
 }
 
-/// The file, and what has been read of it.
+/// The file, and the counts of what was read.
 #[derive(Debug)]
 pub(super) struct Pages {
     file: File,
     len: u64,
     geometry: Geometry,
-    /// How many damaged pages are still tried to be mended.
+    /// The number of damaged pages that may still be tried for repair.
     attempts_left: u32,
     pub(super) tally: Tally,
 }
@@ -54,24 +55,25 @@ const HEAD_BYTES: usize = 320;
 const SLOTS_AT: usize = 64;
 const SLOT_BYTES: usize = 128;
 const SLOT_CHECKSUM_AT: usize = 112;
-/// The format of the library that is read.
+/// The format version of the library that is supported.
 pub(super) const VERSION: u8 = 3;
 const REFERENCE_BYTES: usize = 24;
 
 const LEAF: u8 = 1;
 const BRANCH: u8 = 2;
 
-/// The library's own.
+/// The library's page size.
 const PAGE_BYTES: u64 = 4096;
-/// A larger page takes too long to mend.
+/// The largest size of a page that is repaired. Larger ones take too long.
 const MENDED_BYTES_MAX: usize = 8192;
-/// A disk that loses more than bits has lost pages, which no attempt brings back.
+/// The limit of repairs per file. If more pages are damaged, the disk has lost whole pages, which can't be
+/// repaired.
 const ATTEMPTS_MAX: u32 = 64;
-/// No page is larger: the library bounds its rows.
+/// The largest page order. The library limits the size of its rows.
 const ORDER_MAX: u64 = 20;
 
 impl Pages {
-    /// Opens the file and finds what its last commit refers to: the list of its tables. None if no commit can be read.
+    /// Opens the file and finds the list of tables of its last commit. `None` if no commit can be read.
     pub(super) fn open(path: &Path) -> io::Result<Option<(Pages, Reference)>> {
         let file = File::open(path)?;
         let len = file.metadata()?.len();
@@ -88,7 +90,7 @@ impl Pages {
         let geometry = told;
         let mut pages = Pages { file, len, geometry, attempts_left: ATTEMPTS_MAX, tally: Tally::default() };
         let slots = slots(&head);
-        // The head has no checksum: in a file of one region only the pages before it matter.
+        // The head has no checksum. In a file with one region, only the number of pages before it matters.
         for head_pages in [told.head_pages, 0, 1] {
             for page_bytes in [told.page_bytes, PAGE_BYTES] {
                 let is_one_region = told.region_pages == 0 || told.region_pages * page_bytes >= len;
@@ -105,7 +107,7 @@ impl Pages {
         Ok(None)
     }
 
-    /// The format of a file all of whose sound commits are of another format than the one that is read.
+    /// The format version of a file whose intact commits all have another format than the supported one.
     pub(super) fn other_format(path: &Path) -> io::Result<Option<u8>> {
         let file = File::open(path)?;
         let mut head = [0; HEAD_BYTES];
@@ -124,7 +126,7 @@ impl Pages {
         Ok(first.filter(|_| formats.all(|format| format != VERSION)))
     }
 
-    /// Hands over all rows below a page that can be read, in the order of their keys.
+    /// Passes on all readable rows below a page, in the order of their keys.
     pub(super) fn walk(
         &mut self,
         root: Reference,
@@ -154,14 +156,14 @@ impl Pages {
         Ok(())
     }
 
-    /// A page that is as it was written, or was made so.
+    /// A page as it was written, possibly after a repair.
     fn page(&mut self, reference: Reference) -> io::Result<Option<Vec<u8>>> {
         let Some((from, bytes)) = self.geometry.place(reference.page) else { return Ok(None) };
         if from.checked_add(bytes).is_none_or(|to| to > self.len) {
             return Ok(None);
         }
         let mut page = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
-        // A disk that can't read a place must not keep the rest from being read.
+        // If the disk can't read one place, the rest must still be read.
         if self.file.read_exact_at(&mut page, from).is_err() {
             return Ok(None);
         }
@@ -188,7 +190,7 @@ impl Geometry {
             && self.region_pages < 1 << 32
     }
 
-    /// Offset and length of a page.
+    /// The offset and length of a page.
     fn place(self, page: u64) -> Option<(u64, u64)> {
         let order = page >> 59;
         if order > ORDER_MAX {
@@ -203,7 +205,7 @@ impl Geometry {
     }
 }
 
-/// What the two commits of the head refer to that can be read, the newer one first.
+/// The roots of the readable commits of the head, the newer one first.
 fn slots(head: &[u8; HEAD_BYTES]) -> Vec<Reference> {
     let mut slots = Vec::new();
     for at in [SLOTS_AT, SLOTS_AT + SLOT_BYTES] {
@@ -220,12 +222,13 @@ fn slots(head: &[u8; HEAD_BYTES]) -> Vec<Reference> {
     slots.into_iter().map(|(_, root)| root).collect()
 }
 
-/// What a commit says its checksum is.
+/// The checksum that a commit records.
 fn slot_checksum(slot: &[u8]) -> Option<u128> {
     slot[SLOT_CHECKSUM_AT..].first_chunk().map(|&sum| u128::from_le_bytes(sum))
 }
 
-/// The root of a table, of its row in the list of tables; none if it is empty, or not a table of rows of any length.
+/// The root of a table, from its row in the list of tables. `None` if the table is empty, or if its rows have
+/// fixed lengths.
 pub(super) fn root_of(definition: &[u8]) -> Option<Reference> {
     let has_root = *definition.get(9)? != 0;
     let has_fixed_lengths = *definition.get(42)? != 0 || *definition.get(47)? != 0;
@@ -238,7 +241,8 @@ fn reference(bytes: &[u8]) -> Option<Reference> {
     Some(Reference { page: u64::from_le_bytes(*page), checksum: u128::from_le_bytes(*checksum) })
 }
 
-/// Flips each bit in turn until the bytes are sound; false, and the bytes as they were, if that does not help.
+/// Flips each bit in turn until the bytes are intact. Returns `false`, with the bytes unchanged, if that does
+/// not help.
 fn mend(bytes: &mut [u8], is_sound: impl Fn(&[u8]) -> bool) -> bool {
     for bit in 0..bytes.len() * 8 {
         bytes[bit / 8] ^= 1 << (bit % 8);
@@ -250,7 +254,7 @@ fn mend(bytes: &mut [u8], is_sound: impl Fn(&[u8]) -> bool) -> bool {
     false
 }
 
-/// The checksum over the part of a page that is used; none if it does not look like a page.
+/// The checksum over the used part of a page. `None` if the bytes do not look like a page.
 fn checksum_of(page: &[u8]) -> Option<u128> {
     let count = count_of(page);
     let last = count.checked_sub(1)?;
@@ -265,12 +269,12 @@ fn checksum_of(page: &[u8]) -> Option<u128> {
     Some(xxh3_128(page.get(..end.ok()?)?))
 }
 
-/// Rows of a leaf, or keys of a branch.
+/// The number of rows of a leaf, or of keys of a branch.
 fn count_of(page: &[u8]) -> usize {
     page.get(2..4).map_or(0, |count| usize::from(u16::from_le_bytes([count[0], count[1]])))
 }
 
-/// The rows of a leaf whose checksum is right.
+/// The rows of a leaf. Its checksum must be right.
 fn rows(page: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let count = count_of(page);
     let (key_ends, value_ends) = (4, 4 + 4 * count);
@@ -285,7 +289,7 @@ fn rows(page: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// What a branch whose checksum is right refers to.
+/// The references of a branch. Its checksum must be right.
 fn children(page: &[u8]) -> impl DoubleEndedIterator<Item = Reference> {
     let children = count_of(page) + 1;
     (0..children).filter_map(move |child| {
