@@ -1,4 +1,4 @@
-//! Where rows lie: the seam between the state and what keeps it.
+//! The interface between the state and the storage that contains its rows.
 
 use super::StoreError;
 use super::rows::{Row, Table};
@@ -14,13 +14,13 @@ pub trait Base {
     /// [`StoreError`] if it can't be read.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Row>, StoreError>;
 
-    /// Is there a row at this key?
+    /// Whether there is a row at this key.
     ///
     /// # Errors
     /// [`StoreError`] if it can't be read.
     fn contains(&self, table: Table, key: &[u8]) -> Result<bool, StoreError>;
 
-    /// Hands over all rows from a key on until, if there is one, another, which is not among them.
+    /// Passes on all rows from a key on. With `until`, ends before that key.
     ///
     /// # Errors
     /// [`StoreError`] if they can't be read.
@@ -40,7 +40,7 @@ pub struct MemoryBase {
 }
 
 impl MemoryBase {
-    /// Takes the changes over; they are none after it.
+    /// Applies the changes. Afterwards `changes` is empty.
     pub fn commit(&mut self, changes: &mut Changes) {
         changes.each_changed(|table, key, value| {
             let rows = &mut self.tables[table as usize];
@@ -76,7 +76,7 @@ impl Base for MemoryBase {
     }
 }
 
-/// A range from a key on until another.
+/// A range from a key on that ends before another.
 pub(crate) fn bounds<'a>(from: &'a [u8], until: Option<&'a [u8]>) -> (Bound<&'a [u8]>, Bound<&'a [u8]>) {
     (Bound::Included(from), until.map_or(Bound::Unbounded, Bound::Excluded))
 }

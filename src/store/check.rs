@@ -1,4 +1,4 @@
-//! Whether rows agree with each other.
+//! Checks whether the rows agree with each other.
 
 use super::StoreError;
 use super::base::Base;
@@ -8,7 +8,8 @@ use super::rows::{
 use super::state::read_count;
 use std::collections::{HashMap, HashSet};
 
-/// What is wrong with the rows: each names only what is there, and messages are counted right.
+/// Lists the faults of the rows. Rows may refer only to rows that exist, and the references to messages must
+/// be counted correctly.
 ///
 /// # Errors
 /// [`StoreError`] if the base can't be read.
@@ -37,7 +38,7 @@ pub fn check_rows(base: &dyn Base) -> Result<Vec<String>, StoreError> {
     owned(Table::Held, |key, value| rows::read_pair(key).is_some() && rows::decode_held(value).is_ok())?;
     owned(Table::Deliveries, |key, value| key.len() == 16 && DeliveryRow::decode(value).is_ok())?;
 
-    // Message → deliveries that were counted less those that were found.
+    // Message → the counted references minus the deliveries that were found.
     let mut left: HashMap<u64, i64> = HashMap::new();
     base.scan(Table::Messages, &[], None, &mut |key, value| {
         let number = rows::number_at(key, 0).unwrap_or(0);
@@ -76,7 +77,7 @@ pub fn check_rows(base: &dyn Base) -> Result<Vec<String>, StoreError> {
     read(Table::Intents, |_, value| IntentRow::decode(value).is_ok())?;
     read(Table::Wills, |key, value| key.len() == 8 && WillRow::decode(value).is_ok())?;
     read(Table::Seen, |key, _| rows::read_pair(key).is_some())?;
-    // They were gathered in maps.
+    // The faults were collected in maps, which have no order.
     wrong.sort_unstable();
     Ok(wrong)
 }

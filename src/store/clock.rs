@@ -1,50 +1,51 @@
-//! The log's clock: on it are all deadlines on the disk.
+//! The log's clock, which all deadlines on the disk use.
 //!
-//! It began as the wall clock of the first start. From then on it moves as the machine's steady clock does, which no
-//! one can set: a wall clock that is set, forwards or backwards, moves no deadline. Only the time between two runs
-//! of the broker has to be measured otherwise. For that each log notes what the machine's clocks say
-//! ([`ClockMark`]): once at its start, and again whenever the wall clock was set, which begins an epoch.
+//! It began as the wall clock of the first start. From then on it moves like the machine's steady clock,
+//! which can't be set. So a wall clock that is set, forwards or backwards, moves no deadline. Only the time
+//! between two runs of the broker must be measured in another way. For that, each log notes the machine's
+//! clocks ([`ClockMark`]): once at its start, and again whenever the wall clock was set, which begins an
+//! epoch.
 //!
-//! What can't be measured counts as no time: a message, a session or a will may be kept longer than it should, never
-//! shorter.
+//! Time that can't be measured counts as no time: a message, a session or a will may be kept longer than it
+//! should, but never shorter.
 
 use super::Wall;
 pub use crate::base::ClockReading;
 use std::ops::Range;
 
-/// A reading, and what the log's clock said.
+/// A reading of the machine's clocks, and the log's clock at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockMark {
-    /// The log's clock, milliseconds.
+    /// The log's clock, in milliseconds.
     pub at_millis: u64,
-    /// The machine's.
+    /// The machine's clocks.
     pub reading: ClockReading,
 }
 
-/// A broker that keeps sessions of clients that are connected says so often that it lives, so that a start knows about
-/// when their connections ended.
+/// The interval of the records by which a broker with persistent sessions of connected clients shows that it
+/// is alive. They tell a start about when these clients' connections ended.
 pub const ALIVE_SECONDS: u32 = 60;
-/// The longest time between two such signs, with what a timer and a write add.
+/// The longest time between two such records, including the delays of a timer and a write.
 const ALIVE_MILLIS_MAX: u64 = ALIVE_SECONDS as u64 * 1000 + 5000;
 
-/// By how much the wall clock may differ from the steady one before it counts as set.
+/// The difference between the wall clock and the steady clock from which the wall clock counts as set.
 pub const STEP_MILLIS_MIN: u64 = 1000;
 
-/// A wall clock that is earlier than this, the beginning of 2025, was never set.
+/// A wall clock earlier than this, the beginning of 2025, was never set.
 const SET_MILLIS_MIN: u64 = 1_735_689_600_000;
 
-/// The most that the difference of two wall clocks counts for between two starts of the machine: the earlier one may
-/// have been wrong.
+/// The longest time that the difference of two wall clocks may count for between two boots of the machine.
+/// The earlier one may have been wrong.
 const DOWN_MILLIS_MAX: u64 = 24 * 3600 * 1000;
 
 impl ClockMark {
-    /// By how much the wall clock was set since, in milliseconds; below 0: back.
+    /// By how many milliseconds the wall clock was set since then. Negative if it was set back.
     pub fn step_millis(&self, at_millis: u64, reading: ClockReading) -> i64 {
         let wall = moved(self.reading.wall_millis..reading.wall_millis);
         wall.saturating_sub(moved(self.at_millis..at_millis))
     }
 
-    /// What the wall clock said at this point of the log's clock, unless it was set meanwhile.
+    /// The wall clock at this point of the log's clock, if it was not set since then.
     fn wall_at(&self, at_millis: u64) -> u64 {
         self.reading.wall_millis.saturating_add_signed(moved(self.at_millis..at_millis))
     }
@@ -64,41 +65,41 @@ pub enum Measure {
     /// There is no record.
     #[default]
     First,
-    /// By the steady clock: the machine has been running.
+    /// By the steady clock: the machine was not restarted.
     Steady,
     /// By the wall clock.
     Wall,
-    /// The wall clock has moved by so many milliseconds, of which the most counts that may.
+    /// By the wall clock, which has moved further than may count. Only the maximum counts.
     Bounded {
-        /// Milliseconds.
+        /// The movement of the wall clock, in milliseconds.
         told: u64,
     },
-    /// It was not: one of the wall clocks was never set, or the later one is behind.
+    /// Not at all: one of the wall clocks was never set, or the later one is behind the earlier one.
     Unknown {
-        /// What the wall clock has moved by, milliseconds.
+        /// The movement of the wall clock, in milliseconds.
         told: i64,
     },
 }
 
-/// The log's clock of a start.
+/// The log's clock at a start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogClock {
-    /// It, at the zero of the broker's clock.
+    /// The log's clock at the zero of the broker's clock.
     pub wall: Wall,
-    /// What it has moved by since the last record, milliseconds.
+    /// The time that it has moved since the last record, in milliseconds.
     pub down_millis: u64,
-    /// How that is known.
+    /// How that time was measured.
     pub measure: Measure,
 }
 
 impl LogClock {
-    /// Goes on from the last record and the last mark. `now` was read at the zero of the broker's clock.
+    /// Continues from the last record and the last mark. `now` was read at the zero of the broker's clock.
     pub fn resume(last_millis: Option<u64>, mark: Option<ClockMark>, now: ClockReading) -> LogClock {
         let Some(last) = last_millis else {
             let wall = Wall { zero_millis: now.wall_millis };
             return LogClock { wall, down_millis: 0, measure: Measure::First };
         };
-        // Before there were marks, the log's clock was the wall clock.
+        // Logs without marks used the wall clock as the log's clock.
         let unset = ClockReading { wall_millis: last, ..ClockReading::default() };
         let mark = mark.unwrap_or(ClockMark { at_millis: last, reading: unset });
         let before = mark.reading;
@@ -114,7 +115,7 @@ impl LogClock {
     }
 }
 
-/// From what the wall clock said before the machine was started anew to what it says now.
+/// Compares what the wall clock said before the machine was restarted to what it says now.
 fn by_wall(way: Range<u64>) -> (u64, Measure) {
     let before = way.start;
     let told = moved(way);
@@ -175,13 +176,13 @@ mod tests {
             (clock.down_millis, clock.measure)
         };
         assert_eq!(resume(NOON, NOON + HOUR), (HOUR - 2000, Measure::Wall));
-        // The log's clock is not the wall clock: only the difference counts.
+        // The log's clock differs from the wall clock: only the difference counts.
         assert_eq!(resume(NOON + DECADE, NOON + DECADE + HOUR), (HOUR - 2000, Measure::Wall));
         let told = DECADE - 2000;
         assert_eq!(resume(NOON, NOON + DECADE), (24 * HOUR, Measure::Bounded { told }));
         assert_eq!(resume(NOON, NOON - HOUR).0, 0);
         assert_eq!(resume(NOON, 0).0, 0);
-        // It was 1973 until NTP set the clock, before this start.
+        // The clock stood at 1973 until NTP set it, before this start.
         assert_eq!(resume(SET_MILLIS_MIN - DECADE, NOON).0, 0);
     }
 

@@ -1,4 +1,4 @@
-//! What goes wrong with the store, told to an operator.
+//! Errors of the store, in the words for an operator.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -6,19 +6,19 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-/// Something about the files of the store that stops what was to be done with them.
+/// An error with the files of the store.
 #[derive(Debug)]
 pub struct StoreError {
-    /// What can't be done, without a full stop: "can't create the state directory".
+    /// The action that failed, without a full stop: "can't create the state directory".
     pub what: String,
     /// The file or directory.
     pub path: PathBuf,
-    /// Why.
+    /// The cause.
     pub cause: Box<dyn Error + Send + Sync>,
 }
 
 impl StoreError {
-    /// An error of something at `path`.
+    /// An error of the file or directory at `path`.
     pub fn new(
         what: impl Into<String>,
         path: &Path,
@@ -29,7 +29,7 @@ impl StoreError {
 }
 
 impl StoreError {
-    /// A file is sound, but of a version that this midge does not read.
+    /// A file is intact, but has a version that this midge does not read.
     pub fn other_version(path: &Path, version: u64, read: RangeInclusive<u64>) -> StoreError {
         let (oldest, newest) = read.into_inner();
         let read = if oldest == newest {
@@ -44,14 +44,14 @@ impl StoreError {
         StoreError::new("can't read", path, cause)
     }
 
-    /// Has the reader of an output closed it?
+    /// Whether the reader of the output has closed it.
     pub fn is_broken_pipe(&self) -> bool {
         let cause = self.cause.downcast_ref::<std::io::Error>();
         cause.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
     }
 }
 
-/// Bytes in memory can always be read.
+/// Reading bytes in memory never fails.
 impl From<Infallible> for StoreError {
     fn from(never: Infallible) -> StoreError {
         match never {}

@@ -1,10 +1,11 @@
-//! What becomes of intents when their epoch is over.
+//! Resolves intents at the end of their epoch.
 //!
-//! A QoS 2 message that was accepted on one shard, and had not reached all others when the broker ended,
-//! reaches them here: each session and topic that such a shard looked after gets what the shard would have
-//! given it. A shard that has taken the fact down already gets nothing twice. `[MQTT5-4.3.3-1]`
+//! An intent is a QoS 2 message that was accepted on one shard. If the broker ended before it had reached all
+//! other shards, it reaches them here: each session and topic at home on such a shard gets what the shard
+//! would have given it. A shard that has already recorded the intent gets nothing twice. `[MQTT5-4.3.3-1]`
 //!
-//! What a member of a shared subscription was giving back to its group goes to another member. `[MQTT5 §4.8.2]`
+//! A message that a member of a shared subscription returned to its group goes to another member.
+//! `[MQTT5 §4.8.2]`
 
 use super::StoreError;
 use super::base::Base;
@@ -22,15 +23,15 @@ struct Open {
     number: u64,
     value: Row,
     unseen: u128,
-    /// Has any shard seen it?
+    /// Whether any shard has seen it.
     is_seen: bool,
-    /// Session → what its subscriptions make of the message.
+    /// Session → the combined options of its matching subscriptions.
     direct: BTreeMap<u64, Wanted>,
-    /// Shared filter → the first member that would be kept the message for.
+    /// Shared filter → the first member for which the message would be kept.
     groups: BTreeMap<Box<str>, (u64, Wanted)>,
 }
 
-/// What matching subscriptions ask for together.
+/// The combined options of matching subscriptions.
 struct Wanted {
     qos: QoS,
     retain_as_published: bool,
@@ -57,8 +58,8 @@ impl Wanted {
 }
 
 impl Changes {
-    /// Brings the intents of the last epoch to their targets; how many there were. After it there is
-    /// neither an intent nor a sign that one was seen.
+    /// Resolves the intents of the last epoch and returns their number. Afterwards there are no intents left,
+    /// and no records that one was seen.
     ///
     /// # Errors
     /// [`StoreError`] if the base can't be read.
@@ -72,7 +73,7 @@ impl Changes {
         self.find_subscriptions(base, &mut open)?;
         let mut client_homes = by_number();
         for open in &open {
-            // It was read when it was taken.
+            // The intent was readable when it was taken.
             let Ok(intent) = IntentRow::decode(&open.value) else { continue };
             let reaches = |text: &str| open.unseen >> homes.home_of(text) & 1 == 1;
             let mut wanted = Vec::new();
@@ -108,7 +109,7 @@ impl Changes {
         Ok(open.len())
     }
 
-    /// The intents, in their order, without their rows.
+    /// Takes the intents, in order, and removes their rows.
     fn take_intents(&mut self, base: &dyn Base) -> Result<Vec<Open>, StoreError> {
         let (mut seen, mut intents) = (BTreeSet::new(), Vec::new());
         let (mut keys, mut seen_keys) = (Vec::new(), Vec::new());
@@ -149,7 +150,7 @@ impl Changes {
         Ok(intents)
     }
 
-    /// Goes once over all subscriptions: those without a wildcard find their intents by the topic.
+    /// Scans all subscriptions once. A subscription without a wildcard finds its intents by topic.
     fn find_subscriptions(&self, base: &dyn Base, open: &mut [Open]) -> Result<(), StoreError> {
         let mut by_topic: HashMap<Box<str>, Vec<usize>, RandomState> =
             HashMap::with_hasher(RandomState::with_seeds(self.meta.seed, 2, 3, 4));
@@ -168,7 +169,8 @@ impl Changes {
                 if filter.shared().is_none() {
                     open.direct.entry(sid).or_insert_with(Wanted::new).add(&row);
                 } else if open.groups.get(filter.as_str()).is_none_or(|(_, first)| first.is_qos_0()) {
-                    // The rows come in the order of the sessions; a member of QoS 0 is no one's first choice.
+                    // The rows come in the order of the sessions. A member with QoS 0 is never the first
+                    // choice.
                     let mut wanted = Wanted::new();
                     wanted.add(&row);
                     open.groups.insert(filter.as_str().into(), (sid, wanted));

@@ -6,7 +6,7 @@ use super::*;
 use crate::mqtt::{RetainHandling, SubscriptionOptions};
 use crate::store::segment::Header;
 
-/// A text whose home in the epoch of [`HEADER`] is this shard.
+/// A text whose home shard in the epoch of [`HEADER`] is `shard`.
 fn at_home(shard: u16, text: impl Fn(u32) -> String) -> String {
     let homes = Homes::new(usize::from(HEADER.shards), HEADER.seed);
     (0..).map(text).find(|text| homes.home_of(text) == shard).unwrap()
@@ -35,7 +35,7 @@ fn intent(number: u64, targets: u128, stamp: u64, message: StoredMessage<'_>) ->
     Record::Intent { number, targets, stamp, group: "", message }
 }
 
-/// Payloads that each session would get.
+/// The payloads that each session would receive.
 fn queued(changes: &mut Changes, base: &MemoryBase) -> Vec<(u64, Vec<Vec<u8>>)> {
     let (parts, _) = changes.restore(base, 1, 0, Wall { zero_millis: 0 }).unwrap();
     let payload = |row: &crate::store::RestoredDelivery| row.message.as_publication().payload.to_vec();
@@ -57,7 +57,7 @@ fn an_open_intent_reaches_the_targets_that_have_not_seen_it() {
     }
     let message = stored("t/1", b"both", QoS::ExactlyOnce);
     let done = stored("t/1", b"done", QoS::ExactlyOnce);
-    // Shards 1, 2 and 3 are targets, shard 2 has seen it; the other is done.
+    // Shards 1, 2 and 3 are targets, and shard 2 has seen the second intent. The first one is done.
     apply(&mut changes, &base, 0, &[intent(48, 0b1110, 0, done), intent(52, 0b1110, 0, message)]);
     apply(&mut changes, &base, 0, &[Record::IntentDone { number: 48 }]);
     apply(&mut changes, &base, 2, &[Record::IntentSeen { number: 52 }]);
@@ -121,7 +121,7 @@ fn one_member_of_a_group_gets_it_if_the_home_of_the_group_has_not_seen_it() {
     let mut changes = Changes::new(&base).unwrap();
     let (mine, other) =
         (at_home(1, |salt| format!("$share/g{salt}/t")), at_home(2, |salt| format!("$share/h{salt}/#")));
-    // The members are at home on a shard that is no target.
+    // The members are at home on a shard that is not a target.
     let clients: Vec<String> = (0..3).map(|n| at_home(3, |salt| format!("m{n}-{salt}"))).collect();
     for (sid, client) in (43..).step_by(4).zip(&clients) {
         let records = [
@@ -218,14 +218,14 @@ fn signs_that_an_intent_was_seen_are_forgotten_once_it_and_all_before_it_are_don
     step(0, &[intent(8, 2, 0, message), intent(12, 2, 0, message)], 3);
     step(0, &[Record::IntentDone { number: 12 }], 3);
     step(0, &[Record::IntentDone { number: 8 }], 1);
-    // One that comes late.
+    // A late record.
     step(2, &[seen(12), seen(16)], 2);
-    // Of another shard, which has said nothing yet.
+    // A record about an intent of another shard, which has recorded nothing yet.
     step(2, &[seen(17)], 3);
     step(0, &[intent(16, 2, 0, message), Record::IntentDone { number: 16 }], 1);
 }
 
-/// A member with a message of each state, at home on shard 3: its session ends.
+/// A member, at home on shard 3, with a message in each state. Its session ends.
 fn ending_member() -> Vec<Record<'static>> {
     let group = "$share/g/t";
     let of = |number, qos, packet_id| Record::Delivery {

@@ -1,4 +1,4 @@
-//! The journal of a shard: gathers records into frames until a write takes them.
+//! The journal of a shard. It collects records in frames until a write takes them.
 
 use super::record::{Encoder, Record, put_varint};
 use super::segment::{FRAME_HEAD, LogName, finish_frame, mark_batch};
@@ -6,55 +6,55 @@ use super::{BadRecord, Decoder, Wall};
 use crate::base::{LogMark, Time};
 use std::collections::VecDeque;
 
-/// Frames that go to the disk in one write.
+/// Frames that are written to the disk in one write.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Batch {
     /// The frames.
     pub bytes: Vec<u8>,
-    /// Sequence of the first frame.
+    /// The sequence of the first frame.
     pub first: u64,
-    /// Sequence of the last frame: what is durable once the batch is.
+    /// The sequence of the last frame. It is durable when the batch is.
     pub last: u64,
 }
 
-/// The journal. Without a log (`Journal::off`) it takes nothing, and everything is as good as durable.
+/// The journal. Without a log ([`Journal::off`]) it records nothing, and everything counts as durable.
 #[derive(Debug)]
 pub struct Journal {
     name: Option<LogName>,
-    /// Batches that are as long as they may be, oldest first.
+    /// Batches that have reached the maximum length, oldest first.
     full: VecDeque<Batch>,
-    /// Bytes of them.
+    /// The number of bytes in them.
     full_bytes: usize,
-    /// The frames after them, and the open one.
+    /// The frames after them, including the open one.
     bytes: Vec<u8>,
-    /// Where the open frame begins.
+    /// The offset of the open frame.
     open_at: usize,
     encoder: Encoder,
-    /// Of the open frame.
+    /// The sequence of the open frame.
     sequence: u64,
-    /// Of the first frame in `bytes`.
+    /// The sequence of the first frame in `bytes`.
     first: u64,
     durable: LogMark,
-    /// Records taken down, ever.
+    /// The number of records ever added.
     count: u64,
-    /// No one takes frames any more.
+    /// Whether the log has failed, so that nothing takes frames any more.
     has_failed: bool,
-    /// For the times of frames.
+    /// The log's clock, for the times of frames.
     wall: Wall,
     now: Time,
 }
 
-/// A frame is closed when it has grown to this: a turn may have more than one.
+/// The length at which a frame is closed. A turn may have more than one frame.
 const FRAME_BYTES_WANTED: usize = 32 << 10;
 
-/// A batch ends with the frame that makes it this long. Only a frame that is longer by itself makes a longer one.
+/// A batch ends with the frame that reaches this length. A batch is longer only if a single frame is.
 pub(crate) const BATCH_BYTES_WANTED: usize = 4 << 20;
 
-/// A buffer that a single large batch made larger than this is not kept.
+/// A buffer that a single large batch made larger than this is freed.
 const KEPT_BYTES_MAX: usize = 1 << 20;
 
 impl Journal {
-    /// Nothing is kept.
+    /// A journal that records nothing.
     pub fn off() -> Journal {
         Journal {
             name: None,
@@ -73,32 +73,32 @@ impl Journal {
         }
     }
 
-    /// The journal of a new log; its first frame has sequence 1.
+    /// The journal of a new log. Its first frame has sequence 1.
     pub fn new(name: LogName) -> Journal {
         Journal { name: Some(name), ..Journal::off() }
     }
 
-    /// Is anything kept?
+    /// Whether the journal records anything.
     pub fn is_on(&self) -> bool {
         self.name.is_some()
     }
 
-    /// The log's clock.
+    /// Sets the log's clock.
     pub fn set_wall(&mut self, wall: Wall) {
         self.wall = wall;
     }
 
-    /// What is taken down from now on happens at this time.
+    /// Sets the time of the records that follow.
     pub fn set_now(&mut self, now: Time) {
         self.now = now;
     }
 
-    /// The log's clock as it is now, in milliseconds since 1970.
+    /// The present time of the log's clock, in milliseconds since 1970.
     pub fn wall_millis(&self) -> u64 {
         self.wall.millis(self.now)
     }
 
-    /// Takes a change down, in the open frame.
+    /// Adds a change to the open frame.
     pub fn record(&mut self, record: &Record<'_>) {
         if self.name.is_none() {
             return;
@@ -115,18 +115,20 @@ impl Journal {
         self.encoder.encode(&mut self.bytes, record);
     }
 
-    /// Nothing changes, and so nothing is taken down; but a client that is told so relies on what others have changed
-    /// before: as if something was taken down, its answer waits for all of it.
+    /// Notes that an answer relies on earlier changes. Nothing changes, so nothing is recorded. But a client
+    /// that is told so relies on what others have changed before, so its answer must wait for these changes
+    /// to become durable, as if it had added a record.
     pub fn rely_on_earlier(&mut self) {
         self.count += u64::from(self.name.is_some());
     }
 
-    /// Records taken down, ever, and times that one was relied on: tells whether an answer has to wait.
+    /// The number of records ever added, plus the calls of [`Journal::rely_on_earlier`]. A change of it shows
+    /// that an answer must wait.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// What has been taken down so far is durable once [`Journal::durable`] is at this mark.
+    /// The mark that [`Journal::durable`] must reach for everything recorded so far to be durable.
     pub fn mark(&self) -> LogMark {
         if self.has_failed {
             return LogMark::NEVER;
@@ -134,7 +136,7 @@ impl Journal {
         LogMark::behind(if self.bytes.len() == self.open_at { self.sequence - 1 } else { self.sequence })
     }
 
-    /// The log has failed: nothing that is taken down from now on will ever be durable.
+    /// Notes that the log has failed. Nothing recorded from now on will ever be durable.
     pub fn fail(&mut self) {
         self.has_failed = true;
         self.full = VecDeque::new();
@@ -143,40 +145,40 @@ impl Journal {
         self.open_at = 0;
     }
 
-    /// Has the log failed?
+    /// Whether the log has failed.
     pub fn has_failed(&self) -> bool {
         self.has_failed
     }
 
-    /// Everything up to this mark is durable.
+    /// The mark up to which everything is durable.
     pub fn durable(&self) -> LogMark {
         self.durable
     }
 
-    /// The last batch taken is durable up to this sequence.
+    /// Notes that the last batch taken is durable up to this sequence.
     pub fn set_durable(&mut self, sequence: u64) {
         self.durable = self.durable.max(LogMark::behind(sequence));
     }
 
-    /// The machine is between two inputs: a frame that is long enough may end here.
+    /// Closes the open frame if it is long enough. Call this between two inputs of the machine.
     pub fn seal_if_long(&mut self) {
         if self.bytes.len() - self.open_at >= FRAME_BYTES_WANTED {
             self.seal();
         }
     }
 
-    /// Bytes that wait to be taken.
+    /// The number of bytes that wait to be taken.
     pub fn waiting_bytes(&self) -> usize {
         self.full_bytes + self.bytes.len()
     }
 
-    /// Takes the oldest frames that wait, a batch of some MB at most; none if there are none. The open frame
-    /// ends if it is among them.
+    /// Takes the oldest waiting frames as a batch of at most some MB. `None` if no frames wait. Closes the
+    /// open frame if it is among them.
     pub fn take(&mut self) -> Option<Batch> {
         if self.full.is_empty() {
             self.seal();
         }
-        // The seal may have made the batch a full one.
+        // Closing the frame may have filled the batch.
         let Some(batch) = self.full.pop_front() else { return self.end_batch() };
         self.full_bytes -= batch.bytes.len();
         Some(batch)
@@ -197,7 +199,7 @@ impl Journal {
         }
     }
 
-    /// The frames behind the last batch, none of which is open, as a batch.
+    /// Takes the frames after the last batch as a batch. None of them is open.
     fn end_batch(&mut self) -> Option<Batch> {
         if self.bytes.is_empty() {
             return None;
@@ -211,10 +213,10 @@ impl Journal {
     }
 }
 
-/// The body of a frame: when it was begun, on the log's clock, and its records.
+/// Opens the body of a frame: the time at which it was begun, on the log's clock, and its records.
 ///
 /// # Errors
-/// [`BadRecord`] if there is no time.
+/// [`BadRecord`] if the time is missing.
 pub fn open_body(body: &[u8]) -> Result<(u64, Decoder<'_>), BadRecord> {
     let mut decoder = Decoder::new(body);
     let millis = decoder.varint()?;
@@ -233,7 +235,7 @@ mod tests {
         Header { epoch: 9, shard: 1, shards: 2, number: 0, first_sequence: 1, seed: 77 }
     }
 
-    /// Writes batches as the log writer does.
+    /// Writes batches like the log writer.
     fn segment(batches: &[Batch]) -> Vec<u8> {
         let mut bytes = header().encode().to_vec();
         for batch in batches {
@@ -252,7 +254,7 @@ mod tests {
         journal.take().unwrap()
     }
 
-    /// Sequences, and the last step.
+    /// The sequences of the frames, and the other steps.
     fn read(bytes: &[u8]) -> (Vec<u64>, Vec<Step<'_>>) {
         let header = Header::decode(bytes).unwrap();
         let mut reader = SegmentReader::new(bytes, &header);
@@ -324,7 +326,7 @@ mod tests {
             journal.seal_if_long();
         }
         assert_eq!((journal.waiting_bytes(), journal.take()), (0, None));
-        // Who asks whether something was taken down waits for ever.
+        // A caller that asks whether something was recorded still sees it, and waits forever.
         assert_eq!(journal.count(), count + 1000);
     }
 
@@ -354,7 +356,7 @@ mod tests {
         let (sequences, others) = read(&bytes);
         assert_eq!(sequences, (1..next).collect::<Vec<_>>());
         assert!(matches!(others[..], [Step::End { torn: false, .. }]), "{others:?}");
-        // What a turn brings that is short stays one batch, and the buffer is kept.
+        // The few records of a turn stay one batch, and the buffer is kept.
         journal.record(&Record::Ended { sid: 1 });
         journal.record(&Record::Ended { sid: 2 });
         let batch = journal.take().unwrap();
@@ -374,7 +376,7 @@ mod tests {
         let (bytes, second_len) = three();
         let second = 2 * BLOCK;
         let third = second + second_len.next_multiple_of(BLOCK);
-        // The third batch never began, and of the second any block may be missing.
+        // The third batch was never begun, and any block of the second may be missing.
         for missing in (second..third).step_by(BLOCK) {
             let mut torn = bytes.clone();
             torn[third..].fill(0);

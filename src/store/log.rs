@@ -1,13 +1,14 @@
-//! The log of a shard on the disk: batches of frames come in, what is durable comes out.
+//! The log of a shard on the disk. It takes batches of frames and reports what is durable.
 //!
-//! Segments are files of a fixed size, written with direct I/O ([`crate::store::segment`] says what stands
-//! in them). One write is in flight at a time; the next batch fills meanwhile. The next segment is made in
-//! advance, so that going over to it costs nothing, and from the file of an old one if there is one
-//! ([`Spares`]).
+//! Segments are files of a fixed size, written with direct I/O ([`crate::store::segment`] describes their
+//! content). One write is in progress at a time, and the next batch fills meanwhile. The next segment is
+//! created in advance, so that switching to it costs nothing. It reuses the file of an old segment if there
+//! is one ([`Spares`]).
 //!
-//! Operations on files are begun here and done elsewhere ([`LogFiles`]); [`LogWriter::handle_done`] is told how
-//! they went, and [`LogWriter::poll`] tells what follows. After a write or sync has failed nothing is written any
-//! more and nothing is called durable: a second attempt may succeed although the disk has lost the first.
+//! Operations on files are begun here and carried out elsewhere ([`LogFiles`]). [`LogWriter::handle_done`]
+//! takes their results, and [`LogWriter::poll`] returns what follows from them. After a write or sync has
+//! failed, nothing is written and nothing is reported as durable any more: a second attempt may succeed
+//! although the disk has lost the first.
 
 mod segment;
 mod start;
@@ -34,25 +35,25 @@ pub use self::start::{LogStart, Start};
 /// Where and how a log is written.
 #[derive(Clone, Debug)]
 pub struct LogConfig {
-    /// The directory of the segments; exists.
+    /// The directory of the segments. It must exist.
     pub directory: PathBuf,
-    /// Whose log it is.
+    /// The epoch and shard of the log.
     pub name: LogName,
-    /// How many shards there are, for the segments' headers.
+    /// The number of shards, for the segments' headers.
     pub shards: u16,
     /// The seed of the home shards, for the segments' headers.
     pub seed: u64,
-    /// Size of a segment in bytes, a multiple of [`BLOCK`] and at least two of them. A larger batch makes a
-    /// larger file.
+    /// The size of a segment in bytes, a multiple of [`BLOCK`] and at least two of them. A batch that does
+    /// not fit makes a larger file.
     pub segment_bytes: usize,
-    /// When the disk is told to keep what was written.
+    /// When the disk must make writes durable.
     pub sync: SyncPolicy,
-    /// Where the files of old segments come from.
+    /// The files of old segments.
     pub spares: Spares,
 }
 
 impl LogConfig {
-    /// With [`SyncPolicy::Always`] a write itself ends when the disk has it.
+    /// Whether each write ends only when the disk has the data, as with [`SyncPolicy::Always`].
     fn writes_through(&self) -> bool {
         self.sync == SyncPolicy::Always
     }
@@ -79,68 +80,69 @@ impl LogConfig {
     }
 }
 
-/// What happened to a log.
+/// An event of a log.
 #[derive(Debug)]
 pub enum LogEvent {
-    /// All frames up to this sequence are as durable as the policy asks for.
+    /// All frames up to this sequence are as durable as the policy requires.
     Durable {
         /// The sequence.
         last: u64,
     },
-    /// A segment is full; nothing more is written to it.
+    /// A segment is complete. Nothing more is written to it.
     Sealed {
         /// The file.
         path: PathBuf,
-        /// Bytes written to it; what comes after them is not its own.
+        /// The number of bytes written to it. The bytes after them do not belong to it.
         bytes: u64,
     },
-    /// The next segment can't be made. The current one is used as long as it has room; what has none waits.
-    /// It is tried again every second, and comes once until [`LogEvent::HasRoom`].
+    /// The next segment can't be created. The current one is used while it has room, and batches that do not
+    /// fit wait. The log tries again every second. This event comes once until [`LogEvent::HasRoom`].
     Full {
-        /// Why.
+        /// The cause.
         cause: io::Error,
     },
-    /// The next segment could be made after all.
+    /// The next segment could be created after all.
     HasRoom,
-    /// The disk has failed. The log is at its end: nothing is durable any more, and no event comes after
-    /// this one.
+    /// The disk has failed, and the log has ended. Nothing becomes durable any more, and this is the last
+    /// event.
     Failed {
-        /// Why.
+        /// The cause.
         cause: io::Error,
     },
 }
 
-/// The log of one shard; [`LogStart`] makes it.
+/// The log of one shard. [`LogStart`] creates it.
 ///
-/// Each turn: give every [`FileDone`] to [`LogWriter::handle_done`], then [`LogWriter::poll`] until there is nothing
-/// more, then [`LogWriter::submit`] a batch if the log [`LogWriter::is_idle`]. Besides, poll at
+/// In each turn, pass every [`FileDone`] to [`LogWriter::handle_done`], call [`LogWriter::poll`] until it
+/// returns nothing, and then [`LogWriter::submit`] a batch if the log [`LogWriter::is_idle`]. Also call it at
 /// [`LogWriter::wake_at`].
 #[derive(Debug)]
 pub struct LogWriter {
     config: LogConfig,
     events: VecDeque<LogEvent>,
     current: Segment,
-    /// Bytes of the current segment that are written or being written; the next batch begins here.
+    /// The number of bytes of the current segment that are written or being written. The next batch begins
+    /// here.
     written: usize,
-    /// The current segment has its first batch, and so its header.
+    /// Whether the current segment has its first batch, and so its header.
     has_begun: bool,
-    /// When the current segment was last looked for.
+    /// When the name of the current segment was last checked.
     looked_at: Time,
-    /// Of the segment after the current one.
+    /// The number of the segment after the current one.
     next_number: u64,
     spare: Spare,
-    /// A batch for which no segment has room yet.
+    /// A batch that waits because no segment has room for it.
     waiting: Option<Batch>,
-    /// Sequence of the last frame of the last batch.
+    /// The sequence of the last frame of the last batch.
     last: u64,
     early_seal: EarlySeal,
     write: Option<Commit>,
-    /// The segment that is being synced because it is time to.
+    /// The segment whose regular sync is in progress.
     sync: Option<PathBuf>,
-    /// With [`SyncPolicy::Interval`]: the current segment has something the disk may not have.
+    /// With [`SyncPolicy::Interval`]: whether the current segment has data that the disk may not have yet.
     is_dirty: bool,
     sync_at: Option<Time>,
-    /// There was no room; when to try again.
+    /// When to try again to create a segment, if there was no room.
     retry_at: Option<Time>,
     is_full: bool,
     has_failed: bool,
@@ -152,16 +154,16 @@ pub struct LogWriter {
 struct Commit {
     write: Write,
     last: u64,
-    /// The segment before, if the batch is the first of the next one.
+    /// The previous segment, if the batch is the first of a new one.
     sealed: Option<Sealed>,
 }
 
-/// A segment that nothing is written to any more.
+/// A segment to which nothing more is written.
 #[derive(Debug)]
 struct Sealed {
     segment: Segment,
     bytes: u64,
-    /// It is being synced, and the batch is not written before it is.
+    /// Whether it is being synced. If so, the batch is written after that.
     is_syncing: bool,
 }
 
@@ -173,23 +175,23 @@ enum Spare {
     Ready(Segment),
 }
 
-/// How far the sealing of a segment that is not full has come.
+/// The state of sealing a segment before it is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EarlySeal {
-    /// It was not asked for, or is done.
+    /// It was not requested, or it is done.
     No,
-    /// A write is under way, or the next segment is not there.
+    /// It waits for a write or for the next segment.
     Wanted,
     /// The next segment is being begun.
     UnderWay,
 }
 
-/// How far the end of the log has come.
+/// The state of ending the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// It was not asked for.
+    /// It was not requested.
     No,
-    /// What was begun is being finished.
+    /// Pending operations are being completed.
     Wanted,
     /// The spare is being removed.
     Removing,
@@ -198,14 +200,14 @@ enum End {
     Closed,
 }
 
-/// How soon a segment that could not be made is tried again.
+/// The delay before another attempt to create a segment.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// A write that ends so long after the last look for the segment's file looks for it again. What is acknowledged
-/// meanwhile may go to a file that was removed.
+/// The time after which the end of a write checks again that the segment's file has its name. Messages that
+/// are acknowledged during this time may go to a file that was removed.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// [`SyncPolicy::Interval`].
+/// The interval of [`SyncPolicy::Interval`].
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 impl LogWriter {
@@ -234,13 +236,13 @@ impl LogWriter {
         }
     }
 
-    /// True when a batch can be submitted. Never again after [`LogEvent::Failed`].
+    /// Whether a batch can be submitted. Always false after [`LogEvent::Failed`].
     pub fn is_idle(&self) -> bool {
         self.write.is_none() && self.waiting.is_none() && !self.has_failed
     }
 
-    /// Begins to write a batch. Only while [`LogWriter::is_idle`]; the batches' sequences must follow each
-    /// other.
+    /// Begins to write a batch. Call it only while [`LogWriter::is_idle`]. The sequences of the batches must
+    /// be consecutive.
     pub fn submit(&mut self, batch: Batch, files: &mut impl LogFiles) {
         assert!(self.is_idle() && self.end == End::No, "one write at a time");
         assert!(!batch.bytes.is_empty());
@@ -253,8 +255,8 @@ impl LogWriter {
         }
     }
 
-    /// Seals the current segment as soon as what was submitted is written and the next one can be had, full or not.
-    /// [`LogWriter::is_sealing`] until then.
+    /// Seals the current segment, full or not, as soon as everything submitted is written and the next
+    /// segment is ready. [`LogWriter::is_sealing`] returns true until then.
     pub fn seal(&mut self, files: &mut impl LogFiles) {
         if !self.has_failed {
             self.early_seal = EarlySeal::Wanted;
@@ -262,22 +264,22 @@ impl LogWriter {
         }
     }
 
-    /// Was a segment to be sealed early, and is not yet?
+    /// Whether an early seal was requested and is not done.
     pub fn is_sealing(&self) -> bool {
         self.early_seal != EarlySeal::No
     }
 
-    /// Is the log at its end, after [`LogEvent::Failed`]?
+    /// Whether the log has ended with [`LogEvent::Failed`].
     pub fn has_failed(&self) -> bool {
         self.has_failed
     }
 
-    /// Sequence of the last frame that was submitted.
+    /// The sequence of the last frame that was submitted.
     pub fn last(&self) -> u64 {
         self.last
     }
 
-    /// Takes the end of an operation that this log has begun.
+    /// Takes the result of an operation that this log has begun.
     pub fn handle_done(&mut self, done: FileDone, now: Time, files: &mut impl LogFiles) {
         match done.work {
             LogWork::Close => self.handle_end(done.result, files),
@@ -293,7 +295,7 @@ impl LogWriter {
         }
     }
 
-    /// What has happened since, in order.
+    /// The next event, in order.
     pub fn poll(&mut self, now: Time, files: &mut impl LogFiles) -> Option<LogEvent> {
         if let Some(event) = self.events.pop_front() {
             return Some(event);
@@ -310,7 +312,7 @@ impl LogWriter {
         self.events.pop_front()
     }
 
-    /// When to poll though nothing has come: a sync or a second attempt is due.
+    /// When to poll although no result has come: a sync or another attempt is due.
     pub fn wake_at(&self) -> Option<Time> {
         if self.has_failed {
             return None;
@@ -319,16 +321,17 @@ impl LogWriter {
         [self.retry_at, sync_at].into_iter().flatten().min()
     }
 
-    /// Ends the log: what was submitted is written, and synced as the policy says; the spare is removed. Poll until
-    /// [`LogWriter::is_closed`]. The last event is [`LogEvent::Sealed`] for the last segment, unless the disk failed.
-    /// A batch for which there is no room is lost: no event calls it durable.
+    /// Ends the log. Everything submitted is written, and synced as the policy requires. The spare is
+    /// removed. Poll until [`LogWriter::is_closed`]. The last event is [`LogEvent::Sealed`] for the last
+    /// segment, unless the disk failed. A batch for which there is no room is lost, and no event reports it
+    /// as durable.
     pub fn close(&mut self) {
         if self.end == End::No {
             self.end = End::Wanted;
         }
     }
 
-    /// Is the log at its end, after [`LogWriter::close`]? There may still be events.
+    /// Whether the log has ended after [`LogWriter::close`]. There may still be events.
     pub fn is_closed(&self) -> bool {
         self.end == End::Closed
     }
@@ -358,8 +361,8 @@ impl LogWriter {
         }
     }
 
-    /// Is the current segment still the file that is found by its name? What is written to it else is lost with the
-    /// process.
+    /// Checks whether the name of the current segment still leads to the open file. If not, everything
+    /// written to it is lost when the process ends.
     fn look_if_due(&mut self, now: Time, files: &impl LogFiles) -> io::Result<()> {
         if now.since(self.looked_at) < LOOK_INTERVAL {
             return Ok(());
@@ -369,7 +372,7 @@ impl LogWriter {
             Ok(true) => return Ok(()),
             Ok(false) => "it is another file".to_owned(),
             Err(error) if is_gone(&error) => error.to_string(),
-            // That nothing can be told of it is no reason to end the log.
+            // An unknown state is no reason to end the log.
             Err(_) => return Ok(()),
         };
         Err(gone(format!("can't find {}: {cause}", self.current.path.display())))
@@ -417,7 +420,7 @@ impl LogWriter {
         }
     }
 
-    /// Lets go of a work that was under way when the disk failed: what came of it tells nothing any more.
+    /// Abandons a job that was in progress when the disk failed. Its result means nothing any more.
     fn forget(&mut self, work: LogWork) {
         match work {
             LogWork::Write => self.write = None,
@@ -443,7 +446,7 @@ impl LogWriter {
         self.write = Some(Commit { write, last: batch.last, sealed: None });
     }
 
-    /// Goes over to the next segment with the batch that waits for it, as soon as both can be had.
+    /// Switches to the next segment with the waiting batch, as soon as both are ready.
     fn place_waiting(&mut self, files: &mut impl LogFiles) {
         let Some(batch) = &self.waiting else { return };
         let needed = BLOCK + batch.bytes.len().next_multiple_of(BLOCK);
@@ -460,7 +463,7 @@ impl LogWriter {
         }
     }
 
-    /// Goes over to the next segment without a batch. One that has nothing yet stays.
+    /// Switches to the next segment without a batch. A segment without data stays.
     fn seal_early(&mut self, files: &mut impl LogFiles) {
         let may = self.write.is_none() && self.waiting.is_none() && self.end == End::No;
         if self.early_seal != EarlySeal::Wanted || !may {
@@ -487,7 +490,7 @@ impl LogWriter {
         self.has_begun = false;
         let old = std::mem::replace(&mut self.current, next);
         let bytes = std::mem::replace(&mut self.written, write.bytes()) as u64;
-        // What comes later must not survive what came before it.
+        // Later data must not survive earlier data.
         let is_syncing = self.is_dirty || self.sync.is_some();
         self.is_dirty = false;
         if is_syncing {
@@ -503,7 +506,7 @@ impl LogWriter {
     fn make_spare_if_due(&mut self, now: Time, files: &mut impl LogFiles) {
         self.retry_at = self.retry_at.filter(|&at| at > now);
         let is_wanted = self.end == End::No || (self.end == End::Wanted && self.waiting.is_some());
-        // The file of a segment proves that the one before it has begun.
+        // The existence of a segment's file proves that the segment before it has begun.
         if !matches!(self.spare, Spare::Missing) || self.retry_at.is_some() || !is_wanted || !self.has_begun {
             return;
         }
@@ -511,7 +514,7 @@ impl LogWriter {
         let making = if self.config.writes_through() {
             Making::begin(order, self.is_full, files)
         } else {
-            // Its header must not be lost when the name of the next file is not.
+            // The header of the current segment must be durable before the name of the next file.
             Making::begin_after_sync(order, self.is_full, (self.current.file, &self.current.path), files)
         };
         self.spare = Spare::InWork(making);
@@ -526,7 +529,7 @@ impl LogWriter {
         }
     }
 
-    /// Goes on with the end once nothing is under way.
+    /// Continues ending the log when nothing is in progress.
     fn end_if_quiet(&mut self, files: &mut impl LogFiles) {
         let is_stuck = self.is_full || self.has_failed;
         let is_quiet = self.write.is_none()
@@ -566,7 +569,7 @@ impl LogWriter {
 
     fn handle_end(&mut self, result: io::Result<FileResult>, files: &mut impl LogFiles) {
         match (self.end, result) {
-            // A spare that stays is found, and removed, by the next start.
+            // If the spare can't be removed, the next start finds and removes it.
             (End::Removing, _) => self.sync_last(files),
             (End::Syncing, Ok(_)) => self.seal_last(files),
             (End::Syncing, Err(error)) => {
@@ -582,7 +585,7 @@ fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// The error of a log whose directory is gone, by which it is known.
+/// The error of a log whose directory is gone. Callers recognize it by its kind.
 fn gone(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, what)
 }

@@ -1,14 +1,14 @@
-//! What survives the end of the process: the records of a shard's log, the frames that carry them, and what a
-//! start restores from them.
+//! The state that survives the process: the records of a shard's log, the frames that contain them, and what
+//! a start restores from them.
 //!
-//! A shard's machine describes each change as a [`Record`]. Its [`Journal`] gathers records in frames. The host of
-//! the machine writes the frames to a segment ([`segment`]) and tells the machine which of them are durable. This
-//! part knows no socket, file or clock.
+//! A shard's machine describes each change as a [`Record`]. Its [`Journal`] collects records in frames. The
+//! host of the machine writes the frames to a segment ([`segment`]) and tells the machine which of them are
+//! durable. This module uses no sockets, files or clocks.
 //!
-//! A start restores rows ([`rows`]): those of the last checkpoint, a [`Base`], with the changes of the log after it
-//! ([`Changes`]). The files of both are in `persistence`.
+//! A start restores rows ([`rows`]): those of the last checkpoint, a [`Base`], plus the changes in the log
+//! after it ([`Changes`]). `persistence` contains the files of both.
 //!
-//! `FORMAT.md` beside this file describes every byte on the disk, and says which versions are read.
+//! `FORMAT.md` beside this file describes every byte on the disk and the versions that are read.
 
 pub(crate) mod base;
 pub(crate) mod check;

@@ -1,4 +1,4 @@
-//! The rows of [`Changes`]: those that were changed, before those of the base.
+//! The rows of [`Changes`]: changed rows take precedence over those of the base.
 
 use super::StoreError;
 use super::base::{Base, bounds};
@@ -27,7 +27,7 @@ impl Changes {
         }
     }
 
-    /// Returns what there was among the changes: a value, or none if the row was gone.
+    /// Returns the earlier change, if there was one: a value, or `None` for a removed row.
     pub(crate) fn set(
         &mut self,
         table: Table,
@@ -41,7 +41,7 @@ impl Changes {
         self.tables[table as usize].insert(Row::from_slice(key), Some(value))
     }
 
-    /// Changed rows of a table.
+    /// The number of changed rows of a table.
     pub(crate) fn changed(&self, table: Table) -> usize {
         self.tables[table as usize].len()
     }
@@ -55,7 +55,7 @@ impl Changes {
         }
     }
 
-    /// Hands over all rows from a key on until another, changed or not, in the order of their keys.
+    /// Passes on all rows from a key on and before another, changed or not, in the order of their keys.
     ///
     /// # Errors
     /// [`StoreError`] if the base can't be read.
@@ -93,5 +93,5 @@ impl Changes {
     }
 }
 
-/// What a changed row takes beside its bytes.
+/// The memory of a changed row in addition to its bytes.
 const ROW_BYTES: usize = 64;

@@ -1,5 +1,5 @@
-//! Deliveries that begin and end within one segment: most of a busy broker's, and none of the
-//! checkpoint's business.
+//! Deliveries that begin and end within one segment. On a busy broker these are most of them, and they never
+//! reach the checkpoint.
 
 use super::Record;
 use super::segment::{Header, Place, Walk};
@@ -7,10 +7,10 @@ use super::source::Source;
 use super::{BadRecord, open_body};
 use std::collections::VecDeque;
 
-/// What a segment holds, read once, before any of it is applied.
+/// The content of a segment. It is read once before any of it is applied.
 #[derive(Debug, Default)]
 pub(crate) struct Reading {
-    /// Frames whose records can't be read, in order: where they are, and why.
+    /// Frames with unreadable records, in order: their offset and the error.
     pub(crate) bad: VecDeque<(usize, BadRecord)>,
     pub(crate) passing: Passing,
 }
@@ -18,7 +18,7 @@ pub(crate) struct Reading {
 /// The numbers of such deliveries.
 #[derive(Debug, Default)]
 pub(crate) struct Passing {
-    /// Of the first delivery that begins in the segment; the later ones have higher numbers.
+    /// The number of the first delivery that begins in the segment. Later ones have higher numbers.
     first: u64,
     /// By the distance from the first.
     deliveries: Vec<Fate>,
@@ -32,11 +32,11 @@ enum Fate {
     Passes,
 }
 
-/// A delivery whose number is further from the first than this is taken for one that stays.
+/// A delivery whose number is further from the first than this counts as one that stays.
 const DISTANCE_MAX: u64 = 64 << 20;
 
 impl Reading {
-    /// Of a whole segment.
+    /// Reads a whole segment.
     pub(crate) fn of<S: Source>(source: &mut S, header: &Header) -> Result<Reading, S::Error> {
         let mut reading = Reading::default();
         let mut walk = Walk::new(header);
@@ -64,7 +64,7 @@ impl Passing {
             match record {
                 Record::Delivery { number, .. } => self.begin(number),
                 Record::Settled { number, .. } | Record::Lost { number, .. } => settled.push(number),
-                // What it becomes has to be made of it.
+                // The delivery becomes an intent, so it must be applied.
                 Record::Returned { delivery, .. } => {
                     if let Some(fate) = self.fate_mut(delivery) {
                         *fate = Fate::Unknown;
@@ -73,7 +73,7 @@ impl Passing {
                 _ => {}
             }
         }
-        // A frame that can't be read will not be applied: what it ends has not ended.
+        // A frame that can't be read will not be applied, so the deliveries that it ends have not ended.
         for &number in &*settled {
             if let Some(fate) = self.fate_mut(number)
                 && *fate == Fate::Begins

@@ -1,4 +1,4 @@
-//! From rows to what each shard of a new start gets.
+//! Converts rows to what each shard of a new start receives.
 
 use super::base::Base;
 use super::rows::{
@@ -20,29 +20,29 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-/// What there was to restore.
+/// The counts of what was restored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RestoredCounts {
-    /// Sessions.
+    /// The number of sessions.
     pub sessions: u64,
-    /// Their subscriptions.
+    /// The number of their subscriptions.
     pub subscriptions: u64,
-    /// Messages on their way to them, or queued for them.
+    /// The number of messages that are queued for them or in an exchange.
     pub deliveries: u64,
-    /// Retained messages.
+    /// The number of retained messages.
     pub retained: u64,
-    /// Wills of sessions that ended with the broker.
+    /// The number of wills of sessions that ended with the broker.
     pub wills: u64,
-    /// Queued and retained messages that expired meanwhile.
+    /// The number of queued and retained messages that expired before this start.
     pub expired: u64,
 }
 
 type Messages = HashMap<u64, Message, RandomState>;
 
 impl Changes {
-    /// The sessions and retained messages of base and changes, divided among `shards` shards whose homes
-    /// come of `seed`. What has expired by the zero of `wall`'s clock is dropped, and so is what damage left
-    /// without its session; the rows of both are among the changes then.
+    /// The sessions and retained messages of base and changes, divided among `shards` shards, with home
+    /// shards according to `seed`. Items that have expired at the zero of `wall`'s clock are dropped, and so
+    /// are items that lost their session through damage. The rows of both are then among the changes.
     ///
     /// # Errors
     /// [`StoreError`] if the base can't be read.
@@ -83,7 +83,7 @@ impl Changes {
         Ok((parts, counts))
     }
 
-    /// The sessions, in the order of their names, with nothing that is theirs.
+    /// The sessions, in the order of their numbers, without their contents.
     fn restore_sessions(&mut self, base: &dyn Base, wall: Wall) -> Result<Vec<RestoredSession>, StoreError> {
         let (mut sessions, mut bad) = (Vec::new(), Vec::new());
         let mut epochs = BTreeSet::from([self.meta.epoch]);
@@ -113,15 +113,16 @@ impl Changes {
                 losses: Losses::default(),
             });
         })?;
-        // No session refers to the others any more. The newest stays: the log's clock goes on from it, also where the last
-        // start has not written anything.
+        // No session refers to the other epochs any more. The newest stays, because the log's clock continues
+        // from it even if the last start has written nothing.
         epochs.extend(self.meta.walls.keys().next_back());
         self.meta.walls.retain(|epoch, _| epochs.contains(epoch));
         self.drop_bad(Table::Sessions, bad);
         Ok(sessions)
     }
 
-    /// Of sessions with the same client identifier the newest counts: the end of the others was lost.
+    /// If several sessions have the same client identifier, the newest counts: the records that ended the
+    /// others were lost.
     fn end_doubles(
         &mut self,
         base: &dyn Base,
@@ -152,7 +153,7 @@ impl Changes {
         let (mut owners, mut bad) = (Owners::of(sessions), Vec::new());
         self.scan(base, Table::Subscriptions, &[], None, &mut |key, value| {
             let owner = rows::number_at(key, 0).and_then(|sid| owners.owner(sid));
-            // The machine takes filters as checked.
+            // The machine assumes that filters are valid.
             let filter = rows::filter_of(key).filter(|filter| TopicFilter::parse(filter).is_ok());
             let (Some(session), Some(filter), Ok(row)) = (owner, filter, SubscriptionRow::decode(value))
             else {
@@ -169,7 +170,7 @@ impl Changes {
         Ok(())
     }
 
-    /// In the order of their names.
+    /// Restores wills in the order of their numbers.
     fn restore_wills(&mut self, base: &dyn Base, mut each: impl FnMut(&str, Will)) -> Result<(), StoreError> {
         let mut bad = Vec::new();
         self.scan(base, Table::Wills, &[], None, &mut |key, value| match (
@@ -235,7 +236,7 @@ impl Changes {
         Ok(messages)
     }
 
-    /// Returns how many had expired.
+    /// Restores the deliveries, and returns how many had expired.
     fn restore_deliveries(
         &mut self,
         base: &dyn Base,
@@ -248,7 +249,7 @@ impl Changes {
         let mut message_of = |number: u64| match messages.entry(number) {
             Entry::Vacant(_) => None,
             Entry::Occupied(entry) if shared.contains(&number) => Some(entry.get().clone()),
-            // No one else wants it.
+            // No other delivery needs it.
             Entry::Occupied(entry) => Some(entry.remove()),
         };
         let (mut owners, mut bad, mut expired) = (Owners::of(sessions), Vec::new(), Vec::new());
@@ -270,7 +271,7 @@ impl Changes {
                 (packet_id, false) => RestoredState::Sent(packet_id),
                 (packet_id, true) => RestoredState::Released(packet_id),
             };
-            // What was sent once is finished. [MQTT5-3.3.2-5]
+            // A message that was sent before is completed. [MQTT5-3.3.2-5]
             if state == RestoredState::Queued && message.is_expired(Time::ZERO) {
                 expired.push(Row::from_slice(key));
                 session.losses.note(LossCause::Expired, wall.zero_millis);
@@ -293,7 +294,7 @@ impl Changes {
                 let losses = session.losses;
                 self.set(Table::Losses, &rows::key(session.sid), |out| rows::encode_losses(&losses, out));
             }
-            // It is stable: each half stays in its order.
+            // The sort is stable: each half keeps its order.
             session.deliveries.sort_by_key(|delivery| delivery.state == RestoredState::Queued);
         }
         let count = expired.len() as u64;
@@ -306,7 +307,7 @@ impl Changes {
         Ok(count)
     }
 
-    /// Returns how many had expired.
+    /// Restores the retained messages, and returns how many had expired.
     fn restore_retained(
         &mut self,
         base: &dyn Base,
@@ -342,7 +343,7 @@ impl Changes {
     }
 }
 
-/// One text for all deliveries of a shared subscription.
+/// Returns one shared text for all deliveries of a shared subscription.
 fn group_of(filter: &str, groups: &mut HashSet<Arc<str>, RandomState>) -> Option<Arc<str>> {
     if filter.is_empty() {
         return None;

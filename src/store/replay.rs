@@ -1,4 +1,4 @@
-//! Applies the bytes of a segment to the state, and tells what was wrong with them.
+//! Applies the bytes of a segment to the state, and reports what was wrong with them.
 
 use super::StoreError;
 use super::base::Base;
@@ -7,35 +7,35 @@ use super::segment::{Header, Place, Walk};
 use super::source::Source;
 use super::state::Changes;
 
-/// A stretch of a segment that could not be read.
+/// A part of a segment that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// Offset of its first byte.
+    /// The offset of its first byte.
     pub from: usize,
-    /// Offset of the byte after its last.
+    /// The offset of the byte after its last.
     pub to: usize,
-    /// What it is, as a part of a sentence.
+    /// A description, as a part of a sentence.
     pub what: String,
 }
 
-/// What a segment was found to be.
+/// The findings about a segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
-    /// Frames applied.
+    /// The number of frames applied.
     pub frames: u64,
-    /// Sequence of the last frame; 0: there is none.
+    /// The sequence of the last frame. 0 if there is none.
     pub last_sequence: u64,
-    /// Offset of the end of what was written.
+    /// The offset of the end of the written data.
     pub end: usize,
-    /// An unfinished batch stands at the end, which no one was told to be durable.
+    /// Whether there is an unfinished batch at the end. It was never reported as durable.
     pub torn: bool,
-    /// What could not be read, though something later could.
+    /// The parts that could not be read although something after them could.
     pub gaps: Vec<Gap>,
 }
 
 impl Changes {
-    /// Applies all frames of a segment that can be read, and marks it as applied. `bytes` is the whole
-    /// segment, `header` its header.
+    /// Applies all readable frames of a segment, and marks the segment as applied. `bytes` is the whole
+    /// segment, and `header` its header.
     ///
     /// # Errors
     /// [`StoreError`] if the base can't be read.
@@ -48,7 +48,7 @@ impl Changes {
         self.apply_source(base, header, &mut { bytes })
     }
 
-    /// As [`Changes::apply_segment`], of a segment that need not be in memory. It is read twice.
+    /// As [`Changes::apply_segment`], for a segment that need not be in memory. It is read twice.
     pub(crate) fn apply_source<S: Source>(
         &mut self,
         base: &dyn Base,
@@ -94,7 +94,7 @@ impl Changes {
 }
 
 impl Replayed {
-    /// The first ones are told one by one.
+    /// Adds a gap. The first [`GAPS_MAX`] are listed one by one.
     fn add_gap(&mut self, gap: Gap) {
         let is_full = self.gaps.len() >= GAPS_MAX;
         match self.gaps.last_mut() {
@@ -107,5 +107,5 @@ impl Replayed {
     }
 }
 
-/// Further gaps of a segment are told as one with the last.
+/// The largest number of gaps that are listed for a segment. Further ones are merged with the last.
 const GAPS_MAX: usize = 50;

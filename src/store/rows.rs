@@ -1,7 +1,7 @@
-//! The state that survives as rows: which tables there are, their keys and their values.
+//! The state that survives, as rows: the tables, their keys and their values.
 //!
-//! Numbers in keys are big-endian, so that rows lie in the order of their numbers. A value is read by
-//! [`Decoder`] like a record; one that can't be read is [`BadRecord`], never a panic.
+//! Numbers in keys are big-endian, so that rows are in the order of their numbers. [`Decoder`] reads a value
+//! like a record. An invalid value is [`BadRecord`] and never causes a panic.
 
 use super::record::{
     bad, options_byte, options_of, put_bytes, put_clock, put_counts, put_message, put_varint, put_will,
@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-/// A key or a value: those of numbers are kept in place.
+/// A key or a value. Those that are numbers need no allocation.
 pub type Row = SmallVec<[u8; 16]>;
 
 /// A table.
@@ -30,7 +30,7 @@ pub enum Table {
     Deliveries = 3,
     /// number → message.
     Messages = 4,
-    /// number → how many deliveries refer to the message, four bytes; no row if it is one.
+    /// number → how many deliveries refer to the message, as four bytes. No row if it is one.
     Counts = 5,
     /// sid, packet identifier → length of the payload.
     Held = 6,
@@ -40,14 +40,14 @@ pub enum Table {
     Intents = 8,
     /// number, shard → nothing.
     Seen = 9,
-    /// sid → [`Losses`]; no row if there are none.
+    /// sid → [`Losses`]. No row if there are none.
     Losses = 10,
     /// number → [`WillRow`].
     Wills = 11,
 }
 
 impl Table {
-    /// All of them; each stands at the place of its discriminant.
+    /// All tables, each at the index of its discriminant.
     pub const ALL: [Table; 12] = [
         Table::Meta,
         Table::Sessions,
@@ -63,7 +63,7 @@ impl Table {
         Table::Wills,
     ];
 
-    /// What it is called in the file.
+    /// Its name in the file.
     pub fn name(self) -> &'static str {
         match self {
             Table::Meta => "meta",
@@ -81,7 +81,8 @@ impl Table {
         }
     }
 
-    /// The number a row of this table can't be older than: no base whose highest number is lower has it.
+    /// A lower bound for the number of a row of this table: a base whose highest number is lower can't
+    /// contain it.
     pub(crate) fn born(self, key: &[u8]) -> u64 {
         match self {
             Table::Meta | Table::Retained => 0,
@@ -91,12 +92,12 @@ impl Table {
     }
 }
 
-/// A number in a key.
+/// The number at an offset of a key.
 pub(crate) fn number_at(key: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_be_bytes(key.get(at..at + 8)?.try_into().ok()?))
 }
 
-/// A number and two bytes: held identifiers and seen intents.
+/// A key of a number and two bytes, as for held identifiers and seen intents.
 pub(crate) fn read_pair(key: &[u8]) -> Option<(u64, u16)> {
     let tail: [u8; 2] = key.get(8..)?.try_into().ok()?;
     Some((number_at(key, 0)?, u16::from_be_bytes(tail)))
@@ -131,15 +132,15 @@ pub(crate) fn filter_of(key: &[u8]) -> Option<&str> {
     std::str::from_utf8(key.get(8..)?).ok()
 }
 
-/// Is a session connected?
+/// Whether a session is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
-    /// It was, when the start of the broker with this number ended, unless a record says otherwise.
+    /// It was connected when the start of the broker with this epoch ended, unless a record says otherwise.
     Connected {
-        /// The start of the broker.
+        /// The epoch of the start.
         epoch: u64,
     },
-    /// It is not.
+    /// It is not connected.
     Left {
         /// Since when, on the log's clock.
         at_millis: u64,
@@ -149,13 +150,13 @@ pub enum Presence {
 /// A session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionRow<'a> {
-    /// Protocol of its last connection.
+    /// The protocol version of its last connection.
     pub version: ProtocolVersion,
-    /// Session Expiry Interval, seconds.
+    /// The Session Expiry Interval, in seconds.
     pub expiry_seconds: u32,
     /// Whether it is connected.
     pub presence: Presence,
-    /// Client identifier.
+    /// The client identifier.
     pub client_id: &'a str,
     /// The will that was not published yet.
     pub will: Option<StoredWill<'a>>,
@@ -185,7 +186,7 @@ impl<'a> SessionRow<'a> {
     /// Reads a value.
     ///
     /// # Errors
-    /// [`BadRecord`] if it is none.
+    /// [`BadRecord`] if the value is not valid.
     pub fn decode(value: &'a [u8]) -> Result<SessionRow<'a>, BadRecord> {
         let mut decoder = Decoder::new(value);
         let row = SessionRow {
@@ -208,9 +209,9 @@ impl<'a> SessionRow<'a> {
 /// A subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SubscriptionRow {
-    /// Options as granted.
+    /// The granted options.
     pub options: SubscriptionOptions,
-    /// Subscription identifier; 0: none.
+    /// The subscription identifier. 0 if there is none.
     pub subscription_id: u32,
 }
 
@@ -223,7 +224,7 @@ impl SubscriptionRow {
     /// Reads a value.
     ///
     /// # Errors
-    /// [`BadRecord`] if it is none.
+    /// [`BadRecord`] if the value is not valid.
     pub fn decode(value: &[u8]) -> Result<SubscriptionRow, BadRecord> {
         let mut decoder = Decoder::new(value);
         let options = options_of(decoder.byte()?)?;
@@ -237,17 +238,17 @@ impl SubscriptionRow {
 pub struct DeliveryRow<'a> {
     /// The message.
     pub message: u64,
-    /// QoS to send with.
+    /// The QoS to send with.
     pub qos: QoS,
-    /// RETAIN flag to send with.
+    /// The RETAIN flag to send with.
     pub retain: bool,
-    /// Packet identifier; 0: it waits.
+    /// The packet identifier. 0 if it is queued.
     pub packet_id: u16,
-    /// PUBREC came.
+    /// Whether a PUBREC was received.
     pub released: bool,
-    /// Subscription identifiers.
+    /// The subscription identifiers.
     pub subscription_ids: SmallVec<[u32; 4]>,
-    /// The filter of the shared subscription that chose the session; empty: none did.
+    /// The filter of the shared subscription that chose the session. Empty if there was none.
     pub group: &'a str,
 }
 
@@ -271,7 +272,7 @@ impl<'a> DeliveryRow<'a> {
     /// Reads a value.
     ///
     /// # Errors
-    /// [`BadRecord`] if it is none.
+    /// [`BadRecord`] if the value is not valid.
     pub fn decode(value: &'a [u8]) -> Result<DeliveryRow<'a>, BadRecord> {
         let mut decoder = Decoder::new(value);
         let message = decoder.varint()?;
@@ -295,7 +296,7 @@ impl<'a> DeliveryRow<'a> {
 /// A retained message. Its topic is the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetainedRow<'a> {
-    /// Its place in the order of the topic's messages.
+    /// Its position in the order of the topic's messages.
     pub stamp: u64,
     /// The message.
     pub message: StoredMessage<'a>,
@@ -310,7 +311,7 @@ impl<'a> RetainedRow<'a> {
     /// Reads a row.
     ///
     /// # Errors
-    /// [`BadRecord`] if it is none.
+    /// [`BadRecord`] if the row is not valid.
     pub fn decode(key: &'a [u8], value: &'a [u8]) -> Result<RetainedRow<'a>, BadRecord> {
         let mut decoder = Decoder::new(value);
         let stamp = decoder.varint()?;
@@ -326,11 +327,11 @@ impl<'a> RetainedRow<'a> {
 /// An intent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IntentRow<'a> {
-    /// Shards it must reach, as a bit mask; without meaning for one of a shared subscription.
+    /// The shards that it must reach, as a bit mask. Without meaning for a shared subscription.
     pub targets: u128,
-    /// As of a retained message; 0 if it is none.
+    /// The stamp, as for a retained message. 0 if it is not retained.
     pub stamp: u64,
-    /// The shared subscription for one of whose members it is; empty: it is none's.
+    /// The shared subscription if the message is for one of its members. Empty if it is not.
     pub group: &'a str,
     /// The message.
     pub message: StoredMessage<'a>,
@@ -347,7 +348,7 @@ impl<'a> IntentRow<'a> {
     /// Reads a value.
     ///
     /// # Errors
-    /// [`BadRecord`] if it is none.
+    /// [`BadRecord`] if the value is not valid.
     pub fn decode(value: &'a [u8]) -> Result<IntentRow<'a>, BadRecord> {
         let mut decoder = Decoder::new(value);
         let targets = u128::from_le_bytes(decoder.array()?);
@@ -368,7 +369,7 @@ pub(crate) fn encode_losses(losses: &Losses, out: &mut Vec<u8>) {
     put_varint(out, last_millis);
 }
 
-/// Reads the value of what a session has lost.
+/// Reads the value of a session's losses.
 pub(crate) fn decode_losses(value: &[u8]) -> Result<Losses, BadRecord> {
     let mut decoder = Decoder::new(value);
     let counts = decoder.counts()?;
@@ -380,7 +381,7 @@ pub(crate) fn decode_losses(value: &[u8]) -> Result<Losses, BadRecord> {
 /// The will of a connection whose session ends with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WillRow<'a> {
-    /// Client identifier.
+    /// The client identifier.
     pub client_id: &'a str,
     /// The will.
     pub will: StoredWill<'a>,
@@ -395,7 +396,7 @@ impl<'a> WillRow<'a> {
     /// Reads a value.
     ///
     /// # Errors
-    /// [`BadRecord`] if it is none.
+    /// [`BadRecord`] if the value is not valid.
     pub fn decode(value: &'a [u8]) -> Result<WillRow<'a>, BadRecord> {
         let mut decoder = Decoder::new(value);
         let row = WillRow { client_id: decoder.text()?, will: decoder.will()? };
@@ -410,7 +411,7 @@ pub(crate) fn decode_message(value: &[u8]) -> Result<StoredMessage<'_>, BadRecor
     whole(decoder, message)
 }
 
-/// Reads the value of a held identifier: the length of the payload, bytes.
+/// Reads the value of a held identifier: the length of the payload in bytes.
 pub(crate) fn decode_held(value: &[u8]) -> Result<u32, BadRecord> {
     let mut decoder = Decoder::new(value);
     let bytes = decoder.varint32()?;
@@ -421,44 +422,45 @@ fn whole<T>(decoder: Decoder<'_>, row: T) -> Result<T, BadRecord> {
     if decoder.is_at_end() { Ok(row) } else { Err(bad("a row has bytes to spare")) }
 }
 
-/// How far a shard's log is in the rows.
+/// The position up to which the rows contain a shard's log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogPosition {
-    /// Number of the last segment.
+    /// The number of the last segment.
     pub number: u64,
-    /// Sequence of its last frame; 0: none can be told.
+    /// The sequence of its last frame. 0 if it is unknown.
     pub last_sequence: u64,
 }
 
-/// What the rows are about, as a whole.
+/// The summary of all rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Meta {
-    /// No message, delivery, session or intent has a higher number.
+    /// At least the highest number of a message, delivery, session or intent.
     pub highest: u64,
-    /// No retained message has a higher stamp.
+    /// At least the highest stamp of a retained message.
     pub last_stamp: u64,
-    /// The start of the broker whose log was applied last; 0: none.
+    /// The epoch of the start whose log was applied last. 0 if there is none.
     pub epoch: u64,
-    /// Shards of that epoch.
+    /// The number of shards in that epoch.
     pub shards: u16,
-    /// Seed of that epoch.
+    /// The seed of that epoch.
     pub seed: u64,
-    /// Epoch → the latest time of a frame, on the log's clock: the last sign of life of that start, for the
-    /// sessions that were connected then.
+    /// Epoch → the latest time of a frame, on the log's clock. It is the last sign of life of that start, for
+    /// the sessions that were connected then.
     pub walls: BTreeMap<u64, u64>,
-    /// Of this epoch: shard → how far its log is applied.
+    /// Shard → how far its log of that epoch is applied.
     pub logs: BTreeMap<u16, LogPosition>,
-    /// Of this epoch: shard → the highest number of an intent in its log.
+    /// Shard → the highest number of an intent in its log of that epoch.
     pub intents: BTreeMap<u16, u64>,
-    /// What the machine's clocks said last.
+    /// The last reading of the machine's clocks.
     pub clock: Option<ClockMark>,
 }
 
 /// The key of the only row of [`Table::Meta`].
 pub(crate) const META_KEY: &[u8] = b"state";
-/// The format of the rows that are written, of all tables: see FORMAT.md. A new kind of row is a new version too.
+/// The format of the rows that are written, for all tables: see FORMAT.md. A new kind of row needs a new
+/// version too.
 const META_VERSION: u8 = 2;
-/// The oldest format that is read: the one before, from the first one that was released on.
+/// The oldest format that is read: the previous one, but not older than the first that was released.
 const META_VERSION_OLDEST: u8 = 2;
 /// The formats that are read.
 pub const META_VERSIONS: RangeInclusive<u8> = META_VERSION_OLDEST..=META_VERSION;
@@ -490,7 +492,7 @@ impl Meta {
         }
     }
 
-    /// The version of the rows, if it is one that this midge does not read. The first byte in every version.
+    /// The version of the rows if this midge does not read it. It is the first byte in every version.
     pub fn other_version(value: &[u8]) -> Option<u8> {
         value.first().copied().filter(|version| !META_VERSIONS.contains(version))
     }
@@ -519,7 +521,7 @@ impl Meta {
         for _ in 0..decoder.varint()? {
             meta.intents.insert(shard(decoder.varint()?)?, decoder.varint()?);
         }
-        // An earlier version had none.
+        // An earlier version had no clock.
         if !decoder.is_at_end() {
             meta.clock = Some(decoder.clock()?);
         }

@@ -1,60 +1,61 @@
-//! The bytes of a log: frames in batches, batches in a segment. `FORMAT.md` has the tables.
+//! The bytes of a log: frames in batches, and batches in a segment. `FORMAT.md` has the tables.
 //!
-//! A segment begins with a [`Header`] in a block of its own. Batches follow. Each batch is one write and begins at
-//! the beginning of a block: frames without a gap, then zeros to the end of the block. A frame holds what one turn
-//! of a shard's machine changed, and counts wholly or not at all: length, checksum, sequence, body. Sequences rise
-//! by one. The checksum covers shard and epoch, so that a frame of an earlier log in the same blocks is never read
-//! as one of this log.
+//! A segment begins with a [`Header`] in its own block. Batches follow. Each batch is one write and starts at
+//! the beginning of a block: frames without a gap, then zeros to the end of the block. A frame contains the
+//! changes of one turn of a shard's machine and is valid as a whole or not at all: length, checksum,
+//! sequence, body. Sequences rise by one. The checksum covers shard and epoch, so that a frame of an earlier
+//! log in the same blocks is never read as one of this log.
 //!
-//! A batch is written only when the batch before it is durable. So a frame that can't be read is a torn end if no
+//! A batch is written only after the batch before it is durable. So an unreadable frame is a torn end if no
 //! batch begins after it, and damage if one does.
 
 use super::source::{PIECE_BYTES, Source};
 use std::ops::{Range, RangeInclusive};
 
-/// Segments are written in blocks of this many bytes.
+/// The size of a block in bytes. Segments are written in blocks.
 pub const BLOCK: usize = 4096;
 
-/// Bytes before a frame's body: length and flag, checksum, sequence.
+/// The number of bytes before a frame's body: length and flag, checksum, sequence.
 pub const FRAME_HEAD: usize = 16;
 
-/// No frame's body is longer: larger packets than MQTT's are not there.
+/// The largest length of a frame's body. MQTT has no packets that need more.
 pub const FRAME_BODY_MAX: usize = 1 << 30;
 
-/// In the length: the frame is the first of its batch.
+/// A flag in the length: the frame is the first of its batch.
 const BATCH_START: u32 = 1 << 31;
 
-/// No segment has more frames: each takes 16 bytes at least.
+/// The largest number of frames in a segment. Each takes at least 16 bytes.
 const SEQUENCE_GAP_MAX: u64 = 1 << 32;
 
 const MAGIC: &[u8; 8] = b"midgelog";
-/// The format of the segments that are written: see FORMAT.md. A new kind of record is a new version too.
+/// The format of the segments that are written: see FORMAT.md. A new kind of record needs a new version too.
 const VERSION: u32 = 3;
-/// The oldest format that is read: the one before [`VERSION`], from the first one that was released on.
+/// The oldest format that is read: the one before [`VERSION`], but not older than the first that was
+/// released.
 const VERSION_OLDEST: u32 = 2;
 /// The formats that are read.
 pub const VERSIONS: RangeInclusive<u32> = VERSION_OLDEST..=VERSION;
 const HEADER_BYTES: usize = 60;
 
-/// What a segment says of itself.
+/// The header of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// The start of the broker that wrote it; rises with each start.
+    /// The number of the start of the broker that wrote it. It rises with each start.
     pub epoch: u64,
     /// The shard.
     pub shard: u16,
-    /// How many shards there were.
+    /// The number of shards.
     pub shards: u16,
-    /// Number of the segment in its log, from 0.
+    /// The number of the segment in its log, from 0.
     pub number: u64,
-    /// Sequence of its first frame.
+    /// The sequence of its first frame.
     pub first_sequence: u64,
-    /// The seed by which sessions, topics and groups found their home shards (`Shared::new`).
+    /// The seed that determines the home shards of sessions, topics and groups (`Shared::new`).
     pub seed: u64,
 }
 
 impl Header {
-    /// The first block.
+    /// Encodes the first block.
     pub fn encode(&self) -> [u8; BLOCK] {
         let mut block = [0; BLOCK];
         let mut at = 0;
@@ -76,7 +77,7 @@ impl Header {
         block
     }
 
-    /// Reads the first block; none if it is not one, or of a version that is not read: see
+    /// Reads the first block. `None` if it is not one, or if its version is not supported: see
     /// [`Header::other_version`].
     pub fn decode(segment: &[u8]) -> Option<Header> {
         let (head, version) = sound_head(segment)?;
@@ -95,15 +96,15 @@ impl Header {
         })
     }
 
-    /// The version of a first block that is sound, but of a version that this midge does not read.
+    /// The version of an intact first block if this midge does not read it.
     pub fn other_version(segment: &[u8]) -> Option<u32> {
         let (_, version) = sound_head(segment)?;
         (!VERSIONS.contains(&version)).then_some(version)
     }
 }
 
-/// A header whose checksum is right, and its version. Magic, version and checksum stay in their places in every
-/// version: so a header of another version is told from a damaged one.
+/// A header with a correct checksum, and its version. Magic, version and checksum have the same places in
+/// every version, so a header of another version can be distinguished from a damaged one.
 fn sound_head(segment: &[u8]) -> Option<(&[u8; HEADER_BYTES], u32)> {
     let head = segment.first_chunk::<HEADER_BYTES>()?;
     let checksum = u32::from_le_bytes(head[HEADER_BYTES - 4..].try_into().ok()?);
@@ -111,21 +112,21 @@ fn sound_head(segment: &[u8]) -> Option<(&[u8; HEADER_BYTES], u32)> {
     is_sound.then_some((head, u32::from_le_bytes(head[8..12].try_into().ok()?)))
 }
 
-/// Whose log it is.
+/// The identity of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogName {
-    /// The start of the broker.
+    /// The number of the start of the broker.
     pub epoch: u64,
     /// The shard.
     pub shard: u16,
 }
 
-/// Name of a segment's file: epoch, shard and number, so that names sort as their segments were written.
+/// The name of a segment's file: epoch, shard and number, so that names sort in the order of writing.
 pub fn file_name(name: LogName, number: u64) -> String {
     format!("{:010}-{:03}-{number:010}.log", name.epoch, name.shard)
 }
 
-/// Whose segment a file is, and which; none if it is not named as [`file_name`] names it.
+/// The log and number of a segment's file. `None` if the name was not made by [`file_name`].
 pub fn parse_file_name(file_name: &str) -> Option<(LogName, u64)> {
     let mut parts = file_name.strip_suffix(".log")?.split('-');
     let (epoch, shard, number) = (parts.next()?, parts.next()?, parts.next()?);
@@ -134,10 +135,10 @@ pub fn parse_file_name(file_name: &str) -> Option<(LogName, u64)> {
     (self::file_name(name, number) == file_name).then_some((name, number))
 }
 
-/// What is added to the name of a segment's file as long as the file has not its length.
+/// The suffix of a segment's file name until the file has its length.
 pub const UNFINISHED: &str = ".new";
 
-/// Finishes a frame whose head and body lie in `frame`; the head is filled in.
+/// Finishes a frame whose head and body are in `frame`: fills in the head.
 pub(crate) fn finish_frame(name: LogName, sequence: u64, frame: &mut [u8]) {
     let body_len = u32::try_from(frame.len() - FRAME_HEAD).expect("a turn's records are bounded");
     frame[..4].copy_from_slice(&body_len.to_le_bytes());
@@ -159,7 +160,7 @@ fn checksum(name: LogName, sequence: u64, body: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// A checksum to which the body is still to be added.
+/// Starts a checksum. The body must be added.
 fn begin_checksum(name: LogName, sequence: u64, body_len: usize) -> crc32fast::Hasher {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&name.epoch.to_le_bytes());
@@ -176,33 +177,33 @@ pub struct LogFrame<'a> {
     pub sequence: u64,
     /// Its records.
     pub body: &'a [u8],
-    /// Offset in the segment.
+    /// Its offset in the segment.
     pub at: usize,
 }
 
-/// What stands at a place of a segment.
+/// The content at a position of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step<'a> {
     /// A frame.
     Frame(LogFrame<'a>),
-    /// Bytes that can't be read, though what comes after them was written later: something that was
-    /// durable is lost. Reading goes on after them.
+    /// Bytes that can't be read although the bytes after them were written later: durable data is lost.
+    /// Reading continues after them.
     Damage {
-        /// Offset of the first byte.
+        /// The offset of the first byte.
         from: usize,
-        /// Offset of the byte after the last.
+        /// The offset of the byte after the last.
         to: usize,
     },
-    /// The end of what was written. `torn`: an unfinished batch stands there.
+    /// The end of the written data.
     End {
-        /// Offset.
+        /// The offset.
         at: usize,
-        /// Something stands there that can't be read.
+        /// Whether an unfinished batch, which can't be read, follows.
         torn: bool,
     },
 }
 
-/// What stands at a place of a segment, as [`Step`], of a segment that need not be in memory.
+/// As [`Step`], for a segment that need not be in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Frame(FramePlace),
@@ -210,12 +211,12 @@ pub(crate) enum Place {
     End { at: usize, torn: bool },
 }
 
-/// Where a frame is.
+/// The position of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FramePlace {
     pub(crate) sequence: u64,
     pub(crate) at: usize,
-    /// Length of its body.
+    /// The length of its body.
     pub(crate) len: usize,
     is_batch_start: bool,
 }
@@ -236,12 +237,12 @@ pub struct SegmentReader<'a> {
 }
 
 impl<'a> SegmentReader<'a> {
-    /// A reader behind the header. `bytes` is the whole segment.
+    /// A reader that begins after the header. `bytes` is the whole segment.
     pub fn new(bytes: &'a [u8], header: &Header) -> SegmentReader<'a> {
         SegmentReader { bytes, walk: Walk::new(header) }
     }
 
-    /// The next frame, a gap, or the end; after the end, the end again.
+    /// The next frame, gap or end. After the end it returns the end again.
     pub fn step(&mut self) -> Step<'a> {
         let Ok(place) = self.walk.next(&mut self.bytes);
         match place {
@@ -264,20 +265,20 @@ pub(crate) struct Walk {
 }
 
 impl Walk {
-    /// Behind the header.
+    /// Begins after the header.
     pub(crate) fn new(header: &Header) -> Walk {
         let name = LogName { epoch: header.epoch, shard: header.shard };
         Walk { name, at: BLOCK, next_sequence: header.first_sequence }
     }
 
-    /// The next frame, a gap, or the end; after the end, the end again.
+    /// The next frame, gap or end. After the end it returns the end again.
     pub(crate) fn next<S: Source>(&mut self, source: &mut S) -> Result<Place, S::Error> {
         if let Some(frame) = self.frame_at(source, self.at, self.next_sequence)? {
             return Ok(self.take(frame));
         }
         let boundary = self.at.next_multiple_of(BLOCK);
         if boundary != self.at && boundary <= source.len() && source.is_zero(self.at..boundary)? {
-            // The rest of a batch's last block.
+            // Skip the rest of a batch's last block.
             if let Some(frame) = self.frame_at(source, boundary, self.next_sequence)? {
                 return Ok(self.take(frame));
             }
@@ -303,7 +304,7 @@ impl Walk {
         Place::Frame(frame)
     }
 
-    /// A batch that begins after this place, in a block of its own.
+    /// Finds a batch that begins in a block after this offset.
     fn find_batch<S: Source>(&self, source: &mut S, from: usize) -> Result<Option<usize>, S::Error> {
         let after = self.next_sequence;
         for at in (from..source.len()).step_by(BLOCK).filter(|&at| at > self.at) {
@@ -318,8 +319,8 @@ impl Walk {
         Ok(None)
     }
 
-    /// Bytes of something else seldom look like a head whose sequence is near: no checksum is computed over
-    /// whatever length they seem to say.
+    /// Whether the bytes look like the head of a frame with a near sequence. Other bytes seldom do, so no
+    /// checksum is computed over the random length that they would give.
     fn has_likely_head<S: Source>(&self, source: &mut S, at: usize) -> Result<bool, S::Error> {
         let sequence = source.bytes(at..at + FRAME_HEAD)?.get(8..).and_then(|rest| rest.first_chunk::<8>());
         Ok(sequence.is_some_and(|&bytes| {
@@ -327,7 +328,8 @@ impl Walk {
         }))
     }
 
-    /// The frame at a place, if its checksum is right and, unless 0, its sequence is the one expected.
+    /// The frame at an offset, if its checksum is correct and its sequence is the expected one. `0` accepts
+    /// any sequence.
     fn frame_at<S: Source>(
         &self,
         source: &mut S,
@@ -347,7 +349,7 @@ impl Walk {
         if (expected != 0 && sequence != expected) || sequence == u64::MAX {
             return Ok(None);
         }
-        // A body is seldom longer than a piece; what only seems to be one takes no more memory than that.
+        // A body is seldom longer than a piece. A false frame takes no more memory than a piece.
         let mut hasher = begin_checksum(self.name, sequence, len);
         let (from, mut done) = (at + FRAME_HEAD, 0);
         while done < len {

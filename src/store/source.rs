@@ -1,26 +1,26 @@
-//! Where the bytes of a segment come from: memory here, a file in `persistence`.
+//! Sources of a segment's bytes: memory here, a file in `persistence`.
 
 use std::convert::Infallible;
 use std::ops::Range;
 
 /// The bytes of a segment.
 pub(crate) trait Source {
-    /// Why they can't be read.
+    /// The error of reading.
     type Error;
 
-    /// How many there are.
+    /// The number of bytes.
     fn len(&self) -> usize;
 
     /// Those of a range of offsets, or fewer if there are no more.
     ///
     /// # Errors
-    /// The source's.
+    /// The error of the source.
     fn bytes(&mut self, range: Range<usize>) -> Result<&[u8], Self::Error>;
 
     /// Are all bytes of a range of offsets zeros, as far as there are any?
     ///
     /// # Errors
-    /// The source's.
+    /// The error of the source.
     fn is_zero(&mut self, range: Range<usize>) -> Result<bool, Self::Error> {
         let (mut from, to) = (range.start, range.end.min(self.len()));
         while from < to {
@@ -37,7 +37,7 @@ pub(crate) trait Source {
     }
 }
 
-/// So much of a file is read at once.
+/// The number of bytes that are read from a file at once.
 pub(crate) const PIECE_BYTES: usize = 1 << 20;
 
 /// A segment in memory.

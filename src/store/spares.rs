@@ -1,22 +1,22 @@
-//! Files of segments that are in the checkpoint, on their way back to the logs.
+//! Files of segments that are in the checkpoint, for reuse by the logs.
 //!
-//! A file that was written to before takes writes faster than a new one: the file system need not note for
-//! each block that it holds something now. So the checkpoint gives the files that it is done with, and each
-//! log makes its next segments from them.
+//! A file that was written before takes writes faster than a new one, because the file system need not note
+//! for each block that it now contains data. So the checkpoint returns the files of finished segments, and
+//! each log creates its next segments from them.
 //!
-//! A file goes back only to the log that wrote it, in the run that wrote it. All that stands in it then are
-//! frames of that log with lower sequences than any that is to come, and those are never taken for the new
-//! segment's ([`crate::store::segment`]), whatever a crash leaves of a write.
+//! A file goes back only to the log that wrote it, in the run that wrote it. So it contains only frames of
+//! that log with lower sequences than all new frames. They are never mistaken for frames of the new segment
+//! ([`crate::store::segment`]), whatever a crash leaves of a write.
 
 use crate::store::segment::{LogName, parse_file_name};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// No more files than this wait for a log; further ones are removed.
+/// The largest number of files that wait for a log. Further ones are removed.
 const SPARES_MAX: usize = 2;
 
-/// The files; clones share them. Those that nobody takes still have the names under which the next start
-/// knows that it needs them no more.
+/// The files. Clones share them. Unused files keep their old names, so that the next start knows that they
+/// are not needed.
 #[derive(Clone, Debug, Default)]
 pub struct Spares {
     epoch: u64,
@@ -25,13 +25,13 @@ pub struct Spares {
 }
 
 impl Spares {
-    /// For the logs of a run: its number, and how many shards it has.
+    /// Creates the list for the logs of a run.
     pub fn new(epoch: u64, shards: usize) -> Spares {
         Spares { epoch, lists: Arc::new(Mutex::new(vec![Vec::new(); shards])) }
     }
 
-    /// Takes a segment whose changes are durable elsewhere, and which has no other name. False: it is not wanted, and
-    /// has to be removed.
+    /// Takes the file of a segment whose changes are durable elsewhere. The file must have no other name.
+    /// Returns `false` if it is not wanted and must be removed.
     pub fn give(&self, path: &Path) -> bool {
         let name = path.file_name().and_then(|name| name.to_str()).and_then(parse_file_name);
         let Some((LogName { shard, .. }, _)) = name.filter(|(name, _)| name.epoch == self.epoch) else {
@@ -52,7 +52,7 @@ impl Spares {
         self.lists().get_mut(usize::from(shard))?.pop()
     }
 
-    /// The files of all logs, to be removed: where there is no room, or at the end.
+    /// The files of all logs, for removal: when there is no room, or at the end.
     pub fn take_all(&self) -> Vec<PathBuf> {
         self.lists().iter_mut().flat_map(std::mem::take).collect()
     }

@@ -1,10 +1,11 @@
 //! The state that survives, as changed rows over a base.
 //!
-//! Frames of a log come in ([`Changes::apply_frame`]). Out go the rows that differ from those of the base
-//! ([`Changes::each_changed`]). The base takes them over in one transaction. A record that names what is not there, as
-//! happens after damage, is ignored and counted.
+//! The input is frames of a log ([`Changes::apply_frame`]). The output is the rows that differ from those of
+//! the base ([`Changes::each_changed`]). The base commits them in one transaction. A record that refers to
+//! something that does not exist, as happens after damage, is ignored and counted.
 //!
-//! Frames, segments and epochs are here. `records` says what a record does, `sessions` and `deliveries` do it.
+//! This file handles frames, segments and epochs. `records` defines the effect of each record, and `sessions`
+//! and `deliveries` carry it out.
 
 mod deliveries;
 mod records;
@@ -22,10 +23,10 @@ use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-/// Why a frame was not applied. None of its records was applied, unless the base failed.
+/// The reason why a frame was not applied. None of its records was applied, unless the base failed.
 #[derive(Debug)]
 pub enum ApplyError {
-    /// It holds something that is no record, though its checksum is right.
+    /// It contains an invalid record although its checksum is correct.
     Bad(BadRecord),
     /// The base can't be read.
     Store(StoreError),
@@ -48,20 +49,22 @@ impl From<StoreError> for ApplyError {
     }
 }
 
-/// Changed rows, and a summary of all rows. The base is an argument of every method, and must always be the same.
+/// Changed rows, and a summary of all rows. The base is an argument of every method, and must always be the
+/// same.
 #[derive(Debug)]
 pub struct Changes {
-    /// Key → the new value. `None`: the row is gone.
+    /// Key → the new value. `None` if the row was removed.
     pub(crate) tables: [BTreeMap<Row, Option<Row>>; Table::ALL.len()],
     pub(crate) meta: Meta,
-    /// The summary in the base. The base has nothing with a higher number than the highest in here.
+    /// The summary of the base. Nothing in the base has a higher number than its `highest`.
     pub(crate) base_meta: Meta,
-    /// Is there such a session? Each answer is remembered.
+    /// A cache of which sessions exist.
     sessions: HashMap<u64, bool, RandomState>,
-    /// Messages that are new in the open frame, and the deliveries of each so far. At the end of the frame, messages
-    /// without a delivery are removed. From then on a message without a row of counts has one delivery.
+    /// The messages that are new in the open frame, and the number of deliveries of each so far. At the end
+    /// of the frame, messages without a delivery are removed. From then on, a message without a row of counts
+    /// has one delivery.
     fresh: HashMap<u64, u32, RandomState>,
-    /// Deliveries that come and go within the segment that is being applied: they leave no trace.
+    /// Deliveries that begin and end within the segment that is being applied. They leave no trace.
     pub(crate) passing: Passing,
     ignored: u64,
     pub(crate) bad_rows: u64,
@@ -70,7 +73,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// No changes of this base.
+    /// No changes to this base.
     ///
     /// # Errors
     /// [`StoreError`] if the base can't be read.
@@ -110,27 +113,27 @@ impl Changes {
         LogClock::resume(self.last_millis(), self.meta.clock, now)
     }
 
-    /// Records that named what is not there.
+    /// The number of records that referred to something that does not exist.
     pub fn ignored(&self) -> u64 {
         self.ignored
     }
 
-    /// Rows that could not be read.
+    /// The number of rows that could not be read.
     pub fn bad_rows(&self) -> u64 {
         self.bad_rows
     }
 
-    /// About how many bytes the changed rows take.
+    /// The approximate number of bytes of the changed rows.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Is there nothing to take over?
+    /// Whether there are no changes.
     pub fn is_empty(&self) -> bool {
         self.meta == self.base_meta && self.tables.iter().all(BTreeMap::is_empty)
     }
 
-    /// Hands over each changed row, table by table in the order of the keys. Without a value, the row is gone.
+    /// Passes on each changed row, table by table, in the order of the keys. A removed row has no value.
     pub fn each_changed(&self, mut each: impl FnMut(Table, &[u8], Option<&[u8]>)) {
         for table in Table::ALL {
             for (key, value) in &self.tables[table as usize] {
@@ -144,7 +147,7 @@ impl Changes {
         }
     }
 
-    /// The base has taken the changes over.
+    /// Forgets the changes, because the base has committed them.
     pub fn clear(&mut self) {
         self.tables = Default::default();
         self.base_meta = self.meta.clone();
@@ -152,7 +155,8 @@ impl Changes {
         self.bytes = 0;
     }
 
-    /// Is this segment in the rows already? All of an epoch are applied before any of the next.
+    /// Whether the rows already contain this segment. All segments of an epoch are applied before any of the
+    /// next.
     pub fn has_segment(&self, name: LogName, number: u64) -> bool {
         let mark = self.meta.logs.get(&name.shard);
         name.epoch < self.meta.epoch
@@ -162,7 +166,7 @@ impl Changes {
     /// Applies the records of a frame.
     ///
     /// # Errors
-    /// [`ApplyError`]; the frames after it may be applied all the same if the base did not fail.
+    /// [`ApplyError`]. If the base did not fail, the following frames may still be applied.
     pub fn apply_frame(&mut self, base: &dyn Base, header: &Header, body: &[u8]) -> Result<(), ApplyError> {
         // A frame is applied as a whole or not at all.
         let (_, mut check) = open_body(body).map_err(ApplyError::Bad)?;
@@ -171,7 +175,7 @@ impl Changes {
         Ok(())
     }
 
-    /// Applies a frame all of whose records can be read.
+    /// Applies a frame whose records can all be read.
     pub(crate) fn apply_sound_frame(
         &mut self,
         base: &dyn Base,
@@ -223,7 +227,7 @@ impl Changes {
         Ok(())
     }
 
-    /// All frames of a segment were applied, up to this sequence. 0: the sequence is not known.
+    /// Notes that all frames of a segment were applied, up to this sequence. `0` if the sequence is unknown.
     ///
     /// # Errors
     /// [`StoreError`] if the base can't be read.
@@ -261,8 +265,8 @@ impl Changes {
         *highest = (*highest).max(number);
     }
 
-    /// Forgets that targets have seen intents that are all done: those below the lowest that is open, or, if none is
-    /// open, all up to the last.
+    /// Removes the records that intents were seen by their targets for intents that are done and have no open
+    /// intent before them: those below the lowest open intent, or all of them if none is open.
     fn prune_seen(&mut self, base: &dyn Base) -> Result<(), StoreError> {
         let shards = u64::from(self.meta.shards.max(1));
         let mut floors: BTreeMap<u64, u64> = self
@@ -291,7 +295,7 @@ impl Changes {
     }
 }
 
-/// A map whose keys are our own numbers: nobody can choose them so that they collide.
+/// A map whose keys are midge's own numbers. Clients can't choose them to collide.
 pub(crate) fn by_number<T>() -> HashMap<u64, T, RandomState> {
     HashMap::with_hasher(RandomState::with_seeds(1, 2, 3, 4))
 }

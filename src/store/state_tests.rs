@@ -1,4 +1,4 @@
-//! Rows against plain maps that do what the records say.
+//! Compares the rows with a model of plain maps.
 
 #[path = "state_tests/frames.rs"]
 mod frames;
@@ -64,7 +64,7 @@ pub(crate) fn delivery(sid: u64, number: u64, message: u64) -> Record<'static> {
     }
 }
 
-/// Everything that a restore gives, as lines; the same ones whatever the number of shards.
+/// Everything that a restore returns, as lines. They do not depend on the number of shards.
 pub(crate) fn described(parts: &[Restored]) -> Vec<String> {
     let mut sessions: Vec<&RestoredSession> = parts.iter().flat_map(|part| &part.sessions).collect();
     sessions.sort_by_key(|session| session.sid);
@@ -194,7 +194,7 @@ fn a_message_is_gone_with_the_last_of_its_deliveries() {
             Record::Message { number: 3, message },
             delivery(1, 4, 3),
             delivery(2, 5, 3),
-            // No session has room for it.
+            // A message for which no session has room.
             Record::Message { number: 6, message },
         ],
         &[Record::Settled { sid: 1, number: 4 }, Record::Settled { sid: 1, number: 4 }],
@@ -275,7 +275,7 @@ fn a_connected_session_left_when_its_broker_was_alive_last() {
     changes.apply_frame(&base, &HEADER, &body(500, &[session(1, "a"), session(2, "b")])).unwrap();
     changes.apply_frame(&base, &HEADER, &body(700, &[Record::Alive])).unwrap();
     base.commit(&mut changes);
-    // Only one comes back, to the next start.
+    // Only one session reconnects to the next start.
     let next = Header { epoch: 2, ..HEADER };
     changes.apply_frame(&base, &next, &body(900, &[session(2, "b")])).unwrap();
     base.commit(&mut changes);

@@ -1,21 +1,22 @@
-//! Deadlines that survive a restart are on the log's clock.
+//! Deadlines that survive a restart are stored on the log's clock.
 
 use crate::base::Time;
 
-/// The log's clock ([`LogClock`](super::LogClock)), about milliseconds since 1970, at the zero of the broker's own.
+/// The log's clock ([`LogClock`](super::LogClock)) at the zero of the broker's clock. It is about
+/// milliseconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wall {
-    /// The log's clock at [`Time::ZERO`], milliseconds.
+    /// The log's clock at [`Time::ZERO`], in milliseconds.
     pub zero_millis: u64,
 }
 
 impl Wall {
-    /// The log's clock at this point of the broker's, milliseconds.
+    /// The log's clock at this time of the broker's clock, in milliseconds.
     pub fn millis(self, time: Time) -> u64 {
         self.zero_millis.saturating_add(time.as_millis())
     }
 
-    /// The point of the broker's clock; what lies before its zero is at its zero.
+    /// The time on the broker's clock. Times before its zero become zero.
     pub fn time(self, millis: u64) -> Time {
         Time::from_millis(millis.saturating_sub(self.zero_millis))
     }

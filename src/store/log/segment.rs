@@ -1,8 +1,9 @@
-//! The files of segments: how one is made so that it is sure to stay, and what it means when that fails.
+//! Creates the files of segments durably, and classifies the errors of that.
 //!
-//! A file is made under a name of its own, gets its length, and then its name. If there is an old segment of the same
-//! log, its file is taken: its blocks are written to already, which saves the file system the work of noting so at
-//! each write. What stands in them is not taken for the new segment's, see [`crate::store::segment`].
+//! A file is created under a temporary name, gets its length, and then its final name. If there is an old
+//! segment of the same log, its file is reused: its blocks were written before, which saves the file system
+//! work on each write. Old frames in it are not mistaken for frames of the new segment, see
+//! [`crate::store::segment`].
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,21 +18,22 @@ use crate::store::segment::UNFINISHED;
 pub(super) struct Segment {
     pub(super) file: FileId,
     pub(super) path: PathBuf,
-    /// Bytes that have a place on the disk.
+    /// The number of bytes that are allocated on the disk.
     pub(super) bytes_max: usize,
 }
 
-/// Why there is no new segment.
+/// The reason why there is no new segment.
 #[derive(Debug)]
 pub(super) enum Trouble {
     /// It may work later.
     NoRoom(io::Error),
-    /// The disk did not keep what it was told to keep: what it keeps at all is unknown from now on.
+    /// The disk lost data that it should have kept. From now on its content is unknown.
     NotKept(io::Error),
 }
 
 impl Trouble {
-    /// Of a file that can't be had. Without its directory it never will.
+    /// Classifies the error of a file that can't be created. If its directory is gone, no later attempt can
+    /// succeed.
     fn of(error: io::Error) -> Trouble {
         if is_gone(&error) { Trouble::NotKept(gone(error.to_string())) } else { Trouble::NoRoom(error) }
     }
@@ -43,42 +45,42 @@ impl Trouble {
     }
 }
 
-/// The file that is wanted.
+/// The requested file.
 #[derive(Debug)]
 pub(super) struct Order {
     pub(super) path: PathBuf,
-    /// Its length.
+    /// The length.
     pub(super) bytes: usize,
     pub(super) writes_through: bool,
-    /// Where the files of old segments come from.
+    /// The files of old segments.
     pub(super) spares: Spares,
     pub(super) shard: u16,
 }
 
-/// What came of making a segment.
+/// The result of creating a segment.
 #[derive(Debug)]
 pub(super) struct Made {
-    /// The segment, which is not longer than it was if it was to become so and there is trouble.
+    /// The segment. If extending it failed, it has its old length.
     pub(super) segment: Option<Segment>,
     pub(super) trouble: Option<Trouble>,
 }
 
-/// A segment that is being made, or made longer; one operation of [`LogWork::Segment`] is under way.
+/// A segment that is being created or extended. One operation of [`LogWork::Segment`] is in progress.
 #[derive(Debug)]
 pub(super) struct Making(Box<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     order: Order,
-    /// An attempt before this one has failed, and may have left something.
+    /// Whether an earlier attempt has failed, which may have left a file.
     is_retry: bool,
     step: Step,
 }
 
-/// The operation that is under way.
+/// The operation that is in progress.
 #[derive(Debug)]
 enum Step {
-    /// The segment before, with its path for the error.
+    /// Syncs the previous segment. The path is for the error.
     SyncCurrent(PathBuf),
     ClearUnfinished,
     ClearPath,
@@ -92,7 +94,7 @@ enum Step {
     Sync(FileId),
     Rename(FileId),
     KeepName(FileId),
-    /// What others have in reserve is the room for the next attempt.
+    /// Frees the reserves of other logs to make room for the next attempt.
     RemoveReserve(Vec<PathBuf>, Trouble),
     Grow(Segment, usize),
 }
@@ -104,7 +106,7 @@ impl Making {
         Making(Box::new(inner))
     }
 
-    /// As [`Making::begin`], once the segment before is synced.
+    /// As [`Making::begin`], but after the previous segment is synced.
     pub(super) fn begin_after_sync(
         order: Order,
         is_retry: bool,
@@ -117,7 +119,7 @@ impl Making {
         Making(Box::new(inner))
     }
 
-    /// Makes a segment longer.
+    /// Extends a segment.
     pub(super) fn grow(segment: Segment, order: Order, bytes: usize, files: &mut impl LogFiles) -> Making {
         let mut inner = Inner { order, is_retry: false, step: Step::Create };
         let allocate = FileOperation::Allocate { file: segment.file, bytes: bytes as u64 };
@@ -125,10 +127,10 @@ impl Making {
         Making(Box::new(inner))
     }
 
-    /// Takes the end of the operation, and begins the next one unless it was the last.
+    /// Takes the result of the operation, and begins the next one if there is one.
     ///
     /// # Errors
-    /// The segment is not made yet: what goes on.
+    /// If the segment is not finished, the rest of its creation.
     pub(super) fn handle_done(
         mut self,
         result: io::Result<FileResult>,
@@ -158,7 +160,7 @@ impl Inner {
             Step::OpenOld(old) => self.opened_old(old, result, files),
             Step::RenameOld(old, file) => self.renamed_old(old, file, result, files),
             Step::KeepOldName(file) => return Some(self.kept_name(file, result, files)),
-            // One that can't be removed is found again, and known to be done, at the next start.
+            // If the file can't be removed, the next start finds it and knows that it is finished.
             Step::RemoveOld => self.create(files),
             Step::Create => return self.created(result, files),
             Step::Allocate(file) => self.allocated(file, result, files),
@@ -178,7 +180,7 @@ impl Inner {
         None
     }
 
-    /// Removes what an attempt before may have left.
+    /// Removes files that an earlier attempt may have left.
     fn clear_or_open(&mut self, files: &mut impl LogFiles) {
         if self.is_retry {
             self.remove(Step::ClearUnfinished, self.unfinished(), files);
@@ -215,7 +217,7 @@ impl Inner {
         files: &mut impl LogFiles,
     ) {
         if result.is_ok() {
-            // Else it could come back under its old name with what is written to it from now on.
+            // Without this sync, it could reappear under its old name with new data.
             self.go(Step::KeepOldName(file), self.sync_directory(), files);
         } else {
             files.close_file(file);
@@ -269,7 +271,7 @@ impl Inner {
     ) -> Option<Made> {
         match result {
             Ok(_) => {
-                // It gets its name when it has its length.
+                // The file gets its name after its length.
                 let rename = FileOperation::Rename { from: self.unfinished(), to: self.order.path.clone() };
                 self.go(Step::Rename(file), rename, files);
                 None
@@ -333,7 +335,7 @@ impl Inner {
         self.go(step, FileOperation::Remove { path }, files);
     }
 
-    /// A file is found after a power cut only if its directory was synced.
+    /// After a power failure, a file is found only if its directory was synced.
     fn sync_directory(&self) -> FileOperation {
         FileOperation::SyncDirectory { path: self.directory().to_owned() }
     }
@@ -342,7 +344,7 @@ impl Inner {
         self.order.path.parent().unwrap_or(Path::new("."))
     }
 
-    /// The name of a file that has not its length yet.
+    /// The temporary name of the file until it has its length.
     fn unfinished(&self) -> PathBuf {
         let mut name = self.order.path.as_os_str().to_owned();
         name.push(UNFINISHED);

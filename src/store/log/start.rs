@@ -1,4 +1,4 @@
-//! The beginning of a log: its first segment is made, gets its header, and stays.
+//! Begins a log: creates its first segment, writes its header, and makes both durable.
 
 use std::io;
 
@@ -9,17 +9,17 @@ use crate::base::Time;
 use crate::base::log_files::{FileDone, FileOperation, FileResult, LogFiles, LogWork};
 use crate::store::segment::BLOCK;
 
-/// A log that begins. Give every [`FileDone`] to [`LogStart::handle_done`].
+/// A log that begins. Pass every [`FileDone`] to [`LogStart::handle_done`].
 #[derive(Debug)]
 pub struct LogStart {
     config: LogConfig,
     step: Step,
 }
 
-/// How far a log has begun.
+/// The state of a log that begins.
 #[derive(Debug)]
 pub enum Start {
-    /// An operation is under way.
+    /// An operation is in progress.
     UnderWay(Box<LogStart>),
     /// The log can be written.
     Begun(Box<LogWriter>),
@@ -40,10 +40,10 @@ impl LogStart {
         LogStart { config, step: Step::Making(making) }
     }
 
-    /// Takes the end of an operation.
+    /// Takes the result of an operation.
     ///
     /// # Errors
-    /// The disk's: no room, a file system without direct I/O, no permission.
+    /// The errors of the disk: no room, a file system without direct I/O, no permission.
     pub fn handle_done(self, done: FileDone, now: Time, files: &mut impl LogFiles) -> io::Result<Start> {
         let LogStart { config, step } = self;
         let step = match step {

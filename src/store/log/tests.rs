@@ -11,7 +11,7 @@ use crate::store::{Journal, Record, StoredMessage, Wall};
 const NAME: LogName = LogName { epoch: 3, shard: 1 };
 const SEGMENT: usize = 16 * BLOCK;
 
-/// A log in a directory of its own, and the journal that fills it.
+/// A log in its own directory, and the journal that fills it.
 struct Bench {
     directory: PathBuf,
     disk: Disk,
@@ -38,7 +38,7 @@ impl Bench {
         Bench { directory, disk, spares, journal, log, now }
     }
 
-    /// A batch of one frame, so many blocks long.
+    /// A batch of one frame with this number of blocks.
     fn batch(&mut self, blocks: usize) -> Batch {
         let payload = vec![7; (blocks - 1) * BLOCK];
         let properties = [&[][..]; 3];
@@ -69,7 +69,7 @@ impl Bench {
         std::iter::from_fn(|| self.log.poll(self.now, &mut self.disk)).collect()
     }
 
-    /// Lets the disk do all that it isn't kept from.
+    /// Lets the disk complete everything that is not held back.
     fn settle(&mut self) -> Vec<LogEvent> {
         let mut events = self.poll();
         while let Some(done) = self.disk.finish_one() {
@@ -92,7 +92,8 @@ impl Bench {
         events
     }
 
-    /// The segments in order: number, and the sequences in it. A file that has not begun is none.
+    /// The segments in order, each with its number and the sequences in it. A file that has not begun is left
+    /// out.
     fn read(&self) -> Vec<(u64, Vec<u64>)> {
         read_log(&self.directory)
     }
@@ -148,7 +149,7 @@ fn read_log(directory: &Path) -> Vec<(u64, Vec<u64>)> {
     segments
 }
 
-/// One letter for each event: what came, in short.
+/// One letter for each event.
 fn short(events: &[LogEvent]) -> String {
     let letters = events.iter().map(|event| match event {
         LogEvent::Durable { .. } => 'd',
@@ -208,7 +209,7 @@ fn a_write_that_takes_a_part_is_gone_on_with() {
         // The first batch of the next segment, with its header.
         assert_eq!(short(&bench.write(5)), "sd");
         bench.disk.takes = None;
-        // A part of a block is written again; what is told as written is what counts.
+        // A partial block is written again. Only the reported length counts.
         bench.disk.tells = Some(BLOCK + 100);
         let before = bench.disk.count(Kind::Write);
         assert_eq!(short(&bench.write(4)), "d");
@@ -225,7 +226,7 @@ fn a_part_of_a_batch_is_not_durable() {
     let mut bench = Bench::new("short-held", SyncPolicy::Always);
     bench.settle();
     bench.disk.takes = Some(2 * BLOCK);
-    // Each part waits for the one before.
+    // Each part waits for the part before.
     bench.disk.spared = 3;
     bench.disk.failing = Some((Kind::Write, libc::EIO));
     bench.submit(9);
@@ -263,7 +264,7 @@ fn a_long_frame_is_written_in_parts() {
 fn a_full_segment_is_sealed_and_the_next_one_was_made_before() {
     for sync in [SyncPolicy::Always, SyncPolicy::Interval, SyncPolicy::Off] {
         let mut bench = Bench::new("rotation", sync);
-        // The header and three batches of five blocks fill it to the brim.
+        // The header and three batches of five blocks fill it completely.
         for _ in 0..3 {
             assert_eq!(short(&bench.write(5)), "d");
         }
@@ -276,7 +277,7 @@ fn a_full_segment_is_sealed_and_the_next_one_was_made_before() {
             "{events:?}"
         );
         assert_eq!(bench.read(), [(0, vec![1, 2, 3]), (1, vec![4])]);
-        // One that does not fit leaves room behind.
+        // A batch that does not fit leaves room at the end.
         bench.write(10);
         let events = bench.write(5);
         assert!(matches!(&events[0], LogEvent::Sealed { bytes, .. } if *bytes == 12 * BLOCK as u64));
@@ -295,7 +296,7 @@ fn the_directory_knows_the_next_segment_before_it_is_used() {
     assert_eq!(short(&bench.settle()), "sd");
     bench.submit(15);
     assert_eq!(short(&bench.settle()), "");
-    // The header and the batch of the segment before.
+    // The header and the batch of the previous segment.
     assert_eq!(bench.disk.count(Kind::Write), 2);
     bench.disk.held = None;
     assert_eq!(short(&bench.settle()), "sd");
@@ -335,11 +336,11 @@ fn without_room_for_the_next_segment_the_batch_that_needs_it_waits() {
         assert!(matches!(&events[..], [LogEvent::Full { cause }] if matches!(cause.kind(),
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)));
         assert_eq!(files(&bench.directory), [file_name(NAME, 0)]);
-        // The current one has room.
+        // The current segment has room.
         assert_eq!(short(&bench.write(5)), "d");
         assert_eq!(short(&bench.write(15)), "");
         assert!(!bench.log.is_idle());
-        // Tried again, and said once.
+        // The log tries again, and reports it once.
         for attempt in 2..5 {
             assert_eq!(bench.log.wake_at(), Some(bench.now.after(RETRY)));
             bench.now = bench.now.after(RETRY);
@@ -424,7 +425,7 @@ fn with_always_the_write_itself_ends_on_the_disk() {
     assert_eq!(bench.disk.begun, [Kind::Write]);
     bench.write(15);
     bench.write(15);
-    // That the files write through is what makes this enough, and nothing may take it away.
+    // This suffices only because the files are opened with write-through, which must stay so.
     assert_eq!(bench.disk.writes_through, [true; 4]);
     bench.done();
 }
@@ -455,7 +456,7 @@ fn with_interval_the_disk_is_told_once_a_second_while_there_is_something_new() {
         bench.now = bench.now.after(SYNC_INTERVAL / 2);
         assert_eq!(short(&bench.settle()), "");
         assert_eq!(bench.disk.count(Kind::Sync), before + round);
-        // Nothing new, nothing to tell.
+        // Without new data there is nothing to report.
         bench.now = bench.now.after(2 * SYNC_INTERVAL);
         bench.settle();
         assert_eq!(bench.disk.count(Kind::Sync), before + round);
@@ -500,7 +501,7 @@ fn a_segment_made_from_an_old_one_holds_nothing_old() {
     for _ in 0..3 {
         bench.write(5);
     }
-    // The old one, of the same log, comes back as the segment after the next.
+    // The old file, of the same log, is reused for the segment after the next.
     let Some(LogEvent::Sealed { path, .. }) = bench.write(15).into_iter().next() else { panic!() };
     bench.settle();
     assert!(bench.spares.give(&path));
@@ -537,12 +538,12 @@ fn an_old_segment_is_the_room_that_was_missing() {
     let mut bench = Bench::new("recycle-full", SyncPolicy::Always);
     bench.write(15);
     bench.disk.failing = Some((Kind::Preallocate, libc::ENOSPC));
-    // The next one fails while this one is written to.
+    // The next segment fails while the current one is written.
     assert_eq!(sorted(&bench.write(15)), "dfs");
     assert_eq!(short(&bench.write(15)), "");
     assert!(bench.spares.give(&bench.directory.join(file_name(NAME, 0))));
     bench.now = bench.now.after(RETRY);
-    // And none for the one after it.
+    // And there is none for the segment after it.
     assert_eq!(sorted(&bench.settle()), "dfrs");
     bench.done();
 }
@@ -581,7 +582,7 @@ fn closing_writes_what_was_submitted_and_leaves_no_spare() {
 fn closing_goes_over_to_the_next_segment_if_it_must() {
     for blocks in [15, 40] {
         let mut bench = Bench::new("close-over", SyncPolicy::Always);
-        // Not polled: the spare is not even begun.
+        // The log is not polled, so the spare is not even begun.
         bench.submit(15);
         assert_eq!(short(&bench.settle()), "d");
         bench.submit(blocks);
@@ -589,7 +590,7 @@ fn closing_goes_over_to_the_next_segment_if_it_must() {
         assert_eq!(bench.read(), [(0, vec![1]), (1, vec![2])]);
         bench.done();
     }
-    // And ends if it can't.
+    // The log also ends if this is impossible.
     let mut bench = Bench::new("close-full", SyncPolicy::Always);
     bench.disk.failing = Some((Kind::Preallocate, libc::ENOSPC));
     bench.submit(20);
@@ -612,7 +613,7 @@ fn a_file_for_later_has_its_length_before_its_name_and_comes_after_the_segment_b
     bench.disk.held = Some(Kind::Write);
     bench.submit(1);
     assert_eq!(short(&bench.settle()), "");
-    // The second segment has not begun, and there is none behind it.
+    // The second segment has not begun, and there is none after it.
     assert_eq!(files(&bench.directory), [0, 1].map(|number| file_name(NAME, number)));
     bench.disk.held = Some(Kind::Preallocate);
     let events = bench.settle();
@@ -639,7 +640,7 @@ fn a_log_whose_directory_is_removed_or_moved_ends_and_says_so() {
         if !moves {
             std::fs::remove_dir_all(&away).unwrap();
         }
-        // Found out before what was written is called durable, if it was not looked at just before.
+        // The log notices this before it reports the data as durable, unless it has just checked.
         bench.now = bench.now.after(LOOK_INTERVAL);
         let events = bench.write(1);
         let [LogEvent::Failed { cause }] = &events[..] else { panic!("{events:?}") };
@@ -667,7 +668,7 @@ fn a_failure_ends_the_log_however_much_is_under_way() {
         let mut bench = Bench::new("ends", SyncPolicy::Interval);
         bench.write(5);
         bench.settle();
-        // The file of the next segment can't be had any more either.
+        // The file of the next segment can't be created any more either.
         let _ = std::fs::remove_dir_all(&bench.directory);
         bench.disk.failing = Some((failing, libc::ENOENT));
         bench.submit(blocks);

@@ -1,6 +1,7 @@
-//! The write of a batch: in one go, if it is not long, and if the disk takes all of it. What a write leaves is written
-//! by the next one. The header of a segment goes before the first batch, in a write of its own: of one that was not
-//! finished the disk may have any blocks, and frames without their header would look like damage.
+//! The write of a batch. It is one write if the batch is not long and the disk takes all of it. Otherwise
+//! more writes follow for the rest. The header of a segment goes before the first batch in its own write:
+//! after an unfinished write the disk may have any of its blocks, and frames without their header would look
+//! like damage.
 
 use std::io;
 use std::path::Path;
@@ -8,15 +9,15 @@ use std::path::Path;
 use crate::base::log_files::{FileId, FileResult, LogFiles, LogWork, WRITE_BYTES_MAX};
 use crate::store::segment::BLOCK;
 
-/// What is written to a place of a file: the header of a segment, if it is the first, then frames, then zeros to the
-/// end of the block.
+/// The data that is written to a position in a file: the header of a segment if it is the first, then frames,
+/// then zeros to the end of the block.
 #[derive(Debug)]
 pub(super) struct Write {
     file: FileId,
     at: usize,
     header: Option<Box<[u8; BLOCK]>>,
     frames: Vec<u8>,
-    /// Whole blocks of it that are written, in bytes.
+    /// The number of bytes written, in whole blocks.
     done: usize,
 }
 
@@ -25,12 +26,12 @@ impl Write {
         Write { file, at, header, frames, done: 0 }
     }
 
-    /// Its length in bytes, a multiple of [`BLOCK`].
+    /// The length in bytes, a multiple of [`BLOCK`].
     pub(super) fn bytes(&self) -> usize {
         self.header_bytes().len() + self.frames.len().next_multiple_of(BLOCK)
     }
 
-    /// Begins to write what is left.
+    /// Begins to write the rest.
     pub(super) fn begin(&self, files: &mut impl LogFiles) {
         let bytes = match self.done < self.header_bytes().len() {
             true => self.header_bytes().len() - self.done,
@@ -41,17 +42,18 @@ impl Write {
         files.write(LogWork::Write, self.file, at, bytes, |buffer| fill(buffer, parts, self.done));
     }
 
-    /// Is all of it written? If not, it has to be gone on with.
+    /// Takes the result of a write, and returns whether everything is written. If not, [`Write::begin`] must
+    /// be called again.
     ///
     /// # Errors
-    /// The disk's, or it takes nothing more.
+    /// The error of the disk, or that it takes nothing more.
     pub(super) fn handle_done(&mut self, result: io::Result<FileResult>, path: &Path) -> io::Result<bool> {
         let written = match result {
             Ok(FileResult::Written { bytes }) => bytes,
             Ok(_) => 0,
             Err(error) => return Err(super::explain("write", path, error)),
         };
-        // The part of a block is written again.
+        // A partial block is written again.
         let taken = written / BLOCK * BLOCK;
         let rest = self.bytes() - self.done;
         if taken == 0 || taken > rest {
@@ -68,7 +70,7 @@ impl Write {
     }
 }
 
-/// Copies what stands from byte `from` on in the parts, one behind the other, and zeros behind it.
+/// Copies the bytes from offset `from` of the concatenated parts, and then zeros.
 fn fill(mut buffer: &mut [u8], parts: [&[u8]; 2], mut from: usize) {
     for part in parts {
         let passed = from.min(part.len());

@@ -1,4 +1,5 @@
-//! Bytes to records. What comes from a disk may be anything: it is [`BadRecord`] then, never a panic.
+//! Converts bytes to records. Bytes from a disk may be anything: invalid ones are [`BadRecord`] and never
+//! cause a panic.
 
 use super::short::ShortReader;
 use super::{BadRecord, IDS_MAX, Record, StoredMessage, StoredWill, bad, tag};
@@ -21,10 +22,10 @@ impl<'a> Decoder<'a> {
         Decoder { rest: body, short: ShortReader::default() }
     }
 
-    /// The next record; none at the end.
+    /// Reads the next record. `None` at the end.
     ///
     /// # Errors
-    /// [`BadRecord`] for bytes that are none; nothing after them can be read.
+    /// [`BadRecord`] if the bytes are not a record. Nothing after them can be read.
     pub fn read_next(&mut self) -> Result<Option<Record<'a>>, BadRecord> {
         let Some((&tag, rest)) = self.rest.split_first() else { return Ok(None) };
         self.rest = rest;
@@ -102,7 +103,7 @@ impl<'a> Decoder<'a> {
         Ok(Some(record))
     }
 
-    /// Is nothing left?
+    /// Whether nothing is left.
     pub(crate) fn is_at_end(&self) -> bool {
         self.rest.is_empty()
     }
@@ -120,7 +121,7 @@ impl<'a> Decoder<'a> {
         };
         let mut subscription_ids = SmallVec::new();
         for _ in 0..many {
-            // Each takes a byte at least, so that a false number ends with the bytes.
+            // Each takes at least one byte, so a false number ends with the bytes.
             subscription_ids.push(self.varint32()?);
         }
         let retain = bits & 4 != 0;
@@ -221,7 +222,7 @@ impl<'a> Decoder<'a> {
         Ok(bytes)
     }
 
-    /// Topics, filters and client identifiers: 65,535 bytes at most, as on the wire.
+    /// Reads a topic, filter or client identifier: at most 65,535 bytes, as in MQTT.
     pub(crate) fn text(&mut self) -> Result<&'a str, BadRecord> {
         let bytes = self.bytes()?;
         if bytes.len() > usize::from(u16::MAX) {

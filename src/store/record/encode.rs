@@ -1,4 +1,4 @@
-//! Records to bytes.
+//! Converts records to bytes.
 
 use super::short::ShortWriter;
 use super::{IDS_MAX, Record, StoredMessage, StoredWill, tag};

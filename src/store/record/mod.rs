@@ -1,8 +1,8 @@
-//! Records: what changed in the state that survives. `FORMAT.md` in the folder above has their bytes.
+//! Records: the changes of the state that survives. `FORMAT.md` in the directory above describes their bytes.
 //!
-//! Each record sets or removes something by its name, so applying a record twice does no harm. Numbers name
-//! messages, deliveries and sessions for ever, over all shards and restarts. They rise within a shard, so within a
-//! frame each number is written as its distance from the one before.
+//! Each record sets or removes one item by its number, so applying a record twice does no harm. Numbers
+//! identify messages, deliveries and sessions forever, over all shards and restarts. They rise within a
+//! shard, so a frame stores each number as its distance from the one before.
 
 mod decode;
 mod encode;
@@ -24,27 +24,27 @@ use crate::session::{LOSS_CAUSES, LossCause, Message, Publication};
 use smallvec::SmallVec;
 use std::fmt;
 
-/// A message as it is written.
+/// A message in its stored form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoredMessage<'a> {
-    /// Topic name.
+    /// The topic name.
     pub topic: &'a str,
-    /// Forwarded properties, raw, in up to three runs; read back as one.
+    /// The forwarded properties, as raw bytes in up to three runs. They are read back as one run.
     pub properties: [&'a [u8]; 3],
-    /// Application message.
+    /// The application message.
     pub payload: &'a [u8],
-    /// QoS of the publisher.
+    /// The QoS of the publisher.
     pub qos: QoS,
-    /// RETAIN flag of the publisher.
+    /// The RETAIN flag of the publisher.
     pub retain: bool,
     /// When it expires, on the log's clock.
     pub expires_at_millis: Option<u64>,
-    /// Who published it, for a retained message whose publisher is asked about; else empty.
+    /// The publisher of a retained message if its permissions are checked later. Empty otherwise.
     pub source: &'a [u8],
 }
 
 impl StoredMessage<'_> {
-    /// The message as this run keeps it; nobody of this run published it.
+    /// The message in the form that this run uses. It has no publisher in this run.
     pub fn to_message(&self, expires_at: Option<Time>, stamp: u64) -> Message {
         let publication = Publication {
             topic: self.topic,
@@ -61,30 +61,30 @@ impl StoredMessage<'_> {
     }
 }
 
-/// A will as it is written.
+/// A will in its stored form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoredWill<'a> {
-    /// The message; its expiry is not set yet.
+    /// The message. Its expiry is not set yet.
     pub message: StoredMessage<'a>,
-    /// Will Delay Interval, seconds.
+    /// The Will Delay Interval, in seconds.
     pub delay_seconds: u32,
-    /// Message Expiry Interval, seconds, counted from publication.
+    /// The Message Expiry Interval in seconds, counted from publication.
     pub message_expiry_seconds: Option<u32>,
 }
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record<'a> {
-    /// A session is new, or has a new connection and new terms. Its subscriptions, deliveries and held
+    /// A session is new, or has a new connection with new settings. Its subscriptions, deliveries and held
     /// identifiers stay. It is connected from now on.
     Session {
-        /// Its name.
+        /// Its number.
         sid: u64,
-        /// Client identifier.
+        /// The client identifier.
         client_id: &'a str,
-        /// Protocol of the connection.
+        /// The protocol version of the connection.
         version: ProtocolVersion,
-        /// Session Expiry Interval, seconds; above 0.
+        /// The Session Expiry Interval in seconds, above 0.
         expiry_seconds: u32,
         /// The will of the connection.
         will: Option<StoredWill<'a>>,
@@ -93,9 +93,9 @@ pub enum Record<'a> {
     Left {
         /// The session.
         sid: u64,
-        /// When, on the log's clock.
+        /// When it ended, on the log's clock.
         at_millis: u64,
-        /// Session Expiry Interval, which DISCONNECT may have changed.
+        /// The Session Expiry Interval. DISCONNECT may have changed it.
         expiry_seconds: u32,
     },
     /// The will was published or dropped.
@@ -103,53 +103,53 @@ pub enum Record<'a> {
         /// The session.
         sid: u64,
     },
-    /// The session is over, with all that is its.
+    /// The session has ended, together with everything that belongs to it.
     Ended {
         /// The session.
         sid: u64,
     },
-    /// A subscription is new, or its options are.
+    /// A subscription is new, or its options have changed.
     Subscribed {
         /// The session.
         sid: u64,
-        /// Topic filter, as written.
+        /// The topic filter, as the client wrote it.
         filter: &'a str,
-        /// Options as granted.
+        /// The granted options.
         options: SubscriptionOptions,
-        /// Subscription identifier; 0: none.
+        /// The subscription identifier. 0 if there is none.
         subscription_id: u32,
     },
-    /// A subscription is gone.
+    /// A subscription was removed.
     Unsubscribed {
         /// The session.
         sid: u64,
-        /// Topic filter, as written.
+        /// The topic filter, as the client wrote it.
         filter: &'a str,
     },
-    /// A message that the deliveries after it refer to. It is gone with the last of them.
+    /// A message that the following deliveries refer to. It is removed with the last of them.
     Message {
-        /// Its name.
+        /// Its number.
         number: u64,
         /// The message.
         message: StoredMessage<'a>,
     },
-    /// A message for a session: into its queue, or, with a packet identifier, on its way.
+    /// A message for a session. Without a packet identifier it is queued, otherwise it is sent.
     Delivery {
         /// The session.
         sid: u64,
-        /// Its name; a session's deliveries go out in this order.
+        /// Its number. A session's deliveries are sent in this order.
         number: u64,
         /// The message.
         message: u64,
-        /// QoS to send with; never 0.
+        /// The QoS to send with, never 0.
         qos: QoS,
-        /// RETAIN flag to send with.
+        /// The RETAIN flag to send with.
         retain: bool,
-        /// Packet identifier, or 0.
+        /// The packet identifier, or 0.
         packet_id: u16,
-        /// Subscription identifiers.
+        /// The subscription identifiers.
         subscription_ids: SmallVec<[u32; 4]>,
-        /// The filter of the shared subscription that chose the session; empty: none did.
+        /// The filter of the shared subscription that chose the session. Empty if there was none.
         group: &'a str,
     },
     /// A delivery left the queue and has a packet identifier.
@@ -161,57 +161,57 @@ pub enum Record<'a> {
         /// Its packet identifier.
         packet_id: u16,
     },
-    /// PUBREC came for a delivery.
+    /// A PUBREC was received for a delivery.
     Released {
         /// The session.
         sid: u64,
         /// The delivery.
         number: u64,
     },
-    /// A delivery is acknowledged, expired or dropped.
+    /// A delivery was acknowledged, has expired, or was dropped.
     Settled {
         /// The session.
         sid: u64,
         /// The delivery.
         number: u64,
     },
-    /// A QoS 1 or 2 message is lost for a session.
+    /// A session has lost a QoS 1 or 2 message.
     Lost {
         /// The session.
         sid: u64,
-        /// The delivery, which is settled by it; 0: there was none.
+        /// The delivery, which this record settles. 0 if there was none.
         number: u64,
-        /// Why.
+        /// The cause.
         cause: LossCause,
-        /// With it, so many were lost for this cause since the client was told last.
+        /// The number of messages lost for this cause, including this one, since the client was last told.
         count: u32,
     },
-    /// The client of a session was told what it has lost.
+    /// The client of a session was told about its losses.
     LossesTold {
         /// The session.
         sid: u64,
-        /// By cause, what it was not told of.
+        /// By cause, the number of losses that it was not told about.
         left: [u32; LOSS_CAUSES],
     },
-    /// A delivery is its session's no more, but an intent for one member of its group: the session ends.
+    /// A session ends, and one of its deliveries becomes an intent for one member of its group.
     Returned {
         /// The session.
         sid: u64,
-        /// The delivery, which names its group.
+        /// The delivery. It contains the group.
         delivery: u64,
-        /// The name of the intent.
+        /// The number of the intent.
         number: u64,
     },
-    /// A QoS 2 message of the client waits for PUBREL.
+    /// A QoS 2 message of the client waits for a PUBREL.
     Held {
         /// The session.
         sid: u64,
         /// Its packet identifier.
         packet_id: u16,
-        /// Length of its payload, bytes.
+        /// The length of its payload, in bytes.
         payload_bytes: u32,
     },
-    /// PUBREL came.
+    /// The PUBREL was received.
     Unheld {
         /// The session.
         sid: u64,
@@ -220,27 +220,27 @@ pub enum Record<'a> {
     },
     /// The retained message of its topic.
     Retained {
-        /// Its place in the order of the topic's messages.
+        /// Its position in the order of the topic's messages.
         stamp: u64,
         /// The message.
         message: StoredMessage<'a>,
     },
     /// A topic has no retained message any more.
     Unretained {
-        /// Topic name.
+        /// The topic name.
         topic: &'a str,
     },
     /// A QoS 2 message whose packet identifier is held by the records of the same frame must still reach
     /// other shards, each exactly once.
     Intent {
-        /// Its name.
+        /// Its number.
         number: u64,
-        /// Shards it must reach, as a bit mask.
+        /// The shards that it must reach, as a bit mask.
         targets: u128,
-        /// As of a retained message; 0 if it is none.
+        /// The stamp, as for a retained message. 0 if it is not retained.
         stamp: u64,
-        /// The filter of the shared subscription for one of whose members it is: the first shard that sees it
-        /// has it, whichever that is. Empty: it is for whatever the targets are at home to.
+        /// The filter of the shared subscription if the message is for one of its members. The first shard
+        /// that sees the intent gets it. Empty if it is for everything at home on the targets.
         group: &'a str,
         /// The message.
         message: StoredMessage<'a>,
@@ -250,32 +250,33 @@ pub enum Record<'a> {
         /// The intent.
         number: u64,
     },
-    /// The records of this frame are what this shard, a target, made of an intent.
+    /// The records of this frame result from an intent of which this shard is a target.
     IntentSeen {
         /// The intent.
         number: u64,
     },
-    /// Nothing changed, but the broker lives: those that are connected now were so at the frame's time.
+    /// Nothing changed, but the broker is alive. All sessions that are connected now were connected at the
+    /// frame's time.
     Alive,
-    /// What the machine's clocks say: at the start of the log, and when the wall clock was set.
+    /// The machine's clocks, at the start of the log and when the wall clock was set.
     Clock(ClockMark),
-    /// The will of a connection whose session ends with it, and so is not in the log.
+    /// The will of a connection whose session ends with it and is therefore not in the log.
     Will {
-        /// Its name.
+        /// Its number.
         number: u64,
-        /// Client identifier.
+        /// The client identifier.
         client_id: &'a str,
-        /// The will. Its delay has no meaning: the session ends first.
+        /// The will. Its delay has no meaning, because the session ends first.
         will: StoredWill<'a>,
     },
-    /// Such a will was published or dropped.
+    /// A will of this kind was published or dropped.
     WillOver {
-        /// Its name.
+        /// Its number.
         number: u64,
     },
 }
 
-/// Bytes that are no record.
+/// An error: the bytes are not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadRecord {
     /// What is wrong.
@@ -328,5 +329,5 @@ mod tag {
     pub(crate) const MESSAGE_SHORT: u8 = 128;
 }
 
-/// From here on the number of subscription identifiers has a place of its own.
+/// From this value on, the number of subscription identifiers is stored separately.
 const IDS_MAX: u8 = 7;

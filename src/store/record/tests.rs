@@ -1,4 +1,4 @@
-//! Records there and back.
+//! Encodes and decodes records.
 
 use super::*;
 use crate::mqtt::RetainHandling;

@@ -1,4 +1,4 @@
-//! Messages and the deliveries that refer to them. A message goes with its last delivery.
+//! Messages and the deliveries that refer to them. A message is removed with its last delivery.
 
 use super::{Changes, by_number};
 use crate::store::base::Base;
@@ -7,7 +7,7 @@ use crate::store::rows::{self, DeliveryRow, IntentRow, Table, decode_message};
 use crate::store::{StoreError, StoredMessage};
 
 impl Changes {
-    /// A message that deliveries will refer to, before [`Changes::end_fresh`].
+    /// Adds a message that deliveries will refer to, before [`Changes::end_fresh`].
     pub(crate) fn add_message(
         &mut self,
         base: &dyn Base,
@@ -26,7 +26,7 @@ impl Changes {
         Ok(())
     }
 
-    /// A delivery is new, or written once more.
+    /// Adds a delivery, or writes it again.
     pub(crate) fn deliver(
         &mut self,
         base: &dyn Base,
@@ -56,7 +56,7 @@ impl Changes {
         Ok(())
     }
 
-    /// Changes the row of a delivery. Without one, the record is ignored.
+    /// Changes the row of a delivery. If there is none, the record is ignored.
     pub(super) fn change_delivery(
         &mut self,
         base: &dyn Base,
@@ -80,7 +80,8 @@ impl Changes {
         Ok(())
     }
 
-    /// Removes a delivery, and its message with the last one. False: there is no such delivery.
+    /// Removes a delivery, and its message if it was the last one. Returns `false` if there is no such
+    /// delivery.
     pub(crate) fn settle(&mut self, base: &dyn Base, key: &[u8]) -> Result<bool, StoreError> {
         let Some(value) = self.row(base, Table::Deliveries, key)? else { return Ok(false) };
         self.remove(Table::Deliveries, key);
@@ -91,7 +92,7 @@ impl Changes {
         Ok(true)
     }
 
-    /// A delivery becomes an intent for its group.
+    /// Converts a delivery to an intent for its group.
     pub(super) fn return_delivery(
         &mut self,
         base: &dyn Base,
@@ -117,7 +118,7 @@ impl Changes {
         Ok(())
     }
 
-    /// One delivery more or less refers to a message. The message is gone with the last one.
+    /// Changes the number of deliveries that refer to a message. Removes the message with the last one.
     fn count(&mut self, base: &dyn Base, message: u64, by: i32) -> Result<(), StoreError> {
         if let Some(count) = self.fresh.get_mut(&message) {
             *count = count.saturating_add_signed(by);

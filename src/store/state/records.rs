@@ -1,4 +1,4 @@
-//! What each record does to the rows.
+//! The effect of each record on the rows.
 
 use super::Changes;
 use crate::store::base::Base;
@@ -51,7 +51,8 @@ impl Changes {
                 }
                 Ok(())
             }
-            // `apply_sound_frame` does these. It adds a message with its first delivery, and knows the time of a loss.
+            // `apply_sound_frame` handles these. It adds a message with its first delivery, and knows the
+            // time of a loss.
             Record::Message { .. } | Record::Lost { .. } => Ok(()),
             Record::LossesTold { sid, left } => self.change_losses(base, *sid, |losses| losses.leave(*left)),
             Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids, group } => {

@@ -1,4 +1,4 @@
-//! The rows of a session as a whole: whether it is there, what it has lost, and its end.
+//! The rows of a session as a whole: its existence, its losses, and its end.
 
 use super::Changes;
 use crate::session::Losses;
@@ -7,7 +7,7 @@ use crate::store::base::{Base, bounds};
 use crate::store::rows::{self, Row, SessionRow, Table};
 
 impl Changes {
-    /// Is there such a session? Without one, the record that names it is ignored.
+    /// Whether there is such a session. If not, the record that refers to it is ignored.
     pub(super) fn knows(&mut self, base: &dyn Base, sid: u64) -> Result<bool, StoreError> {
         self.raise(sid);
         let known = match self.sessions.get(&sid) {
@@ -22,7 +22,7 @@ impl Changes {
         Ok(known)
     }
 
-    /// Changes the row of a session. Without one, the record is ignored.
+    /// Changes the row of a session. If there is none, the record is ignored.
     pub(super) fn change_session(
         &mut self,
         base: &dyn Base,
@@ -44,7 +44,7 @@ impl Changes {
         Ok(())
     }
 
-    /// Changes what a session has lost.
+    /// Changes the losses of a session.
     pub(super) fn change_losses(
         &mut self,
         base: &dyn Base,

@@ -1,4 +1,4 @@
-//! Random frames, as a shard would make them, with strays among them.
+//! Random frames like those of a shard, with records that refer to nothing among them.
 
 use crate::base::Random;
 use crate::mqtt::{ProtocolVersion, QoS};
@@ -6,11 +6,11 @@ use crate::mqtt::{RetainHandling, SubscriptionOptions};
 use crate::session::LossCause;
 use crate::store::{Record, StoredMessage, StoredWill};
 
-/// Makes frames as a shard would, with strays among them.
+/// Generates frames like a shard, with records that refer to nothing among them.
 pub(crate) struct Frames {
     random: Random,
     number: u64,
-    /// sid and client.
+    /// The sid and client identifier of each session.
     sessions: Vec<(u64, &'static str)>,
     deliveries: Vec<(u64, u64)>,
     wills: Vec<u64>,
@@ -32,7 +32,7 @@ impl Frames {
         }
     }
 
-    /// No record names a higher number, but for strays.
+    /// The highest number that a record refers to, except for records that refer to nothing.
     pub(crate) fn highest_number(&self) -> u64 {
         self.number
     }

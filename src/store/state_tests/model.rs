@@ -1,4 +1,4 @@
-//! Plain maps that do what the records say.
+//! A model of the state in plain maps.
 
 use super::super::super::{RestoredDelivery, RestoredSession, RestoredState, RestoredSubscription};
 use super::{Restored, described};
@@ -14,7 +14,7 @@ pub(crate) struct Model {
     sessions: BTreeMap<u64, ModelSession>,
     retained: BTreeMap<String, Message>,
     wills: BTreeMap<u64, Will>,
-    /// Those of the frame that is being applied.
+    /// The messages of the frame that is being applied.
     messages: BTreeMap<u64, Message>,
     millis: u64,
     frame_millis: u64,
@@ -121,7 +121,7 @@ impl Model {
                     row.released = true;
                 }
             }),
-            // Nobody is in those groups.
+            // These groups have no other members.
             Record::Settled { sid, number } | Record::Returned { sid, delivery: number, .. } => {
                 self.session(sid, |session| drop(session.deliveries.remove(&number)));
             }

@@ -1,5 +1,5 @@
-//! A disk for tests: files in a directory, whose operations are done when the test says so, fail or wait on demand,
-//! and are remembered.
+//! A disk for tests: files in a directory. The test decides when operations are carried out, and which of
+//! them fail or wait. All are recorded.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -12,15 +12,15 @@ use crate::base::log_files::{
 };
 use crate::store::segment::UNFINISHED;
 
-/// What is done to files.
+/// The kind of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Create,
     Open,
     Preallocate,
-    /// Of a file that has its length.
+    /// The final rename of a file that has its length.
     Name,
-    /// Of an old segment.
+    /// The rename of an old segment.
     Rename,
     Write,
     Sync,
@@ -58,17 +58,17 @@ impl Request {
 pub(super) struct Disk {
     /// Operations of this kind fail with this error number.
     pub(super) failing: Option<(Kind, i32)>,
-    /// So many of those that are to fail don't, before the others do.
+    /// The number of such operations that succeed before the others fail.
     pub(super) spared: usize,
-    /// Operations of this kind don't end.
+    /// Operations of this kind do not end.
     pub(super) held: Option<Kind>,
-    /// What was begun.
+    /// The operations that were begun.
     pub(super) begun: Vec<Kind>,
-    /// By opened file: does a write to it end when the disk has it?
+    /// By opened file: whether a write to it ends only when the disk has the data.
     pub(super) writes_through: Vec<bool>,
-    /// The most bytes that a write takes.
+    /// The largest number of bytes that a write takes.
     pub(super) takes: Option<usize>,
-    /// The most bytes that a write says it took.
+    /// The largest number of bytes that a write reports.
     pub(super) tells: Option<usize>,
     under_way: VecDeque<(LogWork, Request)>,
     open: Vec<Option<File>>,
@@ -79,17 +79,17 @@ impl Disk {
         self.begun.iter().filter(|&&begun| begun == kind).count()
     }
 
-    /// How many files are open.
+    /// The number of open files.
     pub(super) fn open_files(&self) -> usize {
         self.open.iter().flatten().count()
     }
 
-    /// Is any operation under way, held ones included?
+    /// Whether any operation is in progress, including held ones.
     pub(super) fn is_busy(&self) -> bool {
         !self.under_way.is_empty()
     }
 
-    /// Does the operation that is to end next.
+    /// Carries out the operation that ends next.
     pub(super) fn finish_one(&mut self) -> Option<FileDone> {
         let index = self.under_way.iter().position(|(_, request)| Some(request.kind()) != self.held)?;
         let (work, request) = self.under_way.remove(index)?;
