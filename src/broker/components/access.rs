@@ -1,5 +1,5 @@
-//! What the listeners ask of their clients, and who is still to be judged by it: after new rules every client that is in,
-//! and clients with many filters, some at a time.
+//! The access rules of the listeners, and the clients that must still be checked against new rules: after a
+//! change all clients, and clients with many filters in several steps.
 
 use crate::base::ConnectionSlot;
 use crate::policy::access::Access;
@@ -10,17 +10,17 @@ use std::sync::Arc;
 /// See the module.
 #[derive(Debug, Default)]
 pub(in crate::broker) struct AccessRules {
-    /// By number of the listener.
+    /// By the number of the listener.
     rules: Arc<[Access]>,
-    /// New rules: clients in slots from this one on.
+    /// After a change of the rules: the first slot that was not checked yet.
     slots_from: Option<u32>,
-    /// Clients with many filters.
+    /// Clients with many filters, whose check is not complete.
     filters: VecDeque<FiltersLeft>,
-    /// Number of the last one that was put there.
+    /// The number of the last judgement that was begun.
     last: u64,
 }
 
-/// A client, and its filters behind this one.
+/// A client, and the filter after which its check continues.
 #[derive(Debug)]
 pub(in crate::broker) struct FiltersLeft {
     pub slot: ConnectionSlot,
@@ -29,34 +29,34 @@ pub(in crate::broker) struct FiltersLeft {
 }
 
 impl AccessRules {
-    /// Rules that ask nothing, for a number of listeners.
+    /// Rules without restrictions, for a number of listeners.
     pub(in crate::broker) fn new(listeners: usize) -> AccessRules {
         let rules = std::iter::repeat_with(Access::default).take(listeners).collect();
         AccessRules { rules, ..AccessRules::default() }
     }
 
-    /// What a listener asks; none if there is no such listener.
+    /// The rules of a listener. `None` if there is no such listener.
     pub(in crate::broker) fn of(&self, listener: u16) -> Option<&Access> {
         self.rules.get(usize::from(listener))
     }
 
-    /// What all listeners ask, by their numbers.
+    /// The rules of all listeners, by number.
     pub(in crate::broker) fn all(&self) -> &[Access] {
         &self.rules
     }
 
-    /// The rules are new: everyone is judged.
+    /// Replaces the rules. All clients must be checked again.
     pub(in crate::broker) fn set(&mut self, rules: Arc<[Access]>) {
         self.rules = rules;
         self.slots_from = Some(0);
     }
 
-    /// Is anyone still to be judged?
+    /// Whether any client must still be checked.
     pub(in crate::broker) fn is_under_way(&self) -> bool {
         self.slots_from.is_some() || !self.filters.is_empty()
     }
 
-    /// The next slot whose client is judged, of so many.
+    /// The next slot to check. `slots` is the number of slots.
     pub(in crate::broker) fn next_slot(&mut self, slots: u32) -> Option<ConnectionSlot> {
         let slot = self.slots_from?;
         let to = slot.saturating_add(1);
@@ -64,17 +64,17 @@ impl AccessRules {
         Some(ConnectionSlot::new(slot))
     }
 
-    /// The next client whose filters are looked at.
+    /// The next client whose filters must be checked.
     pub(in crate::broker) fn pop_filters(&mut self) -> Option<FiltersLeft> {
         self.filters.pop_front()
     }
 
-    /// Filters of a client are left for later.
+    /// Puts off the check of a client's filters.
     pub(in crate::broker) fn put_off(&mut self, left: FiltersLeft) {
         self.filters.push_back(left);
     }
 
-    /// A number that no judgement has had.
+    /// A new number for a judgement.
     pub(in crate::broker) fn next_judgement(&mut self) -> NonZeroU64 {
         self.last += 1;
         NonZeroU64::new(self.last).expect("it counts from 1")

@@ -1,20 +1,20 @@
-//! Is the disk or another shard behind, and which connections wait until it is not?
+//! Whether the disk or another shard is behind, and which connections wait for that to end.
 
 use crate::base::{ConnectionKey, ConnectionSlot};
 use std::collections::{BTreeSet, VecDeque};
 
-/// Records that wait for the disk.
+/// The largest number of bytes of records that may wait for the disk.
 const JOURNAL_BYTES_MAX: usize = 16 << 20;
 
-/// What is behind, and who waits for it.
+/// What is behind, and which connections wait for it.
 #[derive(Debug)]
 pub(in crate::broker) struct Behind {
     journal_bytes_max: usize,
-    /// More records wait than may, or have since, and there are still more than half as many.
+    /// Whether more records wait than may. It stays true until at most half as many wait.
     is_log_behind: bool,
-    /// The box of another shard is full.
+    /// Whether the box of another shard is full.
     is_mesh_full: bool,
-    /// Connections, with their serials.
+    /// Waiting connections, with their serials.
     waiting: VecDeque<ConnectionKey>,
     /// Connections of 3.x clients whose next message waits for room on a disk.
     for_disk: BTreeSet<ConnectionSlot>,
@@ -39,7 +39,7 @@ impl Behind {
         self.waiting.shrink_to_fit();
     }
 
-    /// A smaller bound for the journal, for tests.
+    /// Sets a smaller bound for the journal, for tests.
     pub(in crate::broker) fn bound_journal(&mut self, bytes: usize) {
         self.journal_bytes_max = bytes;
     }
@@ -48,12 +48,12 @@ impl Behind {
         self.journal_bytes_max
     }
 
-    /// Do more records wait for the disk than may?
+    /// Whether more records wait for the disk than may.
     pub(in crate::broker) fn is_log_behind(&self) -> bool {
         self.is_log_behind
     }
 
-    /// The box of another shard is full (`true`), or none is any more.
+    /// Notes whether the box of another shard is full.
     pub(in crate::broker) fn set_mesh_full(&mut self, is_full: bool) {
         self.is_mesh_full = is_full;
     }
@@ -62,7 +62,7 @@ impl Behind {
         self.is_mesh_full
     }
 
-    /// So many bytes of records wait for the disk now.
+    /// Notes how many bytes of records wait for the disk now.
     pub(in crate::broker) fn note_journal(&mut self, bytes: usize) {
         let bytes_max = self.journal_bytes_max;
         self.is_log_behind = bytes > if self.is_log_behind { bytes_max / 2 } else { bytes_max };
@@ -76,37 +76,37 @@ impl Behind {
         self.waiting.len()
     }
 
-    /// A connection waits from now on.
+    /// Adds a waiting connection.
     pub(in crate::broker) fn wait(&mut self, key: ConnectionKey) {
         self.waiting.push_back(key);
     }
 
-    /// The next that waits; it does not any more.
+    /// Removes and returns the next waiting connection.
     pub(in crate::broker) fn pop_waiting(&mut self) -> Option<ConnectionKey> {
         self.waiting.pop_front()
     }
 
-    /// A connection waits for room on a disk from now on.
+    /// Adds a connection that waits for room on a disk.
     pub(in crate::broker) fn wait_for_disk(&mut self, slot: ConnectionSlot) {
         self.for_disk.insert(slot);
     }
 
-    /// The connection has ended.
+    /// Forgets a connection that has ended.
     pub(in crate::broker) fn forget(&mut self, slot: ConnectionSlot) {
         self.for_disk.remove(&slot);
     }
 
-    /// The next that waits for room on a disk; it does not any more.
+    /// Removes and returns the next connection that waits for room on a disk.
     pub(in crate::broker) fn pop_for_disk(&mut self) -> Option<ConnectionSlot> {
         self.for_disk.pop_first()
     }
 
-    /// Is a timer to be started for those who wait for a disk? True once, until it has fired.
+    /// Whether a timer must be started for connections that wait for a disk. True once until it has fired.
     pub(in crate::broker) fn needs_disk_timer(&mut self) -> bool {
         !self.for_disk.is_empty() && !std::mem::replace(&mut self.has_disk_timer, true)
     }
 
-    /// The timer has fired.
+    /// Notes that the timer has fired.
     pub(in crate::broker) fn note_disk_timer_fired(&mut self) {
         self.has_disk_timer = false;
     }

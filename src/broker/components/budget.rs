@@ -1,53 +1,55 @@
-//! What a turn may do, counted in work and in bytes, since the machine reads no clock.
+//! The budget of a turn, counted in steps of work and in bytes, because the machine reads no clock.
 //!
-//! In come the steps that have been done; out goes whether there is room for more. Every loop whose length a client
-//! decides asks here, stops when its share is used up, and goes on in [`crate::broker::Shard::handle_turn`] of this turn or a later
-//! one. A turn has two shares: one for what comes in, and one, in parts, for what was put off. So what is put off
-//! never keeps out what comes in, nor the other way round.
+//! Steps that were done are added, and [`Budget::is_spent`] shows whether there is room for more. Every loop
+//! whose length a client decides checks this. It stops when its share is used up, and continues in
+//! [`crate::broker::Shard::handle_turn`] of this turn or a later one. A turn has two shares: one for new
+//! input, and one, in parts, for work that was put off. So neither keeps out the other.
 
-/// What one of the two shares of a turn is. [`crate::broker::Shard::bound_turns`] sets smaller ones for tests.
+/// The size of each of the two shares of a turn. [`crate::broker::Shard::bound_turns`] sets smaller ones for
+/// tests.
 #[derive(Clone, Copy, Debug)]
 pub struct TurnBudget {
-    /// Steps of about a sixth of a microsecond: a delivery at QoS 0 is one.
+    /// The number of steps. A step takes about a sixth of a microsecond, like a delivery at QoS 0.
     pub work: u64,
-    /// Bytes queued for sockets, which the kernel copies, or TLS encrypts first.
+    /// The bytes queued for sockets, which the kernel must copy and TLS must encrypt.
     pub bytes: u64,
-    /// Connections that one fan-out may give something to: each costs a send.
+    /// The number of connections that one fan-out may send to. Each costs a send.
     pub touches: u64,
 }
 
 impl Default for TurnBudget {
     fn default() -> TurnBudget {
-        // About two milliseconds each.
+        // These are about two milliseconds each.
         TurnBudget { work: 16_384, bytes: 4 << 20, touches: 1_024 }
     }
 }
 
-/// A visit of one connection, or of one fan-out, has this part of a share; then it is the turn of others.
+/// A visit of one connection or fan-out gets one part in [`VISITS`] of a share. Then it is the turn of
+/// others.
 const VISITS: u64 = 4;
 
-/// So many bytes are looked at, or copied, in the time of a step.
+/// The number of bytes that are scanned or copied in the time of one step.
 pub(in crate::broker) const BYTES_A_STEP: u64 = 1024;
-/// So many bytes of a topic name are hashed, and matched, in that time.
+/// The number of bytes of a topic name that are hashed and matched in the time of one step.
 pub(in crate::broker) const TOPIC_BYTES_A_STEP: u64 = 256;
-/// A packet of a client, besides what it sets going.
+/// The work of a client's packet, without the work that it causes.
 pub(in crate::broker) const WORK_A_PACKET: u64 = 4;
-/// A message out of a queue.
+/// The work of a message taken from a queue.
 pub(in crate::broker) const WORK_A_QUEUED: u64 = 4;
-/// A delivery at QoS 1 or 2.
+/// The work of a delivery at QoS 1 or 2.
 pub(in crate::broker) const WORK_A_NUMBERED: u64 = 3;
-/// A filter of a SUBSCRIBE or an UNSUBSCRIBE.
+/// The work of a filter of a SUBSCRIBE or an UNSUBSCRIBE.
 pub(in crate::broker) const WORK_A_FILTER: u64 = 16;
-/// Something that has waited for the log.
+/// The work of an item that waited for the log.
 pub(in crate::broker) const WORK_AN_ANSWER: u64 = 4;
-/// A timer that is due.
+/// The work of a timer that is due.
 pub(in crate::broker) const WORK_A_TIMER: u64 = 8;
-/// A connection that is closed because the broker stops.
+/// The work of a connection that is closed because the broker stops.
 pub(in crate::broker) const WORK_A_FAREWELL: u64 = 16;
-/// A retained message that is looked at.
+/// The work of checking a retained message.
 pub(in crate::broker) const WORK_A_VISIT: u64 = 2;
 
-/// What has been done, and how far the present share goes.
+/// The work that was done, and the ends of the present share.
 #[derive(Debug, Default)]
 pub(in crate::broker) struct Budget {
     share: TurnBudget,
@@ -56,16 +58,16 @@ pub(in crate::broker) struct Budget {
     bytes_end: u64,
 }
 
-/// What the outbox was given, ever.
+/// Totals of the outbox.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::broker) struct Output {
-    /// Bytes queued for sockets.
+    /// The number of bytes queued for sockets.
     pub(in crate::broker) queued_bytes: u64,
-    /// Connections that had something to send.
+    /// The number of times that a connection got its first data in a turn.
     pub(in crate::broker) touches: u64,
 }
 
-/// How far one visit may go.
+/// The limits of one visit.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::broker) struct Visit {
     work_end: u64,
@@ -74,12 +76,12 @@ pub(in crate::broker) struct Visit {
 }
 
 impl Budget {
-    /// Smaller shares, for tests.
+    /// Sets smaller shares, for tests.
     pub(in crate::broker) fn bound(&mut self, share: TurnBudget) {
         self.share = share;
     }
 
-    /// Steps that were done, ever.
+    /// The total number of steps that were done.
     pub(in crate::broker) fn work_done(&self) -> u64 {
         self.work
     }
@@ -88,18 +90,18 @@ impl Budget {
         self.work += work;
     }
 
-    /// Is the present share used up?
+    /// Whether the present share is used up.
     pub(in crate::broker) fn is_spent(&self, output: Output) -> bool {
         self.work >= self.work_end || output.queued_bytes >= self.bytes_end
     }
 
-    /// A share, or a part of one, begins.
+    /// Begins a share, or a part of one.
     pub(in crate::broker) fn renew(&mut self, parts: u64, output: Output) {
         self.work_end = self.work + self.share.work.div_ceil(parts);
         self.bytes_end = output.queued_bytes + self.share.bytes.div_ceil(parts);
     }
 
-    /// A visit begins.
+    /// Begins a visit.
     pub(in crate::broker) fn begin_visit(&self, output: Output) -> Visit {
         Visit {
             work_end: self.work + self.share.work.div_ceil(VISITS),

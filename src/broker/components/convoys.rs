@@ -1,5 +1,5 @@
-//! Fan-outs that go on in a later turn: one message, or several of one topic, on their way round many subscribers, in a
-//! line for each topic.
+//! Fan-outs that continue in a later turn: one message, or several of the same topic, that must reach many
+//! subscribers. Each topic has its own line.
 
 use crate::base::{ConnectionKey, LogMark, SessionKey, SessionSlot, TextHash, Ticket};
 use crate::broker::outcome::Outcome;
@@ -11,13 +11,15 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// So many fan-outs are under way at a time, each with a list of its subscribers; further ones wait as a message alone.
+/// The largest number of fan-outs in progress, each with a list of its subscribers. Further ones wait as
+/// single messages.
 const CONVOYS_MAX: usize = 64;
 
-/// What the publisher gets of its own message: granted QoS, Retain As Published, subscription identifiers.
+/// The options with which the publisher gets its own message: granted QoS, Retain As Published, subscription
+/// identifiers.
 pub(in crate::broker) type OwnMatch = (QoS, bool, SmallVec<[u32; 4]>);
 
-/// All fan-outs that go on, in a line for each topic.
+/// All unfinished fan-outs, in a line for each topic.
 pub(in crate::broker) struct Convoys {
     lines: AHashMap<TextHash, VecDeque<Member>, RandomState>,
     /// The lines in the order of their turns.
@@ -26,7 +28,7 @@ pub(in crate::broker) struct Convoys {
     riders_by_mail: usize,
 }
 
-/// What stands in a line.
+/// A member of a line.
 pub(in crate::broker) enum Member {
     Convoy(Convoy),
     Waiting(Rider),
@@ -35,35 +37,35 @@ pub(in crate::broker) enum Member {
 pub(in crate::broker) struct Convoy {
     pub stops: Vec<Stop>,
     pub ids: Vec<u32>,
-    /// The next stop.
+    /// The index of the next stop.
     pub at: usize,
     pub riders: VecDeque<Rider>,
     pub origin: Option<SessionKey>,
-    /// Of the subscriptions, when the stops were looked up.
+    /// The version of the subscriptions when the stops were looked up.
     pub version: u64,
 }
 
-/// Who is to get the messages.
+/// A receiver of the messages.
 pub(in crate::broker) enum Stop {
     Session { session: SessionSlot, generation: u32, qos: QoS, retain_as_published: bool, ids: (u32, u32) },
     Group(Arc<str>),
 }
 
-/// A message on its way round.
+/// A message that is being sent to all stops.
 pub(in crate::broker) struct Rider {
     pub message: Rc<KeptMessage>,
     pub topic_hash: Option<TextHash>,
-    /// Gets one receipt when it has been everywhere.
+    /// Gets one receipt when the message has reached all stops.
     pub ticket: Option<Ticket>,
     pub intended: bool,
-    /// Its publisher gets its own message last.
+    /// Whether its publisher gets its own message last.
     pub own_last: bool,
     pub own_delivery: Option<OwnMatch>,
     pub outcome: Outcome,
     pub mark: LogMark,
-    /// Stops still to go.
+    /// The number of stops that are left.
     pub left: usize,
-    /// The connection that is not read until it has been everywhere.
+    /// The connection that is not read until the message has reached all stops.
     pub publisher: Option<ConnectionKey>,
     pub by_mail: bool,
 }
@@ -82,13 +84,14 @@ impl Convoys {
         self.order.is_empty()
     }
 
-    /// Do messages of the topic with this hash stand in a line? What is retained of it waits until they are through: a
-    /// subscriber must not see an older message after a newer one, nor the same twice.
+    /// Whether messages of the topic with this hash are in a line. A retained message of the topic waits
+    /// until they are done, because a subscriber must not see an older message after a newer one, or the same
+    /// message twice.
     pub(in crate::broker) fn has_line(&self, line: TextHash) -> bool {
         self.lines.contains_key(&line)
     }
 
-    /// Puts a message, or several on their way, at the end of a line.
+    /// Adds a message, or a fan-out of several, to the end of a line.
     pub(in crate::broker) fn push(&mut self, line: TextHash, member: Member) {
         let members = self.lines.entry(line).or_default();
         if members.is_empty() {
@@ -103,17 +106,18 @@ impl Convoys {
         self.order.shrink_to_fit();
     }
 
-    /// The last in a line.
+    /// The last member of a line.
     pub(in crate::broker) fn last_mut(&mut self, line: TextHash) -> Option<&mut Member> {
         self.lines.get_mut(&line).and_then(VecDeque::back_mut)
     }
 
-    /// Is there room for one more fan-out that is under way?
+    /// Whether one more fan-out may be in progress.
     pub(in crate::broker) fn has_room(&self) -> bool {
         self.under_way < CONVOYS_MAX
     }
 
-    /// The line whose turn it is, and the first in it, which is to be put back if it is not done.
+    /// Takes the line whose turn it is, with its first member. The caller must put the member back if it is
+    /// not done.
     pub(in crate::broker) fn take_next(&mut self) -> Option<(TextHash, Option<Member>)> {
         let line = self.order.pop_front()?;
         let member = self.lines.get_mut(&line).and_then(VecDeque::pop_front);
@@ -123,7 +127,7 @@ impl Convoys {
         Some((line, member))
     }
 
-    /// The turn of a line is over; `left`: what was first in it and is not done.
+    /// Ends the turn of a line. `left` is its first member if it is not done.
     pub(in crate::broker) fn put_back(&mut self, line: TextHash, left: Option<Member>) {
         let members = self.lines.entry(line).or_default();
         if let Some(left) = left {
@@ -137,7 +141,7 @@ impl Convoys {
         }
     }
 
-    /// The next message that waits first in a line, if it is of the publisher of these.
+    /// Takes the first member of a line if it is a waiting message of this publisher.
     pub(in crate::broker) fn pop_waiting(
         &mut self,
         line: TextHash,
@@ -154,17 +158,17 @@ impl Convoys {
         }
     }
 
-    /// A message that has come by mail is on its way round.
+    /// Notes that a message from another shard is being sent.
     pub(in crate::broker) fn note_by_mail(&mut self) {
         self.riders_by_mail += 1;
     }
 
-    /// It has been everywhere.
+    /// Notes that a message has reached all stops.
     pub(in crate::broker) fn note_arrived(&mut self, by_mail: bool) {
         self.riders_by_mail -= usize::from(by_mail);
     }
 
-    /// Messages that have come by mail and are on their way round.
+    /// The number of messages from other shards that are being sent.
     pub(in crate::broker) fn riders_by_mail(&self) -> usize {
         self.riders_by_mail
     }
@@ -175,7 +179,7 @@ impl Convoy {
         Convoy { stops: Vec::new(), ids: Vec::new(), at: 0, riders: VecDeque::new(), origin, version }
     }
 
-    /// A message goes along, and round once.
+    /// Adds a message, which must reach every stop once.
     pub(in crate::broker) fn get_on(&mut self, mut rider: Rider) {
         rider.left = self.stops.len();
         self.riders.push_back(rider);

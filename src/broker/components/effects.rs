@@ -1,4 +1,4 @@
-//! What the shard asks its host to do, in order.
+//! The effects that the shard requests from its host, in order.
 
 use crate::broker::Effect;
 
@@ -6,12 +6,12 @@ use crate::broker::Effect;
 #[derive(Default)]
 pub(in crate::broker) struct Effects {
     list: Vec<Effect>,
-    /// Events for log level debug are wanted.
+    /// Whether events for the log level debug are wanted.
     tells_detail: bool,
 }
 
 impl Effects {
-    /// Are events for log level debug wanted from now on?
+    /// Sets whether events for the log level debug are wanted.
     pub(in crate::broker) fn set_detail(&mut self, wanted: bool) {
         self.tells_detail = wanted;
     }
@@ -25,12 +25,12 @@ impl Effects {
         self.list.push(effect);
     }
 
-    /// All of them, in order.
+    /// Takes all effects, in order.
     pub(in crate::broker) fn take(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.list)
     }
 
-    /// Takes the list back, so that it is not allocated each turn.
+    /// Takes an old list for reuse, so that no turn must allocate one.
     pub(in crate::broker) fn recycle(&mut self, mut list: Vec<Effect>) {
         if self.list.is_empty() {
             list.clear();

@@ -1,5 +1,5 @@
-//! The memory that clients make the shards keep: this shard's account, what the others keep, whether that is short or
-//! tight, and the search for the connection that holds the most.
+//! The memory that clients make the shards keep: this shard's account, the memory of the others, whether
+//! memory is short or tight, and the search for the connection that holds the most.
 
 use crate::base::{ConnectionKey, MemoryAccount, MemoryKind, Time};
 
@@ -11,17 +11,17 @@ pub(in crate::broker) struct Memory {
     max: usize,
     /// This shard's part of `limits.queue_bytes_total`.
     queues_max: usize,
-    /// Bytes of the messages in queues; one that is in several counts several times.
+    /// The bytes of the messages in queues. A message in several queues counts several times.
     queued: usize,
-    /// What the other shards were told last: a turn that has kept nothing new tells nothing.
+    /// The total that the other shards were last told. If a turn does not change it, they are not told again.
     told: usize,
-    /// Bytes that the other shards keep, as of this turn.
+    /// The bytes that the other shards keep, as of this turn.
     others: usize,
-    /// Memory has been tight since then.
+    /// Since when memory is tight.
     tight_since: Option<Time>,
-    /// A timer for the next look is running.
+    /// Whether a timer for the next check runs.
     is_watching: bool,
-    /// Connections that are not read until it is not.
+    /// The connections that are not read until memory is not tight any more.
     paused: Vec<ConnectionKey>,
     search: Search,
 }
@@ -29,22 +29,22 @@ pub(in crate::broker) struct Memory {
 /// Bounds, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::broker) struct MemoryMax {
-    /// Of what clients make all shards keep.
+    /// The bound of what clients make all shards keep.
     pub of_all: usize,
-    /// Of the messages of this shard.
+    /// The bound of the messages of this shard.
     pub of_queues: usize,
 }
 
-/// The search for the connection that holds the most, some slots a turn.
+/// The search for the connection that holds the most. It covers some slots per turn.
 #[derive(Debug, Default)]
 struct Search {
     next: u32,
     worst: Option<Worst>,
-    /// It found nothing worth ending; the next one begins then.
+    /// When the next search may begin, after one that found no connection worth ending.
     rests_until: Time,
 }
 
-/// A connection, and the bytes that its end sets free.
+/// A connection, and the bytes that its end frees.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::broker) struct Worst {
     pub key: ConnectionKey,
@@ -52,7 +52,7 @@ pub(in crate::broker) struct Worst {
 }
 
 impl Memory {
-    /// All shards may keep `max` bytes, and this one `queues_max` in messages.
+    /// Begins with nothing in use.
     pub(in crate::broker) fn new(max: MemoryMax) -> Memory {
         Memory {
             account: MemoryAccount::default(),
@@ -68,36 +68,36 @@ impl Memory {
         }
     }
 
-    /// What this shard keeps.
+    /// The account of this shard.
     #[inline]
     pub(in crate::broker) fn account(&self) -> &MemoryAccount {
         &self.account
     }
 
-    /// Bytes that clients make all shards keep.
+    /// The bytes that clients make all shards keep.
     #[inline]
     pub(in crate::broker) fn used(&self) -> usize {
         self.others + self.account.total()
     }
 
-    /// Is less than a quarter of the bound left?
+    /// Whether less than a quarter of the bound is left.
     #[inline]
     pub(in crate::broker) fn is_short(&self) -> bool {
         self.used() >= self.max - self.max / 4
     }
 
-    /// Is less than an eighth of the bound left?
+    /// Whether less than an eighth of the bound is left.
     #[inline]
     pub(in crate::broker) fn is_tight(&self) -> bool {
         self.used() >= self.max - self.max / 8
     }
 
-    /// Is the bound reached?
+    /// Whether the bound is reached.
     pub(in crate::broker) fn is_full(&self) -> bool {
         self.used() >= self.max
     }
 
-    /// Bytes by which the messages of this shard are above their bound, if there are so many more.
+    /// By how many bytes the messages of this shard would exceed their bound with `more` bytes added.
     #[inline]
     pub(in crate::broker) fn queues_excess(&self, more: usize) -> usize {
         (self.account.of(MemoryKind::Messages) + more).saturating_sub(self.queues_max)
@@ -108,52 +108,53 @@ impl Memory {
         self.queues_max
     }
 
-    /// Messages of so many bytes were queued or, below 0, left their queues. Gives the bytes in all queues.
+    /// Notes that messages of this many bytes were queued or, if negative, left their queues. Returns the
+    /// bytes in all queues.
     pub(in crate::broker) fn note_queued(&mut self, bytes: isize) -> usize {
         self.queued = self.queued.saturating_add_signed(bytes);
         self.queued
     }
 
-    /// Are the others to be told what this shard keeps now? True once for each change.
+    /// Whether the others must be told the total of this shard. True once for each change.
     pub(in crate::broker) fn needs_telling(&mut self) -> bool {
         let total = self.account.total();
         std::mem::replace(&mut self.told, total) != total
     }
 
-    /// The other shards keep so many bytes.
+    /// Sets the bytes that the other shards keep.
     pub(in crate::broker) fn set_others(&mut self, bytes: usize) {
         self.others = bytes;
     }
 
-    /// Memory is tight; gives since when.
+    /// Notes that memory is tight. Returns since when.
     pub(in crate::broker) fn note_tight(&mut self, now: Time) -> Time {
         *self.tight_since.get_or_insert(now)
     }
 
-    /// Was it, or does anyone wait until it is not?
+    /// Whether memory was tight, or connections still wait for that to end.
     pub(in crate::broker) fn was_tight(&self) -> bool {
         self.tight_since.is_some() || !self.paused.is_empty()
     }
 
-    /// It is not any more; gives the connections that are read on.
+    /// Notes that memory is not tight any more. Returns the connections that must be read again.
     pub(in crate::broker) fn end(&mut self) -> Vec<ConnectionKey> {
         self.tight_since = None;
         self.search = Search::default();
         std::mem::take(&mut self.paused)
     }
 
-    /// Is a timer for the next look to be started? True once, until it has fired.
+    /// Whether a timer for the next check must be started. True once until it has fired.
     pub(in crate::broker) fn needs_timer(&mut self) -> bool {
         !std::mem::replace(&mut self.is_watching, true)
     }
 
-    /// The timer has fired.
+    /// Notes that the timer has fired.
     pub(in crate::broker) fn note_fired(&mut self) {
         self.is_watching = false;
     }
 
-    /// A connection is not read until memory is not tight any more. `listed_max`: so many are listed without a look at
-    /// which have ended.
+    /// Notes that a connection is not read until memory is not tight any more. Above `listed_max` entries,
+    /// connections that have ended are removed from the list.
     pub(in crate::broker) fn pause(
         &mut self,
         key: ConnectionKey,
@@ -167,34 +168,35 @@ impl Memory {
         self.paused.push(key);
     }
 
-    /// May a search go on now?
+    /// Whether a search may continue now.
     pub(in crate::broker) fn may_search(&self, now: Time) -> bool {
         self.search.rests_until <= now
     }
 
-    /// Is a search under way?
+    /// Whether a search is in progress.
     pub(in crate::broker) fn is_searching(&self) -> bool {
         self.search.next > 0
     }
 
-    /// The first slot that the search has not looked at.
+    /// The first slot that the search has not checked.
     pub(in crate::broker) fn search_from(&self) -> u32 {
         self.search.next
     }
 
-    /// The search has found a connection that holds so much.
+    /// Notes that the search has found a connection, with the bytes that it holds.
     pub(in crate::broker) fn note_found(&mut self, found: Worst) {
         if self.search.worst.is_none_or(|worst| worst.bytes < found.bytes) {
             self.search.worst = Some(found);
         }
     }
 
-    /// The search goes on from this slot.
+    /// Sets the slot from which the search continues.
     pub(in crate::broker) fn search_on(&mut self, from: u32) {
         self.search.next = from;
     }
 
-    /// The search is over; gives the worst. If there is none, the next one begins at `rests_until`.
+    /// Ends the search and returns the worst connection. If there is none, the next search may begin at
+    /// `rests_until`.
     pub(in crate::broker) fn end_search(&mut self, rests_until: Time) -> Option<Worst> {
         let worst = std::mem::take(&mut self.search).worst;
         if worst.is_none() {

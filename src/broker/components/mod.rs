@@ -1,4 +1,4 @@
-//! The state of a shard, in parts that own their fields and do not know of each other.
+//! The state of a shard, in components that own their fields and do not depend on each other.
 
 pub(super) mod access;
 pub(super) mod behind;

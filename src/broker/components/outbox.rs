@@ -1,19 +1,19 @@
-//! What leaves in a turn: the arena of encoded packets and, for each touched connection, the ranges
-//! of it to send.
+//! The output of a turn: an arena of encoded packets and, for each touched connection, the ranges of it to
+//! send.
 //!
-//! The protocol machine encodes each packet once at the end of the arena and queues the range for
-//! any number of connections; the driver sends each touched connection's ranges in one go and the
-//! owner clears the outbox. Between connections and turns nothing is allocated: an idle connection
-//! costs 24 bytes here. They hold what it has been given since it was opened, beside what each send looks at anyway.
+//! The protocol machine encodes each packet once at the end of the arena and queues the range for any number
+//! of connections. The driver sends all ranges of a touched connection in one operation, and the owner clears
+//! the outbox. Nothing is allocated per connection or turn. An idle connection costs 24 bytes here. They
+//! include the totals of what it was given since it was opened, next to the data that each send reads anyway.
 
 use crate::base::ConnectionSlot;
 
-/// A stretch of the arena, in bytes from its start.
+/// A range of the arena, in bytes from its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
-    /// Offset of the first byte.
+    /// The offset of the first byte.
     pub start: u32,
-    /// Number of bytes.
+    /// The number of bytes.
     pub len: u32,
 }
 
@@ -23,14 +23,14 @@ impl Range {
     }
 }
 
-/// A connection that has something to send this turn.
+/// A connection that has something to send in this turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Touched {
     /// The driver's slot of the connection.
     pub slot: ConnectionSlot,
-    /// Sum of its ranges, in bytes.
+    /// The sum of its ranges, in bytes.
     pub bytes: u32,
-    /// How many ranges it has, at least one.
+    /// The number of its ranges, at least one.
     pub segments: u32,
     first: Range,
     next: u32,
@@ -43,7 +43,7 @@ impl Touched {
     }
 }
 
-/// The send arena of one turn and who gets which part of it.
+/// The send arena of one turn, and which connections get which part of it.
 #[derive(Debug, Default)]
 pub struct Outbox {
     arena: Vec<u8>,
@@ -51,32 +51,33 @@ pub struct Outbox {
     touched: Vec<Touched>,
     /// By slot.
     places: Vec<Place>,
-    /// Bytes queued, ever, and connections touched before this turn: the owner's budgets look at how they grow.
+    /// The total number of bytes queued, and of connections touched before this turn. The owner's budgets
+    /// check how these grow.
     queued_bytes: u64,
     touches_before: u64,
-    /// How often it was cleared: ranges of before are void.
+    /// The number of times it was cleared. Earlier ranges are void.
     turn: u64,
-    /// Connections that would have had more in one turn than its ranges can tell.
+    /// The connections that would have had more in one turn than their ranges can describe.
     overrun: Vec<ConnectionSlot>,
 }
 
-/// Of one slot.
+/// The state of one slot.
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
-    /// One more than its place in `touched`; zero when the slot has nothing to send.
+    /// One more than its index in `touched`. Zero if the slot has nothing to send.
     touched: u32,
     given: Given,
 }
 
 const _: () = assert!(size_of::<Place>() <= 24);
 
-/// What a connection has been given since it was opened, sent or not: packets as the machine encodes them, without
-/// what TLS or WebSocket adds.
+/// The totals of what a connection was given since it was opened, sent or not. Packets count as the machine
+/// encodes them, without the bytes of TLS or WebSocket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Given {
-    /// PUBLISH packets.
+    /// The number of PUBLISH packets.
     pub messages: u64,
-    /// Bytes of all packets.
+    /// The number of bytes of all packets.
     pub bytes: u64,
 }
 
@@ -86,18 +87,18 @@ impl Outbox {
         Outbox::default()
     }
 
-    /// The arena, to be appended to only: what ranges already name must not move.
+    /// The arena. Only append to it: bytes in existing ranges must not move.
     pub fn arena_mut(&mut self) -> &mut Vec<u8> {
         &mut self.arena
     }
 
-    /// Where the next encoded byte will lie.
+    /// The offset of the next encoded byte.
     pub fn arena_len(&self) -> u32 {
         u32::try_from(self.arena.len()).unwrap_or(u32::MAX)
     }
 
-    /// What was encoded since the arena had this length. What the ranges can't name is taken back, and the range is
-    /// empty. The owner's budgets end a turn long before that.
+    /// The range that was encoded since the arena had this length. If a range can't describe it, the bytes
+    /// are removed and the range is empty. The owner's budgets end a turn long before that.
     pub fn range_since(&mut self, start: usize) -> Range {
         if self.arena.len() > ARENA_BYTES_MAX {
             self.arena.truncate(start);
@@ -106,7 +107,7 @@ impl Outbox {
         Range { start: start as u32, len: (self.arena.len() - start) as u32 }
     }
 
-    /// Must nothing more be encoded in this turn? Any packet fits as long as it is not so.
+    /// Whether nothing more may be encoded in this turn. As long as this is false, any packet fits.
     pub fn is_full(&self) -> bool {
         self.arena.len() > ARENA_BYTES_FULL
     }
@@ -116,27 +117,27 @@ impl Outbox {
         &self.arena[range.start as usize..range.end() as usize]
     }
 
-    /// Bytes queued for connections, ever.
+    /// The total number of bytes queued for connections.
     pub fn queued_bytes(&self) -> u64 {
         self.queued_bytes
     }
 
-    /// How often a connection was the first time in its turn given something, ever.
+    /// The total number of times that a connection was given its first data in a turn.
     pub fn touches(&self) -> u64 {
         self.touches_before + self.touched.len() as u64
     }
 
-    /// Tells the ranges of one turn from those of another.
+    /// Distinguishes the ranges of one turn from those of another.
     pub fn turn(&self) -> u64 {
         self.turn
     }
 
-    /// A connection did not get what it should have got: its stream must end here.
+    /// Notes that a connection did not get all of its data, so that its stream must end here.
     pub fn note_overrun(&mut self, slot: ConnectionSlot) {
         self.overrun.push(slot);
     }
 
-    /// Is there a connection whose stream must end?
+    /// Whether there is a connection whose stream must end.
     pub fn has_overrun(&self) -> bool {
         !self.overrun.is_empty()
     }
@@ -146,26 +147,26 @@ impl Outbox {
         std::mem::take(&mut self.overrun)
     }
 
-    /// The slot has a new connection: what the one before it was given is forgotten.
+    /// Notes that the slot has a new connection: the totals of the previous one are forgotten.
     pub fn open(&mut self, slot: ConnectionSlot) {
         if let Some(place) = self.places.get_mut(slot.at()) {
             place.given = Given::default();
         }
     }
 
-    /// What the connection in this slot has been given.
+    /// The totals of what the connection in this slot was given.
     pub fn given(&self, slot: ConnectionSlot) -> Given {
         self.places.get(slot.at()).map_or_else(Given::default, |place| place.given)
     }
 
-    /// Queues a range for a connection, behind what it already has. A range that starts where the
-    /// connection's last one ends becomes one with it; an empty range is nothing.
+    /// Queues a range for a connection, after what it already has. A range that starts at the end of the
+    /// connection's last one is merged with it. An empty range has no effect.
     #[inline(always)]
     pub fn send(&mut self, slot: ConnectionSlot, range: Range) {
         self.give(slot, range, 0);
     }
 
-    /// The same of the beginning of a PUBLISH packet.
+    /// The same for the beginning of a PUBLISH packet.
     #[inline(always)]
     pub fn send_message(&mut self, slot: ConnectionSlot, range: Range) {
         self.give(slot, range, 1);
@@ -193,7 +194,7 @@ impl Outbox {
         }
     }
 
-    /// Once for each slot.
+    /// Reached once per slot.
     #[cold]
     fn give_again(&mut self, slot: ConnectionSlot, range: Range, messages: u64) {
         self.queued_bytes -= u64::from(range.len);
@@ -208,7 +209,7 @@ impl Outbox {
         }
     }
 
-    /// Queues a range for a connection in front of what it already has. It is no packet that counts.
+    /// Queues a range for a connection before what it already has. It does not count as a packet.
     pub fn send_first(&mut self, slot: ConnectionSlot, range: Range) {
         let Some(place) = self.place_of(slot) else {
             let given = self.given(slot);
@@ -234,7 +235,7 @@ impl Outbox {
         touched.segments += 1;
     }
 
-    /// Puts one range, which may be empty, in the place of all that a touched connection has.
+    /// Replaces everything that a touched connection has by one range, which may be empty.
     pub fn replace(&mut self, slot: ConnectionSlot, range: Range) {
         debug_assert!(range.end() as usize <= self.arena.len());
         if let Some(place) = self.place_of(slot) {
@@ -250,7 +251,7 @@ impl Outbox {
         }
     }
 
-    /// Bytes queued for a connection in this turn.
+    /// The number of bytes queued for a connection in this turn.
     #[inline]
     pub fn pending_bytes(&self, slot: ConnectionSlot) -> u32 {
         self.touched_of(slot).map_or(0, |touched| touched.bytes)
@@ -272,17 +273,18 @@ impl Outbox {
         Segments { segments: &self.segments, current: Some(touched.first), next: touched.next }
     }
 
-    /// True when no connection has anything to send.
+    /// Whether no connection has anything to send.
     pub fn is_empty(&self) -> bool {
         self.touched.is_empty()
     }
 
-    /// Bytes encoded this turn.
+    /// The number of bytes encoded in this turn.
     pub fn arena_bytes(&self) -> usize {
         self.arena.len()
     }
 
-    /// Forgets the turn. What was encoded so far is void. Memory is kept for the next one, up to [`KEPT_BYTES_MAX`] in each list.
+    /// Ends the turn. Everything encoded so far becomes void. Memory is kept for the next turn, up to
+    /// [`KEPT_BYTES_MAX`] in each list.
     pub fn clear(&mut self) {
         for touched in &self.touched {
             self.places[touched.slot.at()].touched = 0;
@@ -294,7 +296,8 @@ impl Outbox {
         clear_and_trim(&mut self.touched);
     }
 
-    /// Gives all memory back, if nothing is queued, but for what the connections in the first `slots` have been given.
+    /// Frees all memory if nothing is queued, except for the totals of the connections in the first `slots`
+    /// slots.
     pub fn give_memory_back(&mut self, slots: usize) {
         if self.is_empty() && self.arena.is_empty() {
             self.arena = Vec::new();
@@ -335,13 +338,13 @@ impl Outbox {
     }
 }
 
-/// The arena's offsets are 32 bits wide.
+/// The arena's offsets have 32 bits.
 const ARENA_BYTES_MAX: usize = u32::MAX as usize;
-/// Below this there is room for a packet of any size, whatever form it takes.
+/// Below this length there is room for a packet of any size and form.
 const ARENA_BYTES_FULL: usize = 1 << 31;
 const _: () = assert!(ARENA_BYTES_FULL + 2 * crate::mqtt::codec::PACKET_BYTES_LIMIT <= ARENA_BYTES_MAX);
 
-/// What a list may keep over the end of a turn; an exceptional turn's memory is given back.
+/// The memory that a list may keep after the end of a turn. The memory of an exceptional turn is freed.
 pub const KEPT_BYTES_MAX: usize = 4 << 20;
 
 const NONE: u32 = u32::MAX;
@@ -467,7 +470,7 @@ mod tests {
         outbox.send_message(ConnectionSlot::new(7), head);
         outbox.send(ConnectionSlot::new(7), payload);
         outbox.send(ConnectionSlot::new(7), head);
-        // What a layer puts in front, or in the place of it all, is no packet.
+        // Data that a layer adds in front, or that replaces everything, does not count as a packet.
         outbox.send_first(ConnectionSlot::new(7), payload);
         outbox.send_first(ConnectionSlot::new(8), payload);
         outbox.replace(ConnectionSlot::new(7), head);

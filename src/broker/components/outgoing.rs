@@ -1,4 +1,4 @@
-//! Mails that leave this shard, in their order, and those to itself.
+//! The mails that leave this shard, in order, and the mails to itself.
 
 use crate::base::{ShardId, Ticket};
 use crate::broker::Mail;
@@ -8,19 +8,20 @@ use std::collections::VecDeque;
 /// See the module.
 pub(in crate::broker) struct Outgoing {
     id: ShardId,
-    /// To other shards.
+    /// The mails to other shards.
     queue: VecDeque<Posting>,
-    /// To this shard.
+    /// The mails to this shard.
     own: VecDeque<Mail>,
-    /// Postings whose bytes are counted already, from the front of the queue on, and those bytes.
+    /// The number of postings, from the front of the queue on, whose bytes are counted already, and those
+    /// bytes.
     seen: usize,
     bytes: usize,
 }
 
-/// What waits in the queue.
+/// An item of the queue.
 pub(in crate::broker) enum Posting {
     Mail(ShardId, Mail),
-    /// A retained message, behind the mail to its home.
+    /// A retained message, after the mail to its home.
     Onward(Box<Onward>),
 }
 
@@ -34,16 +35,17 @@ impl Posting {
     }
 }
 
-/// A retained message on its way to the shards that have subscribers, once its home has been told.
+/// A retained message that goes to the shards with subscribers after its home was told.
 ///
-/// These shards are looked up when the mail to the home is in that shard's box. Looking only then closes a gap: a shard
-/// that subscribes meanwhile is either among those that get a mail, or asks the home after the message got there.
+/// These shards are looked up when the mail to the home is in that shard's box. This order closes a gap: a
+/// shard that subscribes meanwhile is either among those that get a mail, or asks the home after the message
+/// got there.
 #[derive(Debug)]
 pub(in crate::broker) struct Onward {
     pub message: Message,
     pub home: ShardId,
     pub ticket: Option<Ticket>,
-    /// Number of the intent, or 0, and the shards that it names.
+    /// The number of the intent, or 0, and the shards that it targets.
     pub intent: u64,
     pub targets: u128,
 }
@@ -53,7 +55,7 @@ impl Outgoing {
         Outgoing { id, queue: VecDeque::new(), own: VecDeque::new(), seen: 0, bytes: 0 }
     }
 
-    /// Sends a mail, to another shard or to this one.
+    /// Sends a mail to another shard or to this one.
     pub(in crate::broker) fn post(&mut self, to: ShardId, mail: Mail) {
         if to == self.id {
             self.own.push_back(mail);
@@ -62,13 +64,13 @@ impl Outgoing {
         }
     }
 
-    /// Sends a retained message on once all that was posted before it is in its boxes.
+    /// Forwards a retained message after everything that was posted before it is in its boxes.
     pub(in crate::broker) fn post_onward(&mut self, onward: Onward) {
         self.queue.push_back(Posting::Onward(Box::new(onward)));
     }
 
-    /// The next posting for another shard. `is_open` tells whether everything for a shard is in its box: a retained
-    /// message goes on only if that is so of its home, and nothing overtakes it.
+    /// The next posting for another shard. `is_open` returns whether everything for a shard is in its box. A
+    /// retained message is forwarded only if this is so for its home, and nothing overtakes it.
     pub(in crate::broker) fn pop(&mut self, is_open: impl Fn(ShardId) -> bool) -> Option<Posting> {
         let posting = self.queue.pop_front_if(|posting| match posting {
             Posting::Mail(..) => true,
@@ -91,12 +93,12 @@ impl Outgoing {
         self.queue.push_front(posting);
     }
 
-    /// Postings for other shards.
+    /// The number of postings for other shards.
     pub(in crate::broker) fn len(&self) -> usize {
         self.queue.len()
     }
 
-    /// Is there a mail of this shard to itself?
+    /// Whether there is a mail of this shard to itself.
     pub(in crate::broker) fn has_own(&self) -> bool {
         !self.own.is_empty()
     }
@@ -106,14 +108,15 @@ impl Outgoing {
         self.own.pop_front()
     }
 
-    /// Bytes of the messages for other shards.
+    /// The bytes of the messages for other shards.
     pub(in crate::broker) fn bytes(&mut self) -> usize {
         self.bytes += self.queue.iter().skip(self.seen).map(Posting::message_bytes).sum::<usize>();
         self.seen = self.queue.len();
         self.bytes
     }
 
-    /// The same, of what was there at the last call of [`Outgoing::bytes`] and has not left since.
+    /// The bytes of the messages that were there at the last call of [`Outgoing::bytes`] and have not left
+    /// since then.
     pub(in crate::broker) fn bytes_seen(&self) -> usize {
         self.bytes
     }

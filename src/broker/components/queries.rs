@@ -1,25 +1,25 @@
-//! Questions for retained messages and their answers, which wait until every box has been emptied once more.
+//! Queries for retained messages and their answers. They wait until every box was emptied once more.
 
 use crate::base::{RequestToken, SessionKey};
 use crate::session::Message;
 use std::collections::VecDeque;
 
-/// What waits for the next turn: by then every box has been emptied once more.
+/// A mail that waits for a later turn, when every box was emptied once more.
 pub(in crate::broker) enum RetainedMail {
-    /// Another shard asks. What was stored before it asked is here when it is answered, and so a subscriber
-    /// gets a retained message from the store or live, and never neither.
+    /// Another shard asks. Messages that were stored before it asked are here when it is answered. So a
+    /// subscriber gets each retained message either from the store or live.
     Query { session: SessionKey, token: RequestToken, filter: Box<str>, after: Option<Box<str>> },
-    /// Another shard answers. What was published before it answered is here when the answer is sent, and so no
-    /// live message follows a newer one from the store.
+    /// Another shard answers. Messages that were published before it answered are here when the answer is
+    /// sent. So no live message follows a newer one from the store.
     Batch { session: SessionKey, token: RequestToken, messages: Vec<Message>, next: Option<Box<str>> },
 }
 
-/// Mails that wait for a later turn, by when they have come.
+/// Mails that wait for a later turn.
 #[derive(Default)]
 pub(in crate::broker) struct RetainedQueries {
-    /// Since the boxes were last emptied.
+    /// Those that came since the boxes were last emptied.
     arrived: Vec<RetainedMail>,
-    /// Before that: due when they have been emptied once more.
+    /// Those that came before that. They are due when the boxes have been emptied once more.
     next: Vec<RetainedMail>,
     due: VecDeque<RetainedMail>,
 }
@@ -29,28 +29,28 @@ impl RetainedQueries {
         self.arrived.is_empty() && self.next.is_empty() && self.due.is_empty()
     }
 
-    /// A mail has come.
+    /// Adds a mail.
     pub(in crate::broker) fn arrive(&mut self, mail: RetainedMail) {
         self.arrived.push(mail);
     }
 
-    /// Is there any that is due?
+    /// Whether any mail is due.
     pub(in crate::broker) fn has_due(&self) -> bool {
         !self.due.is_empty()
     }
 
-    /// All that have come are due: a single shard has nothing to wait for.
+    /// Makes all mails due: a single shard has nothing to wait for.
     pub(in crate::broker) fn make_all_due(&mut self) {
         self.due.extend(self.arrived.drain(..));
     }
 
-    /// The boxes have been emptied once more: what came before the last time is due.
+    /// Notes that the boxes have been emptied once more. Mails that came before the previous time are due.
     pub(in crate::broker) fn note_boxes_emptied(&mut self) {
         self.due.extend(self.next.drain(..));
         std::mem::swap(&mut self.arrived, &mut self.next);
     }
 
-    /// The next that is due.
+    /// The next mail that is due.
     pub(in crate::broker) fn pop_due(&mut self) -> Option<RetainedMail> {
         self.due.pop_front()
     }

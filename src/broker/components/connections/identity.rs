@@ -1,4 +1,4 @@
-//! What a client has proved, and what it may do.
+//! The proven identity of a client, and its permissions.
 
 use crate::base::TimerId;
 use crate::policy::access::PasswordLine;
@@ -6,29 +6,30 @@ use crate::policy::acl::Permissions;
 use crate::policy::method::Exchange;
 use std::num::NonZeroU64;
 
-/// What a client has proved, and what it may do.
+/// The proven identity of a client, and its permissions.
 #[derive(Debug, Default)]
 pub(in crate::broker) struct Identity {
-    /// User name.
+    /// The user name.
     pub user: Option<Box<str>>,
     /// The line of the password file that has proved it.
     pub line: Option<PasswordLine>,
-    /// What came with its login.
+    /// The permissions that came with its login.
     pub granted: Permissions,
-    /// When that ends.
+    /// The timer for the end of these permissions.
     pub ends: Option<TimerId>,
     pub permissions: Option<Permissions>,
-    /// The mark that what it gets must be looked at stands until all filters were looked at, in this judgement.
+    /// The judgement that is checking the client's filters. Until all filters are checked, each delivery to
+    /// it must be checked too.
     pub judgement: Option<NonZeroU64>,
 }
 
-/// What a connection with an Authentication Method keeps.
+/// The state of a connection with an Authentication Method.
 #[derive(Debug)]
 pub(in crate::broker) struct Authentication {
-    /// Of CONNECT: every further step has it. `[MQTT5-4.12.0-5]`
+    /// The method of CONNECT. Every further step must have it. `[MQTT5-4.12.0-5]`
     pub method: &'static str,
-    /// An exchange whose second step has not come.
+    /// An exchange that waits for its second step.
     pub exchange: Option<Box<dyn Exchange>>,
-    /// Authentication Data that CONNACK is to carry.
+    /// The Authentication Data for CONNACK.
     pub last_data: Option<Vec<u8>>,
 }

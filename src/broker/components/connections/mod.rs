@@ -1,4 +1,4 @@
-//! The connections of a shard, by slot: how far each has come, who is behind it, and why it is not read.
+//! The connections of a shard, by slot: the stage of each, its client, and the reasons why it is not read.
 
 mod identity;
 mod partial;
@@ -31,9 +31,9 @@ use zeroize::Zeroizing;
 pub(in crate::broker) struct Connections {
     slots: Vec<Option<Box<Connection>>>,
     count: usize,
-    /// Those whose CONNECT is not answered yet.
+    /// The number of connections whose CONNECT is not answered yet.
     handshakes: usize,
-    /// Those whose login was wrong and whose refusal waits.
+    /// The number of connections whose login was wrong and whose refusal waits.
     refusals_waiting: usize,
     next_serial: u32,
 }
@@ -47,17 +47,17 @@ impl Connections {
         self.slots.get_mut(slot.at())?.as_deref_mut()
     }
 
-    /// Names the connection in a slot, if there is one.
+    /// The key of the connection in a slot, if there is one.
     pub(in crate::broker) fn key(&self, slot: ConnectionSlot) -> Option<ConnectionKey> {
         self.get(slot).map(|connection| ConnectionKey { slot, serial: connection.serial })
     }
 
-    /// Is the connection of this name still here?
+    /// Whether the connection with this key is still here.
     pub(in crate::broker) fn has(&self, key: ConnectionKey) -> bool {
         self.get(key.slot).is_some_and(|connection| connection.serial == key.serial)
     }
 
-    /// The session of a connection that is served.
+    /// The session of a connection in the stage [`Stage::Serving`].
     pub(in crate::broker) fn session_of(&self, slot: ConnectionSlot) -> Option<SessionSlot> {
         match self.get(slot)?.stage {
             Stage::Serving { session, .. } => Some(session),
@@ -65,27 +65,27 @@ impl Connections {
         }
     }
 
-    /// How many there are, whatever their stage.
+    /// The number of connections in any stage.
     pub(in crate::broker) fn len(&self) -> usize {
         self.count
     }
 
-    /// Slots, taken or free.
+    /// The number of slots, used or free.
     pub(in crate::broker) fn slots(&self) -> u32 {
         u32::try_from(self.slots.len()).expect("slots are 32 bits")
     }
 
-    /// Connections whose CONNECT is not answered yet.
+    /// The number of connections whose CONNECT is not answered yet.
     pub(in crate::broker) fn handshakes(&self) -> usize {
         self.handshakes
     }
 
-    /// Connections whose login was wrong and whose refusal waits.
+    /// The number of connections whose login was wrong and whose refusal waits.
     pub(in crate::broker) fn refusals_waiting(&self) -> usize {
         self.refusals_waiting
     }
 
-    /// A new connection, whose CONNECT is due when `timer` fires. The slot is free.
+    /// Adds a new connection. Its CONNECT must arrive before `timer` fires. The slot must be free.
     pub(in crate::broker) fn open(
         &mut self,
         now: Time,
@@ -120,8 +120,8 @@ impl Connections {
         self.handshakes += 1;
     }
 
-    /// The client is in: the connection serves a session from now on. Gives the timer of its CONNECT, which is replaced
-    /// by that of its keep alive.
+    /// Accepts the client: the connection serves a session from now on. Returns the timer of its CONNECT,
+    /// which the keep-alive timer replaces.
     pub(in crate::broker) fn serve(
         &mut self,
         slot: ConnectionSlot,
@@ -135,8 +135,8 @@ impl Connections {
         std::mem::replace(&mut connection.timer, keep_alive)
     }
 
-    /// The login was wrong: the connection waits with this CONNACK from now on. Its CONNECT is finished, so it takes no
-    /// place from those who log in.
+    /// Notes that the login was wrong: the connection waits with this CONNACK from now on. Its CONNECT is
+    /// finished, so it takes no place from clients that log in.
     pub(in crate::broker) fn refuse(
         &mut self,
         slot: ConnectionSlot,
@@ -150,7 +150,7 @@ impl Connections {
         Some(connection)
     }
 
-    /// Takes a connection out. Its slot is the driver's again.
+    /// Removes a connection. Its slot belongs to the driver again.
     pub(in crate::broker) fn take(&mut self, slot: ConnectionSlot) -> Option<Box<Connection>> {
         let connection = self.slots.get_mut(slot.at())?.take()?;
         self.count -= 1;
@@ -162,7 +162,7 @@ impl Connections {
         Some(connection)
     }
 
-    /// Gives the memory behind the last connection back; how many slots are left.
+    /// Frees the memory after the last connection. Returns the number of slots that are left.
     pub(in crate::broker) fn give_memory_back(&mut self) -> usize {
         let used = self.slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
         self.slots.truncate(used);
@@ -171,30 +171,31 @@ impl Connections {
     }
 }
 
-/// How far a connection has come.
+/// The stage of a connection.
 #[derive(Debug)]
 pub(in crate::broker) enum Stage {
-    /// Waiting for CONNECT.
+    /// It waits for CONNECT.
     Connect {
-        /// It came from another shard: this one is its home.
+        /// Whether it came from another shard because this one is its home.
         adopted: bool,
     },
     /// The login of the CONNECT in `ConnectionExtras` is being checked.
     Check,
-    /// Enhanced authentication is under way for the CONNECT in `ConnectionExtras`.
+    /// Enhanced authentication is in progress for the CONNECT in `ConnectionExtras`.
     Authenticate,
     /// The login was wrong, and the refusal in `ConnectionExtras` waits for its time.
     Refuse,
-    /// Accepted.
+    /// The client is accepted.
     Serving {
-        /// Slot in the directory.
+        /// The slot in the directory.
         session: SessionSlot,
-        /// 0: none.
+        /// 0 if there is none.
         keep_alive_seconds: u16,
     },
 }
 
-/// A CONNECT that waits: at most `limits.connect_bytes`, wiped when it is dropped for the password that it may hold.
+/// A CONNECT that waits. It has at most `limits.connect_bytes`, and is wiped when dropped because it may
+/// contain a password.
 #[derive(Debug)]
 pub(in crate::broker) struct KeptConnect {
     body: Zeroizing<Box<[u8]>>,
@@ -211,61 +212,61 @@ impl KeptConnect {
     }
 }
 
-/// What few connections have.
+/// State that few connections need.
 #[derive(Debug, Default)]
 pub(in crate::broker) struct ConnectionExtras {
-    /// Topic alias → topic name, as the client bound them. `[MQTT5-3.3.2-12]`
+    /// Topic alias → topic name, as set by the client. `[MQTT5-3.3.2-12]`
     pub aliases_in: Vec<Option<Box<str>>>,
-    /// Topic name → topic alias, as we bound them. `[MQTT5-3.3.2-11]`
+    /// Topic name → topic alias, as set by midge. `[MQTT5-3.3.2-11]`
     pub aliases_out: BTreeMap<Box<str>, u16>,
-    /// How many aliases we may bind.
+    /// The number of aliases that midge may set.
     pub aliases_out_max: u16,
-    /// What the aliases count for.
+    /// The memory charge of the aliases.
     pub alias_charge: Option<Charge>,
-    /// The CONNECT, while a login is checked or enhanced authentication is under way.
+    /// The CONNECT, while a login is checked or enhanced authentication is in progress.
     pub connect: Option<KeptConnect>,
     /// Enhanced authentication.
     pub authentication: Option<Box<Authentication>>,
-    /// The name that the client's certificate gives it.
+    /// The user name from the client's certificate.
     pub certificate_user: Option<Box<str>>,
-    /// Who the client is, and what it may do.
+    /// The identity and permissions of the client.
     pub identity: Identity,
-    /// A CONNACK that waits; empty where there is nothing to say.
+    /// A CONNACK that waits. Empty if there is nothing to send.
     pub refusal: Box<[u8]>,
-    /// The peer has gone, and not all that it sent is handled.
+    /// The hangup of the peer, if not everything that it sent has been handled.
     pub hangup: Option<Hangup>,
-    /// How fast it may send, where there are rates.
+    /// The state of its rate limits, if there are any.
     pub pace: Option<Box<Pace>>,
-    /// Its subscriptions get No Local and Retain As Published.
+    /// Whether its subscriptions get No Local and Retain As Published.
     pub is_bridge: bool,
 }
 
-/// A connection. Its memory while idle is what a fleet costs: rare things are boxed, and what the
-/// way of a message asks for is in the directory's slot.
+/// A connection. Its memory while idle determines the cost of a fleet. So rare state is boxed, and state that
+/// each message needs is in the directory's slot.
 pub(in crate::broker) struct Connection {
     pub stage: Stage,
-    /// Tells it from an earlier connection in the same slot.
+    /// Distinguishes it from an earlier connection in the same slot.
     pub serial: u32,
     pub peer: Peer,
-    /// Number of the listener that it came in by.
+    /// The number of the listener that accepted it.
     pub listener: u8,
-    /// The beginning of a packet whose end has not come.
+    /// The beginning of a packet whose end has not arrived.
     pub(in crate::broker) partial: Option<Box<Partial>>,
     pub last_packet: Time,
     pub timer: Option<TimerId>,
-    /// While its socket does not take everything.
+    /// The state while its socket does not take everything.
     pub slow: Option<Box<Slow>>,
-    /// Why reading is stopped: see [`pauses`].
+    /// The reasons why it is not read: see [`pauses`].
     pub(in crate::broker) paused: u16,
-    /// Each packet is asked for in [`Shard::takes_packet`].
+    /// Whether each packet must be admitted by [`Shard::takes_packet`].
     pub is_paced: bool,
     pub extras: Option<Box<ConnectionExtras>>,
-    /// Bytes of MQTT and PUBLISH packets that have come.
+    /// The number of received bytes of MQTT and of received PUBLISH packets.
     pub bytes_in: u64,
     pub messages_in: u64,
 }
 
-// With the allocator's header of eight bytes: 96.
+// With the allocator's header of eight bytes it takes 96.
 const _: () = assert!(size_of::<Connection>() <= 88);
 
 impl Connection {
@@ -277,33 +278,33 @@ impl Connection {
         self.extras.as_mut()?.pace.as_deref_mut()
     }
 
-    /// Bytes that have come and belong to packets that are not handled yet.
+    /// The number of received bytes of packets that are not handled yet.
     pub(in crate::broker) fn partial_bytes(&self) -> usize {
         self.partial.as_ref().map_or(0, |partial| partial.len())
     }
 
-    /// The same without those that layers below MQTT hold.
+    /// The same number without the bytes in the layers below MQTT.
     pub(in crate::broker) fn unread_bytes(&self) -> usize {
         self.partial.as_ref().map_or(0, |partial| partial.bytes.len())
     }
 
-    /// Bytes that its socket has not taken.
+    /// The number of bytes that its socket has not taken.
     pub(in crate::broker) fn backlog_bytes(&self) -> usize {
         self.slow.as_ref().map_or(0, |slow| slow.bytes())
     }
 
-    /// PUBLISH packets among them, about.
+    /// The approximate number of PUBLISH packets among them.
     pub(in crate::broker) fn backlog_packets(&self) -> u64 {
         self.slow.as_ref().map_or(0, |slow| slow.packets())
     }
 
-    /// Bytes of topic aliases in both directions.
+    /// The number of bytes of topic aliases in both directions.
     pub(in crate::broker) fn alias_bytes(&self) -> usize {
         self.extras.as_ref().and_then(|extras| extras.alias_charge.as_ref()).map_or(0, Charge::bytes)
     }
 }
 
-/// Packet type of CONNECT.
+/// The packet type of CONNECT.
 pub(in crate::broker) const CONNECT_TYPE: u8 = 1;
 
 #[cfg(test)]

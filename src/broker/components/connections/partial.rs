@@ -1,45 +1,45 @@
-//! The beginning of a packet whose end has not come: its bytes, and whether they come fast enough to be a sign of
-//! life.
+//! The beginning of a packet whose end has not arrived: its bytes, and whether they arrive fast enough to
+//! count as a sign of life.
 //!
-//! A large PUBLISH over a slow link takes longer than one and a half times the keep alive. Its bytes keep the client
-//! alive as long as they come at a lowest rate; else a client that sends a byte now and then could hold memory for
-//! ever.
+//! A large PUBLISH over a slow link takes longer than one and a half times the keep alive. Its bytes keep the
+//! client alive while they arrive at a minimum rate. Otherwise a client that sends a byte now and then could
+//! hold memory forever.
 
 use crate::base::Time;
 use crate::base::{Charge, allocated};
 
-/// Of a connection, and only as long as a packet is under way.
+/// The partial packet of a connection. It exists only while a packet is incomplete.
 #[derive(Debug)]
 pub(in crate::broker) struct Partial {
-    /// What has come of it.
+    /// The bytes that have arrived.
     pub(in crate::broker) bytes: Vec<u8>,
-    /// What it counts for.
+    /// Their memory charge.
     pub(in crate::broker) charge: Option<Charge>,
-    /// Since when its bytes are counted, and how many there were by then.
+    /// The time from which its bytes are counted, and the number of bytes at that time.
     since: Time,
     counted: usize,
-    /// Bytes that have come since then and that the layers below MQTT can't make anything of yet.
+    /// The number of bytes that have arrived since then and are still incomplete for the layers below MQTT.
     below: usize,
-    /// What those layers hold, in bytes of memory.
+    /// The memory of those layers, in bytes.
     held_below: usize,
 }
 
-/// Bytes of a client of which MQTT has seen nothing, since the layers below it can't make anything of them yet.
+/// Bytes of a client that MQTT has not seen, because the layers below it are still incomplete.
 #[derive(Clone, Copy, Debug)]
 pub struct BytesBelow {
-    /// So many have come now.
+    /// The number of bytes that have arrived now.
     pub received: usize,
-    /// The memory that those layers hold, for these and for earlier ones.
+    /// The memory of those layers for these and earlier bytes.
     pub held: usize,
 }
 
 impl Partial {
-    /// A packet begins.
+    /// Begins a packet.
     pub(in crate::broker) fn new(now: Time, bytes: Vec<u8>) -> Partial {
         Partial { bytes, charge: None, since: now, counted: 0, below: 0, held_below: 0 }
     }
 
-    /// The first `used` bytes were packets, and another one has begun with the rest.
+    /// Notes that the first `used` bytes were packets. Another packet begins with the rest.
     pub(in crate::broker) fn advance(&mut self, now: Time, used: usize) {
         if used > 0 {
             self.bytes.drain(..used);
@@ -47,18 +47,18 @@ impl Partial {
         }
     }
 
-    /// Bytes have come for the layers below MQTT.
+    /// Notes that bytes have arrived for the layers below MQTT.
     pub(in crate::broker) fn note_below(&mut self, bytes: BytesBelow) {
         self.below = self.below.saturating_add(bytes.received);
         self.held_below = bytes.held;
     }
 
-    /// Nothing has come that is not handled.
+    /// Whether nothing waits to be handled.
     pub(in crate::broker) fn is_empty(&self) -> bool {
         self.bytes.is_empty() && self.held_below == 0
     }
 
-    /// Bytes of the client that it holds, here and below.
+    /// The number of the client's bytes, here and in the layers below.
     pub(in crate::broker) fn len(&self) -> usize {
         self.bytes.len() + self.held_below
     }
@@ -68,17 +68,17 @@ impl Partial {
         allocated(self.bytes.capacity()) + self.held_below
     }
 
-    /// When its bytes were begun to be counted.
+    /// The time from which its bytes are counted.
     pub(in crate::broker) fn since(&self) -> Time {
         self.since
     }
 
-    /// What has come so far was in time.
+    /// Begins to count again: the bytes so far arrived in time.
     pub(in crate::broker) fn count_anew(&mut self, now: Time) {
         (self.since, self.counted, self.below) = (now, self.bytes.len(), 0);
     }
 
-    /// Has it come at this rate at least since it was last asked? The smallest rate is any byte at all.
+    /// Whether bytes have arrived at least at this rate since counting began. The minimum is one byte.
     pub(in crate::broker) fn comes_at(&self, now: Time, bytes_per_second: u64) -> bool {
         let come = (self.bytes.len() - self.counted).saturating_add(self.below) as u64;
         let due = now.millis_since(self.since).saturating_mul(bytes_per_second) / 1000;

@@ -1,31 +1,31 @@
-//! Why a connection is not read, and that none of it counts against the client's keep alive.
+//! The reasons why a connection is not read. A pause does not count against the client's keep alive.
 //!
-//! The reasons of the machine and of its host stand in one place, the connection itself, and go with it.
+//! The reasons of the machine and of its host are stored together in the connection, and end with it.
 
 use super::Connection;
 use crate::base::Time;
 
-/// It has asked for more than it reads.
+/// The client has asked for more than it reads.
 pub(in crate::broker) const PAUSED_BY_BACKLOG: u16 = 1;
-/// Too many answers wait for the log, or for other shards.
+/// Too many answers wait for the log or for other shards.
 pub(in crate::broker) const PAUSED_BY_REPLIES: u16 = 2;
 /// It waits for its own bucket.
 pub(in crate::broker) const PAUSED_BY_RATE: u16 = 4;
 /// It waits for the bucket of its listener.
 pub(in crate::broker) const PAUSED_BY_LANE: u16 = 8;
-/// What it has sent before it was paused is being handled.
+/// The packets that were received before the pause are being handled.
 pub(in crate::broker) const GOES_ON: u16 = 16;
 
-/// Memory is short, and it is sending a large packet.
+/// Memory is short, and the client is sending a large packet.
 pub(in crate::broker) const PAUSED_BY_MEMORY: u16 = 32;
-/// It brings more than the disk or another shard takes.
+/// It brings more data than the disk or another shard takes.
 pub(in crate::broker) const PAUSED_BY_ROOM: u16 = 64;
-/// Its next message must be kept, and the disk is full.
+/// Its next message must be stored, and the disk is full.
 pub(in crate::broker) const PAUSED_BY_DISK: u16 = 128;
-/// Its turn is over, or a packet of it is still being worked on; what it has sent is handled later.
+/// Its turn is over, or one of its packets is still being handled. Its other packets are handled later.
 pub(in crate::broker) const PAUSED_BY_WORK: u16 = 256;
 
-/// A reason of the host.
+/// A reason of the host for not reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum HoldBack {
@@ -42,29 +42,29 @@ impl Connection {
         self.paused & why != 0
     }
 
-    /// Must its next packet wait for a bucket?
+    /// Whether its next packet must wait for a bucket.
     pub(in crate::broker) fn waits_for_rate(&self) -> bool {
         self.is_paused_by(PAUSED_BY_RATE | PAUSED_BY_LANE)
     }
 
-    /// Have packets of it come that can't be handled yet?
+    /// Whether it has received packets that can't be handled yet.
     pub(in crate::broker) fn has_unhandled(&self) -> bool {
         self.is_paused_by(PAUSED_BY_RATE | PAUSED_BY_LANE | PAUSED_BY_ROOM | PAUSED_BY_DISK | PAUSED_BY_WORK)
     }
 
-    /// Its next packet may be taken, while nothing more is read.
+    /// Ends some reasons, so that its next packet may be taken while nothing more is read.
     pub(in crate::broker) fn begin_going_on(&mut self, why: u16) {
         self.paused = self.paused & !why | GOES_ON;
     }
 
-    /// The packets that were there have been taken; true if it stays paused.
+    /// Notes that the received packets have been taken. Returns whether it stays paused.
     pub(in crate::broker) fn end_going_on(&mut self) -> bool {
         self.paused &= !GOES_ON;
         self.paused != 0
     }
 
-    /// What midge does not read is no silence of the client's. `[MQTT5-3.1.2-22]` Of one that is stopped because it
-    /// asks for more than it reads, its socket has to take something.
+    /// Counts a pause of midge not as silence of the client. `[MQTT5-3.1.2-22]` If the client is paused
+    /// because it asks for more than it reads, its socket must have taken something.
     pub(in crate::broker) fn forgive_pauses(&mut self, now: Time) {
         let heard = match self.paused {
             0 => return,

@@ -1,8 +1,8 @@
-//! The other side's address in half the room.
+//! The address of the peer in half the memory of a `SocketAddr`.
 
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 
-/// An address and a port; those of IPv6, the longer and rarer ones, in a box.
+/// An address and a port. IPv6 ones, which are longer and rarer, are boxed.
 #[derive(Clone, Debug)]
 pub(in crate::broker) enum Peer {
     V4(SocketAddrV4),

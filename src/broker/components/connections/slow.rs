@@ -1,40 +1,41 @@
-//! What is known of a connection whose socket does not take everything: how much waits, how much of that the client has
-//! asked for itself, and when its socket has last taken something.
+//! The state of a connection whose socket does not take everything: how much waits, how much of that the
+//! client has asked for itself, and when its socket last took something.
 //!
-//! Which bytes of a backlog are which is not kept byte by byte: what was asked for counts until the socket has taken
-//! all that waited at a mark behind it.
+//! The bytes of a backlog are not tracked one by one. Bytes that the client asked for count until the socket
+//! has taken everything that waited at a later mark.
 
 use crate::base::Time;
 use crate::broker::components::outbox::Given;
 
-/// A backlog, as the driver tells of it.
+/// A backlog, as the driver reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backlog {
-    /// Bytes that wait in the driver.
+    /// The number of bytes that wait in the driver.
     pub bytes: usize,
-    /// What the socket has taken since the backlog began.
+    /// The number of bytes that the socket has taken since the backlog began.
     pub taken: u64,
 }
 
-/// Of a connection with a backlog, and only as long as it has one.
+/// The backlog state of a connection. It exists only while there is a backlog.
 #[derive(Debug)]
 pub(in crate::broker) struct Slow {
     backlog: Backlog,
-    /// Bytes of answers, and of what the client has sent to itself, since the mark.
+    /// The number of bytes since the mark that the client asked for: answers, and messages that it sent to
+    /// itself.
     asked: usize,
-    /// The same from before the mark, as far as it may still wait.
+    /// The number of such bytes before the mark that may still wait.
     asked_before: usize,
-    /// Once the socket has taken so much, all that was asked for before the mark is with the peer.
+    /// When the socket has taken this many bytes, everything asked for before the mark is with the peer.
     mark: u64,
-    /// When the socket has last taken something.
+    /// When the socket last took something.
     pub(in crate::broker) progressed_at: Time,
-    /// QoS 0 messages that were dropped for want of room.
+    /// The number of QoS 0 messages that were dropped for lack of room.
     pub(in crate::broker) dropped: u64,
-    /// PUBLISH packets that wait in the driver, about: see [`Slow::estimate`].
+    /// The approximate number of PUBLISH packets that wait in the driver: see [`Slow::estimate`].
     packets: u64,
 }
 
-/// Of the bytes that a backlog may have, this part may be what the client has asked for itself.
+/// The client may have asked for one part in [`ASKED_PART`] of the allowed bytes of a backlog.
 const ASKED_PART: usize = 8;
 
 impl Slow {
@@ -43,7 +44,7 @@ impl Slow {
         Slow { backlog, asked: 0, asked_before: 0, mark, progressed_at: now, dropped: 0, packets: 0 }
     }
 
-    /// The backlog has grown or shrunk.
+    /// Notes that the backlog has grown or shrunk.
     pub(in crate::broker) fn note(&mut self, now: Time, backlog: Backlog) {
         if backlog.taken > self.backlog.taken {
             self.progressed_at = now;
@@ -55,13 +56,13 @@ impl Slow {
         }
     }
 
-    /// So many bytes more go to the client because it has asked for them.
+    /// Notes that the client gets more bytes because it has asked for them.
     pub(in crate::broker) fn note_asked(&mut self, bytes: usize) {
         self.asked = self.asked.saturating_add(bytes);
     }
 
-    /// How many packets wait, at the mean size of what the connection was given so far: which bytes of a backlog are
-    /// which is not kept, and those of TLS can't be told apart.
+    /// Estimates how many packets wait, from the mean size of those that were queued for the connection so
+    /// far. Packets in a backlog are not tracked one by one, and TLS hides their limits.
     pub(in crate::broker) fn estimate(&mut self, given: Given) {
         let (bytes, of) = (self.backlog.bytes as u128, u128::from(given.bytes.max(1)));
         let packets = (bytes * u128::from(given.messages)).div_ceil(of);
@@ -76,17 +77,17 @@ impl Slow {
         self.backlog.bytes
     }
 
-    /// Bytes that wait because the client has asked for them: these, or less.
+    /// An upper bound of the bytes that wait because the client has asked for them.
     fn asked(&self) -> usize {
         (self.asked + self.asked_before).min(self.backlog.bytes)
     }
 
-    /// Does the client ask for more than it reads?
+    /// Whether the client asks for more than it reads.
     pub(in crate::broker) fn asks_too_much(&self, backlog_bytes_max: usize) -> bool {
         self.backlog.bytes >= backlog_bytes_max && self.asked() > backlog_bytes_max / ASKED_PART
     }
 
-    /// Has it read enough to ask for more?
+    /// Whether it has read enough to ask for more.
     pub(in crate::broker) fn may_ask_again(&self, backlog_bytes_max: usize) -> bool {
         self.backlog.bytes <= backlog_bytes_max / 2 || self.asked() <= backlog_bytes_max / ASKED_PART / 2
     }
@@ -119,7 +120,7 @@ mod tests {
         assert!(!slow.asks_too_much(MAX), "there is room");
         slow.note(after(1), Backlog { bytes: MAX, taken: 0 });
         assert!(slow.asks_too_much(MAX) && !slow.may_ask_again(MAX));
-        // All that waited before the answers came is taken, and the answers are not.
+        // The socket has taken everything that waited before the answers, but not the answers.
         slow.note(after(2), Backlog { bytes: MAX - 100, taken: 100 });
         assert!(!slow.may_ask_again(MAX));
         assert_eq!(slow.progressed_at, after(2));
@@ -135,7 +136,7 @@ mod tests {
         slow.note(after(2), Backlog { bytes: 150, taken: 850 });
         slow.estimate(Given { messages: 30, bytes: 3000 });
         assert_eq!(slow.packets(), 2, "a part of one is one");
-        // Nothing but answers, or what only the layers below know of.
+        // Only answers wait, or only bytes of the layers below.
         for given in [Given { messages: 0, bytes: 40 }, Given::default()] {
             slow.estimate(given);
             assert_eq!(slow.packets(), 1);
@@ -145,7 +146,7 @@ mod tests {
     #[test]
     fn answers_of_long_ago_do_not_count_though_the_backlog_never_ends() {
         let mut slow = Slow::new(after(1), Backlog { bytes: MAX, taken: 0 });
-        // For each 1000 bytes of others that the client reads, it asks for 10.
+        // For each 1000 bytes of other data that the client reads, it asks for 10.
         for round in 1..10_000 {
             slow.note_asked(10);
             slow.note(after(round), Backlog { bytes: MAX, taken: round * 1000 });

@@ -1,24 +1,24 @@
-//! Ends of sessions that are not durable yet, by the hashes of their client identifiers: a power cut brings such a
-//! session back.
+//! Ends of sessions that are not durable yet, by the hashes of their client identifiers. A power failure
+//! would bring such a session back.
 
 use crate::base::{LogMark, TextHash};
 use ahash::RandomState;
 use hashbrown::HashMap;
 use std::collections::VecDeque;
 
-/// See the module. Marks are those of the journal, and rise.
+/// See the module. The marks are those of the journal, and rise.
 pub(in crate::broker) struct Ends {
-    /// Client, and the mark of its last end.
+    /// Client → the mark of its last end.
     by_client: HashMap<TextHash, LogMark, RandomState>,
-    /// Marks and clients, in order. A client that has ended again meanwhile is there more than once.
+    /// Marks and clients, in order. A client that has ended more than one session may appear more than once.
     in_order: VecDeque<(LogMark, TextHash)>,
-    /// Of ends whose client is not known: those that were forgotten at the bound, and those of an earlier run. This
-    /// holds for all clients.
+    /// The mark of ends with an unknown client: those that were forgotten at the bound, and those of an
+    /// earlier run. It applies to all clients.
     forgotten: LogMark,
 }
 
-/// Ends that are remembered one by one: some megabytes. While the disk is further behind, clients without a session
-/// wait for those that were forgotten.
+/// The number of ends that are remembered, which take some megabytes. If the disk is further behind, clients
+/// without a session wait for the ends that were forgotten.
 const REMEMBERED_MAX: usize = 1 << 16;
 
 impl Ends {
@@ -30,12 +30,12 @@ impl Ends {
         }
     }
 
-    /// Is every end durable?
+    /// Whether every end is durable.
     pub(in crate::broker) fn is_empty(&self) -> bool {
         self.in_order.is_empty() && self.forgotten == LogMark::START
     }
 
-    /// A session of this client ends, and that is durable at this mark.
+    /// Notes the end of a session of this client, which is durable at this mark.
     pub(in crate::broker) fn note(&mut self, client: TextHash, mark: LogMark) {
         if self.in_order.len() == REMEMBERED_MAX
             && let Some((mark, _)) = self.forget_first()
@@ -46,17 +46,17 @@ impl Ends {
         self.in_order.push_back((mark, client));
     }
 
-    /// A session of some client has ended, and that is durable at this mark.
+    /// Notes the end of a session of an unknown client, which is durable at this mark.
     pub(in crate::broker) fn note_unknown(&mut self, mark: LogMark) {
         self.forgotten = self.forgotten.max(mark);
     }
 
-    /// When the last end of this client is durable.
+    /// The mark at which the last end of this client is durable.
     pub(in crate::broker) fn mark_of(&self, client: TextHash) -> LogMark {
         self.by_client.get(&client).copied().unwrap_or(self.forgotten)
     }
 
-    /// Everything is durable up to this mark.
+    /// Forgets all ends that are durable at this mark.
     pub(in crate::broker) fn forget_to(&mut self, durable: LogMark) {
         if self.forgotten <= durable {
             self.forgotten = LogMark::START;
@@ -73,7 +73,7 @@ impl Ends {
 
     fn forget_first(&mut self) -> Option<(LogMark, TextHash)> {
         let (mark, client) = self.in_order.pop_front()?;
-        // It may have ended again.
+        // The client may have ended another session.
         if self.by_client.get(&client) == Some(&mark) {
             self.by_client.remove(&client);
         }

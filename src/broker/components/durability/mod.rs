@@ -1,4 +1,4 @@
-//! What must survive: the journal of what was taken down, the names of things in the log, and the ends of sessions that
+//! The durable state: the journal of recorded changes, the numbers for the log, and the ends of sessions that
 //! are not durable yet.
 
 mod ends;
@@ -12,18 +12,18 @@ pub(in crate::broker) struct Durability {
     journal: Journal,
     /// The log's clock.
     wall: Wall,
-    /// The next name in the log, and how far it is to the one after it: shards never give the same.
+    /// The next number for the log, and the step to the one after it. Shards never use the same numbers.
     next_number: u64,
     numbers_step: u64,
-    /// The disk is full.
+    /// Whether the disk is full.
     is_full: bool,
     ends: Ends,
-    /// The timer that tells the log that the broker lives is running.
+    /// Whether the timer runs that records in the log that the broker is alive.
     is_telling_alive: bool,
 }
 
 impl Durability {
-    /// Nothing survives, until a log is opened.
+    /// Without a log, nothing survives.
     pub(in crate::broker) fn off(shard: ShardId, shards: usize, seed: u64) -> Durability {
         Durability {
             journal: Journal::off(),
@@ -36,7 +36,7 @@ impl Durability {
         }
     }
 
-    /// From now on what must survive goes to this journal. `next_number`: the first name that no shard has given.
+    /// Starts to record in this journal. `next_number` is the first number that no shard has used.
     pub(in crate::broker) fn open(
         &mut self,
         now: Time,
@@ -52,13 +52,13 @@ impl Durability {
         self.next_number = next_number.max(1).next_multiple_of(self.numbers_step) + u64::from(shard);
     }
 
-    /// Takes down what must survive.
+    /// Records a change that must survive.
     #[inline]
     pub(in crate::broker) fn record(&mut self, record: &Record<'_>) {
         self.journal.record(record);
     }
 
-    /// A name that nothing else in the log has or will have.
+    /// A number that nothing else in the log has or will have.
     pub(in crate::broker) fn next_number(&mut self) -> u64 {
         let number = self.next_number;
         self.next_number += self.numbers_step;
@@ -75,90 +75,91 @@ impl Durability {
         self.journal.wall_millis()
     }
 
-    /// An input is handled at this time.
+    /// Sets the time of the input that is being handled.
     #[inline]
     pub(in crate::broker) fn set_now(&mut self, now: Time) {
         self.journal.set_now(now);
     }
 
-    /// Is there a log?
+    /// Whether there is a log.
     pub(in crate::broker) fn is_on(&self) -> bool {
         self.journal.is_on()
     }
 
-    /// Has the log failed? Nothing more will be durable then.
+    /// Whether the log has failed, so that nothing more will be durable.
     pub(in crate::broker) fn has_failed(&self) -> bool {
         self.journal.has_failed()
     }
 
-    /// The log has failed.
+    /// Notes that the log has failed.
     pub(in crate::broker) fn fail(&mut self) {
         self.journal.fail();
     }
 
-    /// Has the disk no room for more?
+    /// Whether the disk is full.
     #[inline]
     pub(in crate::broker) fn is_full(&self) -> bool {
         self.is_full
     }
 
-    /// The disk has no room for more, or has again; false if that was known.
+    /// Notes whether the disk is full. Returns `false` if nothing has changed.
     pub(in crate::broker) fn set_full(&mut self, is_full: bool) -> bool {
         std::mem::replace(&mut self.is_full, is_full) != is_full
     }
 
-    /// Records taken down, ever.
+    /// See [`Journal::count`].
     #[inline]
     pub(in crate::broker) fn count(&self) -> u64 {
         self.journal.count()
     }
 
-    /// What has been taken down so far is durable once [`Durability::durable`] is at this mark.
+    /// The mark that [`Durability::durable`] must reach for everything recorded so far to be durable.
     #[inline]
     pub(in crate::broker) fn mark(&self) -> LogMark {
         self.journal.mark()
     }
 
-    /// The mark of what was taken down since `before`, by [`Durability::count`].
+    /// The mark of what was recorded since `before`, a value of [`Durability::count`].
     #[inline]
     pub(in crate::broker) fn mark_since(&self, before: u64) -> LogMark {
         if self.journal.count() > before { self.journal.mark() } else { LogMark::START }
     }
 
-    /// Everything up to this mark is durable.
+    /// The mark up to which everything is durable.
     #[inline]
     pub(in crate::broker) fn durable(&self) -> LogMark {
         self.journal.durable()
     }
 
-    /// Everything is durable up to the frame with this sequence.
+    /// Notes that everything is durable up to the frame with this sequence.
     pub(in crate::broker) fn set_durable(&mut self, sequence: u64) {
         self.journal.set_durable(sequence);
     }
 
-    /// What is said now relies on what was taken down before.
+    /// Notes that the present answer relies on earlier records.
     pub(in crate::broker) fn rely_on_earlier(&mut self) {
         self.journal.rely_on_earlier();
     }
 
-    /// The machine is between two inputs: a frame that is long enough may end here.
+    /// See [`Journal::seal_if_long`].
     #[inline]
     pub(in crate::broker) fn seal_if_long(&mut self) {
         self.journal.seal_if_long();
     }
 
-    /// Bytes that wait to be taken.
+    /// The number of bytes that wait to be taken.
     #[inline]
     pub(in crate::broker) fn waiting_bytes(&self) -> usize {
         self.journal.waiting_bytes()
     }
 
-    /// Frames for the log, if there are any.
+    /// Takes frames for the log, if there are any.
     pub(in crate::broker) fn take_batch(&mut self) -> Option<Batch> {
         self.journal.take()
     }
 
-    /// A session of the client with this hash ends, or of one that is not known, with what was taken down until now.
+    /// Notes that the records so far end a session of the client with this hash. `None` if the client is
+    /// unknown.
     pub(in crate::broker) fn note_end(&mut self, client: Option<TextHash>) {
         if !self.journal.is_on() || self.journal.has_failed() {
             return;
@@ -170,29 +171,29 @@ impl Durability {
         }
     }
 
-    /// Is every end of a session durable?
+    /// Whether every end of a session is durable.
     pub(in crate::broker) fn are_ends_durable(&mut self) -> bool {
         self.forget_durable_ends();
         self.ends.is_empty()
     }
 
-    /// When the last end of the client with this hash is durable.
+    /// The mark at which the last end of the client with this hash is durable.
     pub(in crate::broker) fn end_mark(&self, client: TextHash) -> LogMark {
         self.ends.mark_of(client)
     }
 
-    /// After a failure no end will ever be durable, and nobody shall wait for one.
+    /// Forgets durable ends. After a failure no end will ever be durable, and nothing may wait for one.
     fn forget_durable_ends(&mut self) {
         let durable = if self.journal.has_failed() { LogMark::NEVER } else { self.journal.durable() };
         self.ends.forget_to(durable);
     }
 
-    /// Is the timer to be started that tells the log that the broker lives? True once, until it has fired.
+    /// Whether the timer must be started that records that the broker is alive. True once until it has fired.
     pub(in crate::broker) fn needs_alive_timer(&mut self) -> bool {
         !std::mem::replace(&mut self.is_telling_alive, true)
     }
 
-    /// The timer has fired.
+    /// Notes that the timer has fired.
     pub(in crate::broker) fn note_alive_fired(&mut self) {
         self.is_telling_alive = false;
     }

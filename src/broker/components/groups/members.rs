@@ -1,5 +1,5 @@
-//! The members of one group of a shared subscription, in the order of their joining, and whose turn it is. Joining,
-//! leaving, and choosing among those that are ready cost no walk over the others.
+//! The members of one group of a shared subscription, in the order in which they joined, and whose turn it
+//! is. Joining, leaving and choosing among ready members need no scan over the others.
 
 use crate::base::SessionKey;
 use crate::base::steps;
@@ -7,31 +7,31 @@ use crate::broker::GroupMember;
 use ahash::RandomState;
 use hashbrown::HashTable;
 
-/// See the module. A place is an index; members keep theirs until another one leaves.
+/// See the module. A place is an index. Members keep theirs until another member leaves.
 #[derive(Debug)]
 pub(in crate::broker) struct Members {
-    /// Empty where a member has left.
+    /// Empty places belong to members that have left.
     places: Vec<Option<GroupMember>>,
     count: usize,
     ready: Ready,
-    /// Places by key, while there are many. Keys are our own numbers.
+    /// Places by key, if there are many. Keys are midge's own numbers.
     by_key: Option<Box<HashTable<u32>>>,
-    /// Whose turn it is.
+    /// The place whose turn it is.
     next: usize,
 }
 
-/// A bit for each place: its member can take messages, as far as is known here.
+/// A bit for each place: whether its member can take messages, as far as is known here.
 #[derive(Debug, Default)]
 struct Ready {
     words: Vec<u64>,
     count: usize,
 }
 
-/// Up to this length a walk is as good as a table.
+/// The length up to which a scan is as good as a table.
 const SCAN_MAX: usize = 32;
 
-/// Members that are not ready are looked at for one message, whether their queues have room. Behind them the next
-/// message goes on.
+/// The number of members that are not ready and are checked for one message, in case their queues have room
+/// again. The next message continues after them.
 pub(in crate::broker) const LOOKED_AT_MAX: usize = 128;
 
 impl Members {
@@ -54,7 +54,7 @@ impl Members {
         self.places.get(place)?.as_ref()
     }
 
-    /// Adds a member, which is ready, or updates what is known of it; true if it is new.
+    /// Adds a member, which is ready, or updates it. Returns whether it is new.
     pub(in crate::broker) fn join(&mut self, member: GroupMember) -> bool {
         if let Some(place) = self.place(member.key) {
             self.places[place] = Some(member);
@@ -72,7 +72,7 @@ impl Members {
         true
     }
 
-    /// False if there is no such member.
+    /// Removes a member. Returns `false` if there is no such member.
     pub(in crate::broker) fn leave(&mut self, key: SessionKey) -> bool {
         let Some(place) = self.place(key) else { return false };
         if let Some(by_key) = &mut self.by_key
@@ -89,25 +89,25 @@ impl Members {
         true
     }
 
-    /// A member that was passed over is ready again.
+    /// Notes that a member that was skipped is ready again.
     pub(in crate::broker) fn set_ready(&mut self, key: SessionKey) {
         if let Some(place) = self.place(key) {
             self.ready.set(place);
         }
     }
 
-    /// The next member in turn that is ready. One that turns out not to be is told so with `pass_over`, and the
-    /// next is asked for.
+    /// The next ready member in turn. If it turns out not to be ready, the caller must call
+    /// [`Members::pass_over`] and ask again.
     pub(in crate::broker) fn next_ready(&self) -> Option<usize> {
         self.ready.next(self.next).or_else(|| self.ready.next(0))
     }
 
-    /// The member at a place was taken for ready and is not.
+    /// Notes that the member at a place is not ready, contrary to what was known.
     pub(in crate::broker) fn pass_over(&mut self, place: usize) {
         self.ready.clear(place);
     }
 
-    /// The next members in turn, ready or not, as many as are looked at for one message.
+    /// The next members in turn, ready or not, up to the number that is checked for one message.
     pub(in crate::broker) fn in_turn(&self) -> impl Iterator<Item = usize> {
         let start = self.start();
         (start..self.places.len())
@@ -118,11 +118,11 @@ impl Members {
     }
 
     fn start(&self) -> usize {
-        // Members may have left since.
+        // Members may have left since then.
         if self.next < self.places.len() { self.next } else { 0 }
     }
 
-    /// The member at a place has had its turn.
+    /// Ends the turn of the member at a place.
     pub(in crate::broker) fn set_next(&mut self, chosen: usize) {
         self.next = chosen + 1;
     }
@@ -151,7 +151,7 @@ impl Members {
         self.by_key = Some(by_key);
     }
 
-    /// Most have left: the others move together, in their order.
+    /// Most members have left. The others move together and keep their order.
     fn close_up(&mut self) {
         steps::walked(self.places.len());
         self.next = self.places[..self.start()].iter().flatten().count();
@@ -192,7 +192,7 @@ impl Ready {
         }
     }
 
-    /// The first from this place on: a step for 64 that are not ready.
+    /// The first ready place from this one on. It takes one step for 64 places that are not ready.
     fn next(&self, from: usize) -> Option<usize> {
         if self.count == 0 {
             return None;
@@ -214,7 +214,7 @@ fn note(by_key: &mut HashTable<u32>, places: &[Option<GroupMember>], place: usiz
     by_key.insert_unique(hasher(&number), number, hasher);
 }
 
-/// Shards and slots are our own numbers: no peer aims at a bucket.
+/// Shards and slots are midge's own numbers, so no peer can aim at a bucket.
 fn hash(key: SessionKey) -> u64 {
     RandomState::with_seeds(0x6d65, 0x6d62, 0x6572, 0x73).hash_one((key.shard, key.slot, key.generation))
 }
@@ -244,7 +244,7 @@ mod tests {
         }
     }
 
-    /// Whose turn it is; it is used up.
+    /// Returns the member whose turn it is, and ends the turn.
     fn turn(members: &mut Members) -> Option<u32> {
         let place = members.next_ready()?;
         members.set_next(place);
@@ -263,7 +263,7 @@ mod tests {
         set_ready(&mut members, 3, true);
         members.join(member(3));
         assert_eq!(turns(&mut members), [1, 2, 3, 4, 9, 1, 2].map(Some));
-        // Those who are left keep their order, and the turn its place.
+        // The remaining members keep their order, and the turn keeps its place.
         [1, 2, 4].into_iter().for_each(|slot| assert!(members.leave(member(slot).key)));
         assert_eq!(turns(&mut members), [3, 9, 3, 9, 3, 9, 3].map(Some));
         [3, 9].into_iter().for_each(|slot| set_ready(&mut members, slot, false));
@@ -281,7 +281,7 @@ mod tests {
             (0..MEMBERS).for_each(|slot| set_ready(&mut members, slot, slot % 1000 == 999));
             (0..MEMBERS).for_each(|at| assert_eq!(turn(&mut members), Some(at % 20 * 1000 + 999)));
         });
-        // A thousand that are not ready are sixteen words.
+        // A thousand members that are not ready are sixteen words.
         assert!(steps <= 24 * u64::from(MEMBERS), "{steps} for turns");
         let ((), steps) = steps::of(|| {
             (0..MEMBERS).rev().step_by(2).for_each(|slot| assert!(members.leave(member(slot).key)));

@@ -1,4 +1,4 @@
-//! The shared subscriptions whose home is this shard: their members, whose turn it is, and who is not ready.
+//! The shared subscriptions at home on this shard: their members, whose turn it is, and which are not ready.
 
 mod members;
 
@@ -13,7 +13,7 @@ use members::Members;
 use smallvec::SmallVec;
 use std::sync::Arc;
 
-/// The groups at home here.
+/// The groups at home on this shard.
 pub(in crate::broker) struct Groups {
     slots: Vec<Option<Group>>,
     free: Vec<GroupSlot>,
@@ -27,17 +27,18 @@ pub(in crate::broker) struct Groups {
 #[derive(Default)]
 struct Participant {
     groups: u32,
-    /// Its shard has said that it can't take messages. Sessions of this shard are asked when it is their turn.
+    /// Whether its shard has reported that it can't take messages. Sessions of this shard are checked when it
+    /// is their turn.
     is_busy: bool,
-    /// Groups that had taken it for ready when it was its turn.
+    /// The groups that considered it ready at its turn and then skipped it.
     passed_over: SmallVec<[GroupSlot; 2]>,
 }
 
 struct Group {
     filter: Arc<str>,
-    /// The part that matches; interest is announced for it.
+    /// The part of the filter that is matched. Interest is announced for it.
     matching: Box<str>,
-    /// Ready are those of whom nothing else is known; whether they are is looked at when it is their turn.
+    /// Members are ready unless something else is known. This is checked when it is their turn.
     members: Members,
 }
 
@@ -57,7 +58,7 @@ impl Groups {
         self.by_filter.is_empty()
     }
 
-    /// Is a group at home here for this topic name?
+    /// Whether a group at home here matches this topic name.
     pub(in crate::broker) fn has_one_for(&mut self, topic: &str) -> bool {
         if self.is_empty() {
             return false;
@@ -66,7 +67,7 @@ impl Groups {
         !self.matches.as_slice().is_empty()
     }
 
-    /// Adds or updates a member; true if the group is new.
+    /// Adds or updates a member. Returns whether the group is new.
     pub(in crate::broker) fn join(&mut self, filter: &str, matching: &str, member: GroupMember) -> bool {
         if let Some(&slot) = self.by_filter.get(filter) {
             let group = self.slots[slot.at()].as_mut().expect("listed groups exist");
@@ -102,7 +103,8 @@ impl Groups {
         true
     }
 
-    /// Removes a member; the matching part if the group is empty now, and so gone.
+    /// Removes a member. If the group is empty then, it is removed, and the matched part of its filter is
+    /// returned.
     pub(in crate::broker) fn leave(&mut self, filter: &str, member: SessionKey) -> Option<Box<str>> {
         let &slot = self.by_filter.get(filter)?;
         let group = &mut self.slots[slot.at()];
@@ -125,7 +127,7 @@ impl Groups {
         Some(gone.matching)
     }
 
-    /// A session can take messages now, or can't. Groups find the latter out when it is its turn.
+    /// Notes whether a session can take messages. If it can't, groups find out at its turn.
     pub(in crate::broker) fn set_ready(&mut self, member: SessionKey, ready: bool) {
         let Some(session) = self.sessions.get_mut(&member) else { return };
         session.is_busy = !ready;
@@ -138,8 +140,8 @@ impl Groups {
         }
     }
 
-    /// The member at a place could not take a message when it was its turn. It is asked again when it has been told
-    /// that it can: each look at it is paid for by that.
+    /// Notes that the member at a place could not take a message at its turn. It is skipped until it is
+    /// reported as ready. So the number of such checks is limited by the number of these reports.
     pub(in crate::broker) fn pass_over(&mut self, slot: GroupSlot, place: usize, member: SessionKey) {
         if let Some(members) = self.members_mut(slot) {
             members.pass_over(place);
@@ -153,12 +155,12 @@ impl Groups {
         self.sessions.get(&member).is_some_and(|session| session.is_busy)
     }
 
-    /// Counts the changes of the groups' filters.
+    /// The number of changes of the groups' filters.
     pub(in crate::broker) fn version(&self) -> u64 {
         self.index.version()
     }
 
-    /// The filters of the groups that a topic name reaches, in the order in which the index finds them.
+    /// The filters of the groups that match a topic name, in the order in which the index finds them.
     pub(in crate::broker) fn matching_filters(&mut self, topic: &str) -> Vec<Arc<str>> {
         self.index.matches(topic, None, &mut self.matches);
         let slots = self.matches.as_slice().iter().map(|matched| GroupSlot::new(matched.subscriber));
@@ -183,14 +185,14 @@ impl Groups {
         self.matches = Matches::default();
     }
 
-    /// The groups that a topic name reaches, in a list to be given back to [`Groups::recycle`].
+    /// The groups that match a topic name. Return the list with [`Groups::recycle`].
     pub(in crate::broker) fn matching(&mut self, topic: &str) -> Matches {
         let mut matches = std::mem::take(&mut self.matches);
         self.index.matches(topic, None, &mut matches);
         matches
     }
 
-    /// Takes the list of [`Groups::matching`] back.
+    /// Takes the list of [`Groups::matching`] for reuse.
     pub(in crate::broker) fn recycle(&mut self, matches: Matches) {
         self.matches = matches;
     }
@@ -200,7 +202,7 @@ impl Groups {
         self.get(slot).map(|group| &group.members)
     }
 
-    /// The member at a place has its turn; gives it with the group's filter.
+    /// Ends the turn of the member at a place, and returns it with the group's filter.
     pub(in crate::broker) fn take_turn(
         &mut self,
         slot: GroupSlot,

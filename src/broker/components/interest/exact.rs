@@ -1,15 +1,15 @@
-//! Which shards may have a subscriber for a topic name: the part for filters without wildcards.
+//! Which shards may have a subscriber for a topic name, for filters without wildcards.
 //!
-//! Each shard has a Bloom filter over the hashes of its exact topic filters. [`InterestBits`] are
-//! shared: every shard reads those of all others on each publish, only the owner writes. Behind
-//! them [`InterestCounts`], the owner's alone, count how many filters need a bit, so that it can
-//! be cleared again. A set bit may lie, and a publish is then forwarded for nothing; a clear bit
-//! never does. Filters with wildcards are made known to other shards in another way.
+//! Each shard has a Bloom filter over the hashes of its exact topic filters. [`InterestBits`] are shared:
+//! every shard reads those of all others on each publish, and only the owner writes. The owner also has
+//! [`InterestCounts`], which count how many filters need a bit, so that it can be cleared again. A set bit
+//! may be wrong, and a publish is then forwarded for nothing. A clear bit is always right. Filters with
+//! wildcards are announced to other shards in another way.
 //!
-//! A filter takes two of the 64 bits of one word: a reader loads one word a shard, both bits
-//! change at once, and a filter touches one page of the counts. One publish in so many is
-//! forwarded for nothing (the row in bold is measured, and kept by a test; the others are
-//! `1 - e^(-n/m)` and `(1 - e^(-2n/m))^2`):
+//! A filter takes two of the 64 bits of one word: a reader loads one word per shard, both bits change at
+//! once, and a filter touches one page of the counts. The table shows the share of publishes that are
+//! forwarded for nothing. The row in bold is measured, and a test checks it. The others are `1 - e^(-n/m)`
+//! and `(1 - e^(-2n/m))^2`.
 //!
 //! | exact filters of the shard | 10,000 | 100,000 | 1,000,000 | 3,000,000 |
 //! |---|---|---|---|---|
@@ -17,8 +17,8 @@
 //! | **two bits in a word** | 0.01 % | 0.3 % | 15 % | 58 % |
 //! | two bits anywhere | 0.002 % | 0.2 % | 14 % | 58 % |
 //!
-//! Memory: 512 KiB of bits and 4 MiB of counts a shard at the most. Both begin as untouched zero
-//! pages, so that a broker with few filters pays for few of them.
+//! Memory: at most 512 KiB of bits and 4 MiB of counts per shard. Both begin as untouched zero pages, so that
+//! a broker with few filters uses few of them.
 
 use crate::base::TextHash;
 use std::sync::Arc;
@@ -31,56 +31,53 @@ pub struct InterestBits {
 }
 
 impl InterestBits {
-    /// May the shard have a subscription to the topic name of this hash? False is certain.
+    /// Whether the shard may have a subscription to the topic name with this hash. `false` is certain.
     ///
-    /// See [`InterestCounts::add`] for what a reader can rely on.
+    /// [`InterestCounts::add`] describes the guarantees for a reader.
     pub fn may_want(&self, hash: TextHash) -> bool {
         let place = Place::of(hash);
         self.words[place.word].load(Ordering::SeqCst) & place.mask() == place.mask()
     }
 
     fn new() -> InterestBits {
-        // Collects in place; in a release build nothing is left of it, and no page is touched.
+        // The collection happens in place. A release build optimizes it away and touches no page.
         InterestBits { words: vec![0u64; WORDS].into_iter().map(AtomicU64::new).collect() }
     }
 }
 
-/// How many exact filters of a shard need each bit. There is one of it for its bits: its owner
-/// is their only writer.
+/// How many exact filters of a shard need each bit. The owner of the counts is the only writer of their bits.
 #[derive(Debug)]
 pub struct InterestCounts {
-    /// A count of 255 stays: it is no longer known when its bit could be cleared.
+    /// A count of 255 stays, because it is not known any more when its bit could be cleared.
     counts: Vec<u8>,
     bits: Arc<InterestBits>,
 }
 
 impl InterestCounts {
-    /// The counts of a shard without subscriptions, and the bits that go with them.
+    /// The counts of a shard without subscriptions, with their bits.
     pub fn new() -> InterestCounts {
         InterestCounts { counts: vec![0; WORDS * WORD_BITS], bits: Arc::new(InterestBits::new()) }
     }
 
-    /// The bits, to be given to the other shards.
+    /// The bits, for the other shards.
     pub fn bits(&self) -> Arc<InterestBits> {
         Arc::clone(&self.bits)
     }
 
-    /// Makes known that the shard now has an exact filter of this hash. Once for each distinct
-    /// filter, not for each subscription to it. All shards hash alike, with a key that clients
-    /// do not know.
+    /// Announces that the shard now has an exact filter with this hash. Call it once for each distinct
+    /// filter, not for each subscription. All shards use the same hash, with a key that clients do not know.
     ///
-    /// A SUBACK sent after the return is safe: no publish that its receiver causes is missed.
-    /// The bits are set by a sequentially consistent read-modify-write. SUBACK reaches the
-    /// client by a later system call of this thread, and the client's word reaches the
-    /// publishing shard's thread by a system call there, before it reads the bits; the kernel
-    /// orders both (a socket's lock is released by one and acquired by the other, or the bytes
-    /// leave the machine behind a write barrier), so the set happens before the read. The same
-    /// holds for mail between shards, whose indices are released and acquired.
+    /// After the return, a SUBACK is safe: no publish that its receiver causes is missed. The bits are set by
+    /// a sequentially consistent read-modify-write. SUBACK reaches the client by a later system call of this
+    /// thread. The client's next packet reaches the publishing shard's thread by a system call there, before
+    /// that thread reads the bits. The kernel orders both (one releases a socket's lock and the other
+    /// acquires it, or the bytes leave the machine after a write barrier), so the set happens before the
+    /// read. The same holds for mail between shards, whose indices are released and acquired.
     ///
-    /// Sequentially consistent on both sides (a plain load on x86) also for the other pattern:
-    /// of two shards where one sets its bits and then looks at something that the other has
-    /// written, and the other writes it and then reads the bits, at least one sees the other,
-    /// if that something is sequentially consistent too.
+    /// Both sides are sequentially consistent (a plain load on x86) also for another pattern: one shard sets
+    /// its bits and then reads something that the other has written, and the other writes it and then reads
+    /// the bits. If that something is sequentially consistent too, at least one of the two sees the other's
+    /// write.
     pub fn add(&mut self, hash: TextHash) {
         let place = Place::of(hash);
         let mut set = 0;
@@ -96,7 +93,7 @@ impl InterestCounts {
         }
     }
 
-    /// Takes back one `add` of the same hash.
+    /// Reverts one `add` of the same hash.
     pub fn remove(&mut self, hash: TextHash) {
         let place = Place::of(hash);
         let mut clear = 0;
@@ -124,7 +121,7 @@ impl Default for InterestCounts {
     }
 }
 
-/// Where a hash has its two different bits.
+/// The places of the two different bits of a hash.
 struct Place {
     word: usize,
     bits: [usize; 2],
@@ -150,7 +147,8 @@ const WORD_BITS: usize = u64::BITS as usize;
 /// 2^22 bits.
 const WORDS: usize = (1 << 22) / WORD_BITS;
 
-// The three parts of a hash do not overlap: 6 bits below, some of the 16 from 32 on, 16 above.
+// The three parts of a hash do not overlap: the lowest 6 bits, some of the 16 from bit 32 on, and the highest
+// 16.
 const _: () = assert!(WORDS.is_power_of_two() && WORDS.ilog2() == 16);
 
 #[cfg(test)]
@@ -196,7 +194,7 @@ mod tests {
         let bits = counts.bits();
         let mut live: HashMap<TextHash, u32> = HashMap::new();
         for step in 0..60_000 {
-            // Few words, so that nearly every bit is shared.
+            // There are few words, so that nearly every bit is shared.
             let hash = TextHash::new(hash(step % 4001).get() & !(0xFFF8 << 48));
             let count = live.entry(hash).or_default();
             if *count > 0 && step % 3 != 0 {
@@ -275,7 +273,7 @@ mod tests {
 
     #[test]
     fn of_two_shards_that_set_and_then_look_one_sees_the_other() {
-        // The pattern of SUBSCRIBE against a retained publish: store, then load the other's.
+        // The pattern of SUBSCRIBE against a retained publish: store, then load the other's value.
         for round in 0..300 {
             let mut counts = InterestCounts::new();
             let bits = counts.bits();

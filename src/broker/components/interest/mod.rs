@@ -1,7 +1,7 @@
-//! What the shards want of each other's messages: the filters of this one's subscriptions, and who knows them, and the
-//! wildcard filters of the others.
+//! Which messages the shards want from each other: the filters of this shard's subscriptions and which shards
+//! know them, and the wildcard filters of the other shards.
 //!
-//! Exact filters are seen by all shards at once, through the bits of [`exact`](InterestBits).
+//! All shards see exact filters at once, through the bits of [`exact`](InterestBits).
 
 mod exact;
 
@@ -12,13 +12,13 @@ use crate::mqtt::{QoS, RetainHandling, SubscriptionOptions};
 use crate::topic::{Matches, TopicIndex};
 use ahash::{AHashMap, RandomState};
 
-/// See the module. Empty where there is one shard alone.
+/// See the module. Empty if there is only one shard.
 pub(in crate::broker) struct Interest {
-    /// None when this is the only shard.
+    /// `None` if this is the only shard.
     own_exact: Option<InterestCounts>,
     own_wildcards: AHashMap<Box<str>, OwnWildcard>,
     next_serial: u64,
-    /// Wildcard filters of other shards: the subscribers are shard numbers.
+    /// The wildcard filters of other shards. The subscribers are shard numbers.
     foreign: TopicIndex,
     matches: Matches,
 }
@@ -42,7 +42,7 @@ impl Interest {
         }
     }
 
-    /// The first subscription with this filter, or a group with it. `hash`: the one that all shards agree on.
+    /// Notes the first subscription or group with this filter. `hash` is the one that all shards agree on.
     pub(in crate::broker) fn acquire(&mut self, filter: &str, hash: TextHash) {
         let Some(exact) = &mut self.own_exact else { return };
         if !is_wildcard(filter) {
@@ -57,7 +57,8 @@ impl Interest {
         }
     }
 
-    /// The last subscription with this filter is gone, or a group with it; true if the other shards are to be told.
+    /// Notes that the last subscription or group with this filter is gone. Returns whether the other shards
+    /// must be told.
     pub(in crate::broker) fn release(&mut self, filter: &str, hash: TextHash) -> bool {
         let Some(exact) = &mut self.own_exact else { return false };
         if !is_wildcard(filter) {
@@ -73,12 +74,12 @@ impl Interest {
         is_gone
     }
 
-    /// The serial number of a wildcard filter that not every shard is known to know.
+    /// The serial number of a wildcard filter, if some shard may not know the filter yet.
     pub(in crate::broker) fn unknown(&self, filter: &str) -> Option<u64> {
         self.own_wildcards.get(filter).filter(|own| !own.known_everywhere).map(|own| own.serial)
     }
 
-    /// Every shard knows a wildcard filter, if it is the one with this serial number still.
+    /// Notes that every shard knows a wildcard filter, if it still has this serial number.
     pub(in crate::broker) fn note_known(&mut self, filter: &str, serial: u64) {
         if let Some(own) = self.own_wildcards.get_mut(filter)
             && own.serial == serial
@@ -87,7 +88,7 @@ impl Interest {
         }
     }
 
-    /// Another shard has subscriptions with a wildcard filter; false if that was known.
+    /// Notes that another shard has subscriptions with a wildcard filter. Returns `false` if that was known.
     pub(in crate::broker) fn add_foreign(&mut self, filter: &str, shard: ShardId) -> bool {
         let options = SubscriptionOptions {
             qos: QoS::AtMostOnce,
@@ -98,12 +99,12 @@ impl Interest {
         !self.foreign.subscribe(filter, u32::from(shard), options, 0)
     }
 
-    /// It has none any more; false if it had none.
+    /// Notes that another shard has none any more. Returns `false` if it had none.
     pub(in crate::broker) fn remove_foreign(&mut self, filter: &str, shard: ShardId) -> bool {
         self.foreign.unsubscribe(filter, u32::from(shard))
     }
 
-    /// Shards with wildcard filters that match a topic name, as a bit mask.
+    /// The shards with wildcard filters that match a topic name, as a bit mask.
     pub(in crate::broker) fn foreign(&mut self, topic: &str) -> u128 {
         if self.foreign.is_empty() {
             return 0;
@@ -112,7 +113,7 @@ impl Interest {
         self.matches.as_slice().iter().fold(0, |shards, matched| shards | 1 << matched.subscriber)
     }
 
-    /// Does no other shard have a wildcard filter?
+    /// Whether no other shard has a wildcard filter.
     #[cfg(all(test, feature = "runtime"))]
     pub(in crate::broker) fn has_no_foreign(&self) -> bool {
         self.foreign.is_empty()

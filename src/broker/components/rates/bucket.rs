@@ -1,28 +1,28 @@
-//! Token buckets: how much may come at a time, and when there is enough again.
+//! Token buckets: how much may be received, and when there is enough again.
 //!
-//! Comes in: what a packet counts for, and the present time. Goes out: whether there is enough for it, and else
-//! when. A bucket holds at most what one second brings. A packet that counts for more passes when the bucket is
-//! full, and leaves a debt that the following ones wait for.
+//! The input is the cost of a packet and the present time. The output is whether there is enough for it, and
+//! if not, when there will be. A bucket holds at most the amount of one second. A packet with a higher cost
+//! passes when the bucket is full, and leaves a debt that the following packets wait for.
 
 use crate::base::Time;
 
-/// What a packet counts for.
+/// The cost of a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::broker) struct Cost {
-    /// Application messages: one for a PUBLISH packet, none for another.
+    /// The number of application messages: one for a PUBLISH packet, none for others.
     pub messages: u32,
-    /// Its bytes.
+    /// The number of its bytes.
     pub bytes: u32,
 }
 
-/// What a rate is of.
+/// The unit of a rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::broker) enum RateMeasure {
     Messages,
     Bytes,
 }
 
-/// How fast something may come; 0: as fast as it likes.
+/// The limits of a rate. 0 means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::broker) struct Rates {
     pub messages_per_second: u64,
@@ -37,7 +37,7 @@ pub(in crate::broker) struct Meter {
     filled_at: Time,
 }
 
-/// What is in the buckets of a meter, or a part of it.
+/// The levels of a meter's buckets, or a part of them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::broker) struct Levels {
     messages: i64,
@@ -45,7 +45,7 @@ pub(in crate::broker) struct Levels {
 }
 
 impl Meter {
-    /// Full buckets with the `shares`-th part of the rates.
+    /// Full buckets with one part in `shares` of the rates.
     pub(in crate::broker) fn new(now: Time, rates: Rates, shares: usize) -> Meter {
         Meter {
             messages: Bucket::new(rates.messages_per_second, shares),
@@ -54,7 +54,7 @@ impl Meter {
         }
     }
 
-    /// Puts in what has come together since the last call.
+    /// Adds the amount for the time since the last call.
     pub(in crate::broker) fn fill(&mut self, now: Time) {
         let micros = now.micros_since(self.filled_at);
         self.filled_at = self.filled_at.max(now);
@@ -62,7 +62,7 @@ impl Meter {
         self.bytes.fill(micros);
     }
 
-    /// What there is not enough of for a packet; none: it may come.
+    /// The unit that a packet lacks. `None` if it may pass.
     pub(in crate::broker) fn lacks(&self, cost: Cost) -> Option<RateMeasure> {
         if self.messages.missing(cost.messages) > 0 {
             Some(RateMeasure::Messages)
@@ -73,31 +73,31 @@ impl Meter {
         }
     }
 
-    /// When there will be enough for a packet, if nothing else is taken.
+    /// When there will be enough for a packet if nothing else is taken.
     pub(in crate::broker) fn ready_at(&self, cost: Cost) -> Time {
         let micros = self.messages.micros_until(cost.messages).max(self.bytes.micros_until(cost.bytes));
         Time::from_micros(self.filled_at.as_micros().saturating_add(micros))
     }
 
-    /// Takes out what a packet counts for.
+    /// Takes the cost of a packet.
     pub(in crate::broker) fn take(&mut self, cost: Cost) {
         self.messages.take(cost.messages);
         self.bytes.take(cost.bytes);
     }
 
-    /// What a packet counts for, if for anything.
+    /// The unit in which a packet has a cost, if it has one.
     pub(in crate::broker) fn counts(&self, cost: Cost) -> Option<RateMeasure> {
         let messages = self.messages.counts(cost.messages).then_some(RateMeasure::Messages);
         messages.or_else(|| self.bytes.counts(cost.bytes).then_some(RateMeasure::Bytes))
     }
 
-    /// The `of`-th part of what is there.
+    /// One part in `of` of the levels.
     pub(in crate::broker) fn part(&self, of: usize) -> Levels {
         let part = |level: i64| level.max(0) / i64::try_from(of.max(1)).unwrap_or(i64::MAX);
         Levels { messages: part(self.messages.level), bytes: part(self.bytes.level) }
     }
 
-    /// What is left when so much has been taken.
+    /// The levels after `part` was taken.
     pub(in crate::broker) fn without(&self, part: Levels) -> Levels {
         let left = |level: i64, part: i64| level.saturating_sub(part);
         Levels {
@@ -106,20 +106,21 @@ impl Meter {
         }
     }
 
-    /// Is at least so much left after a packet?
+    /// Whether at least this much is left after a packet.
     pub(in crate::broker) fn leaves(&self, cost: Cost, floor: Levels) -> bool {
         self.messages.leaves(cost.messages, floor.messages) && self.bytes.leaves(cost.bytes, floor.bytes)
     }
 }
 
-/// Counts in the part of a unit that a share gets in a microsecond for each unit per second: sums are exact.
+/// Counts in the fraction of a unit that a share gets per microsecond for each unit per second. So sums are
+/// exact.
 #[derive(Debug)]
 struct Bucket {
-    /// 0: it holds nothing, and nothing is asked of it.
+    /// 0 if there is no limit.
     per_second: i64,
-    /// What one unit counts for.
+    /// The value of one unit.
     unit: i64,
-    /// Below zero: a debt.
+    /// A negative level is a debt.
     level: i64,
 }
 
@@ -184,7 +185,7 @@ mod tests {
         Meter::new(Time::ZERO, Rates { messages_per_second, bytes_per_second }, shares)
     }
 
-    /// How many of these come in so many milliseconds, if there are always more.
+    /// The number of packets that pass in this time if there are always more.
     fn come(meter: &mut Meter, cost: Cost, millis: u64) -> u64 {
         let end = Time::from_millis(meter.filled_at.as_millis() + millis);
         let mut come = 0;
@@ -209,7 +210,7 @@ mod tests {
             let mut meter = meter(rate, 0, shares);
             let seconds = 10 * shares as u64;
             assert_eq!(come(&mut meter, ONE, 0), (rate / shares as u64).max(1), "{rate} for {shares}");
-            // Whatever one message is of a share, in the end it is the rate.
+            // Whatever part of a share one message is, the rate is right in the end.
             let more = come(&mut meter, ONE, seconds * 1000);
             assert!(more.abs_diff(rate * seconds / shares as u64) <= 1, "{more} at {rate} for {shares}");
         }
@@ -223,7 +224,7 @@ mod tests {
         let mut both = meter(5, 100, 1);
         assert_eq!(come(&mut both, ONE, 1000), 10);
         assert_eq!(both.lacks(ONE), Some(RateMeasure::Messages));
-        // What counts for nothing passes.
+        // A packet without a cost passes.
         assert_eq!(both.lacks(Cost { messages: 0, bytes: 0 }), None);
         let mut none = meter(0, 0, 1);
         (0..1_000_000).for_each(|_| none.take(ONE));

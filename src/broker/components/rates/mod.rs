@@ -1,5 +1,5 @@
-//! The rates of clients and listeners: a bucket for each client that has one, and for each listener a bucket and those
-//! that wait for it.
+//! The rates of clients and listeners. A client may have its own bucket. Each listener has a bucket, and a
+//! list of connections that wait for it.
 
 mod bucket;
 
@@ -10,17 +10,17 @@ use crate::settings::Terms;
 use bucket::{Meter, Rates};
 use std::collections::VecDeque;
 
-/// The lanes of all listeners, by their numbers.
+/// The lanes of all listeners, by number.
 #[derive(Debug)]
 pub(in crate::broker) struct Lanes(Box<[Lane]>);
 
 impl Lanes {
-    /// For a shard that is one of `shards`.
+    /// The lanes on one of `shards` shards.
     pub(in crate::broker) fn new(listeners: &[Terms], shards: usize) -> Lanes {
         Lanes(listeners.iter().map(|terms| Lane::new(terms, shards)).collect())
     }
 
-    /// The lane of a listener that there is.
+    /// The lane of a listener, which must exist.
     pub(in crate::broker) fn of(&mut self, listener: u16) -> &mut Lane {
         &mut self.0[usize::from(listener)]
     }
@@ -30,23 +30,23 @@ impl Lanes {
     }
 }
 
-/// What a connection has whose listener has rates. It begins with what one second brings.
+/// The rate state of a connection whose listener has rates. It begins with the amount of one second.
 #[derive(Debug)]
 pub(in crate::broker) struct Pace {
     meter: Meter,
-    /// Runs while it waits for its own bucket.
+    /// Runs while the connection waits for its own bucket.
     timer: Option<TimerId>,
-    /// The log has a line about it.
+    /// Whether the log has a line about it.
     is_told: bool,
 }
 
-/// The bucket of a listener's clients on this shard, and those who wait for it.
+/// The bucket of a listener's clients on this shard, and the connections that wait for it.
 #[derive(Debug)]
 pub(in crate::broker) struct Lane {
     meter: Meter,
     /// In the order in which they were paused.
     waiting: VecDeque<Waiting>,
-    /// How many of them have ended meanwhile.
+    /// The number of them that have ended.
     gone: usize,
     has_timer: bool,
     turn: Option<LaneTurn>,
@@ -55,11 +55,12 @@ pub(in crate::broker) struct Lane {
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     connection: ConnectionKey,
-    /// Of its next packet.
+    /// The cost of its next packet.
     cost: Cost,
 }
 
-/// A connection that goes on, how much it has to leave to the others, and whether its first packet is to come.
+/// A connection that continues, how much it must leave to the others, and whether its first packet is still
+/// to come.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::broker) struct LaneTurn {
     pub slot: ConnectionSlot,
@@ -86,7 +87,7 @@ impl Lane {
         self.waiting.shrink_to_fit();
     }
 
-    /// May a packet come now? If not, for want of what?
+    /// Whether a packet may pass now. If not, the error is the unit that it lacks.
     pub(in crate::broker) fn admit(
         &mut self,
         now: Time,
@@ -98,7 +99,7 @@ impl Lane {
         let turn = self.turn.as_mut().filter(|turn| turn.slot == slot);
         let may = match turn {
             Some(turn) => std::mem::take(&mut turn.is_first) || self.meter.leaves(cost, turn.floor),
-            // Nobody gets past those who wait.
+            // No packet overtakes connections that wait.
             None => self.waiting.is_empty(),
         };
         match self.meter.lacks(cost) {
@@ -110,12 +111,12 @@ impl Lane {
         }
     }
 
-    /// What each of those who wait may take of what is there.
+    /// The amount that each waiting connection may take now.
     pub(in crate::broker) fn part(&self) -> Levels {
         self.meter.part(self.waiting())
     }
 
-    /// The next turn, if there is enough for its first packet; it may take this part.
+    /// The next turn, if there is enough for its first packet. It may take this part.
     pub(in crate::broker) fn next_turn(&mut self, part: Levels) -> Option<LaneTurn> {
         let front = self.waiting.front()?;
         if self.meter.lacks(front.cost).is_some() {
@@ -128,41 +129,42 @@ impl Lane {
         self.turn
     }
 
-    /// A connection waits for the bucket, with this packet.
+    /// Adds a connection that waits for the bucket with this packet.
     pub(in crate::broker) fn wait(&mut self, connection: ConnectionKey, cost: Cost) {
         self.waiting.push_back(Waiting { connection, cost });
     }
 
-    /// When there is enough for the first that waits, if a timer is to be started for it: true once, until it has fired.
+    /// When there is enough for the first waiting connection, if a timer must be started for it. Returned
+    /// once until the timer has fired.
     pub(in crate::broker) fn next_timer(&mut self) -> Option<Time> {
         let front = self.waiting.front().filter(|_| !self.has_timer)?;
         self.has_timer = true;
         Some(self.meter.ready_at(front.cost))
     }
 
-    /// The timer has fired.
+    /// Notes that the timer has fired.
     pub(in crate::broker) fn note_fired(&mut self, now: Time) {
         self.has_timer = false;
         self.meter.fill(now);
     }
 
-    /// The turn is over.
+    /// Ends the turn.
     pub(in crate::broker) fn end_turn(&mut self) {
         self.turn = None;
     }
 
-    /// How many wait.
+    /// The number of waiting connections.
     pub(in crate::broker) fn waiting(&self) -> usize {
         self.waiting.len() - self.gone
     }
 
-    /// Those that wait and those that have ended and are listed still.
+    /// The number of list entries, and of those that have ended.
     #[cfg(all(test, feature = "runtime"))]
     pub(in crate::broker) fn listed(&self) -> (usize, usize) {
         (self.waiting.len(), self.gone)
     }
 
-    /// Takes those out of the front that have ended.
+    /// Removes ended connections from the front.
     pub(in crate::broker) fn drop_gone(&mut self, is_here: impl Fn(ConnectionKey) -> bool) {
         while self.waiting.front().is_some_and(|front| !is_here(front.connection)) {
             self.waiting.pop_front();
@@ -170,7 +172,7 @@ impl Lane {
         }
     }
 
-    /// One that waited has ended. It is left where it is, as long as most others have not.
+    /// Notes that a waiting connection has ended. It stays in the list until most entries have ended.
     pub(in crate::broker) fn note_gone(&mut self, is_here: impl Fn(ConnectionKey) -> bool) {
         self.gone += 1;
         if self.gone * 2 > self.waiting.len() {
@@ -181,7 +183,7 @@ impl Lane {
 }
 
 impl Pace {
-    /// Of a client that is in from now on.
+    /// The pace of a client that is accepted now.
     pub(in crate::broker) fn new(now: Time, terms: &Terms) -> Pace {
         let rates = Rates {
             messages_per_second: terms.client_messages_per_second,
@@ -190,13 +192,13 @@ impl Pace {
         Pace { meter: Meter::new(now, rates, 1), timer: None, is_told: false }
     }
 
-    /// What there is not enough of for a packet now, and when there will be.
+    /// The unit that a packet lacks now, and when there will be enough.
     pub(in crate::broker) fn lacks(&mut self, now: Time, cost: Cost) -> Option<(RateMeasure, Time)> {
         self.meter.fill(now);
         self.meter.lacks(cost).map(|measure| (measure, self.meter.ready_at(cost)))
     }
 
-    /// Takes out what a packet counts for.
+    /// Takes the cost of a packet.
     pub(in crate::broker) fn take(&mut self, cost: Cost) {
         self.meter.take(cost);
     }
@@ -206,7 +208,7 @@ impl Pace {
         &mut self.timer
     }
 
-    /// True once: the log is to have a line about it.
+    /// Whether the log must have a line about it. True once.
     pub(in crate::broker) fn tell(&mut self) -> bool {
         !std::mem::replace(&mut self.is_told, true)
     }

@@ -1,5 +1,5 @@
-//! The replies that one connection waits for, in their order. A reply that waits for a ticket is found without a walk,
-//! however many there are.
+//! The replies that one connection waits for, in order. A reply that waits for a ticket is found without a
+//! scan, however many there are.
 
 use super::Reply;
 use crate::base::steps;
@@ -8,20 +8,20 @@ use std::collections::VecDeque;
 
 /// A reply in its connection's list.
 pub(super) struct PendingReply {
-    /// It waits for the log to be durable up to here.
+    /// The mark that the log must reach.
     pub mark: LogMark,
-    /// It waits for this ticket.
+    /// The ticket that must be complete.
     pub ticket: Option<Ticket>,
-    /// So far before it is another reply that waits for the same ticket; 0: there is none.
+    /// The distance to the previous reply that waits for the same ticket. 0 if there is none.
     same_before: u32,
     pub reply: Reply,
 }
 
-/// See the module. Each reply has a number, which counts on from one to the next.
+/// See the module. Replies have consecutive numbers.
 #[derive(Default)]
 pub(super) struct ReplyList {
     pending: VecDeque<PendingReply>,
-    /// Number of the first.
+    /// The number of the first.
     first: u64,
 }
 
@@ -45,7 +45,8 @@ impl ReplyList {
         self.pending.clear();
     }
 
-    /// Appends a reply, and gives its number. `newest`: that of the last one that waits for the same ticket.
+    /// Appends a reply and returns its number. `newest` is the number of the last reply that waits for the
+    /// same ticket.
     pub(super) fn push(
         &mut self,
         mark: LogMark,
@@ -62,7 +63,7 @@ impl ReplyList {
         number
     }
 
-    /// Changes all replies that wait for a ticket. `newest`: the number of the last of them.
+    /// Changes all replies that wait for a ticket. `newest` is the number of the last of them.
     pub(super) fn for_ticket(
         &mut self,
         ticket: Ticket,
@@ -83,7 +84,7 @@ impl ReplyList {
         }
     }
 
-    /// A number may be of a list that was here before.
+    /// Whether the reply with this number waits for this ticket. The number may come from an earlier list.
     fn waits_for(&self, number: u64, ticket: Ticket) -> bool {
         let at = number.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
         at.and_then(|at| self.pending.get(at)).is_some_and(|pending| pending.ticket == Some(ticket))
@@ -109,7 +110,7 @@ mod tests {
             list.push(LogMark::START, None, None, Reply::Pong);
         }
         assert_eq!((0..).map_while(|_| list.pop_front()).count(), 100);
-        // Each ticket has an answer, every other one a second one far behind.
+        // Each ticket has an answer, and every other ticket has a second one far behind.
         let mut newest: Vec<u64> = (1..=TICKETS)
             .map(|ticket| list.push(MARK, Some(Ticket::new(ticket)), None, Reply::Pong))
             .collect();

@@ -1,7 +1,7 @@
-//! Replies that wait: for the log to be durable, and for the receipts of other shards.
+//! Replies that wait for the log to be durable, or for the receipts of other shards.
 //!
-//! Owns the replies of each connection in their order, the tickets that count receipts, what else waits for the log, and
-//! the receipts that other shards are to get.
+//! This component owns the replies of each connection in order, the tickets that count receipts, other items
+//! that wait for the log, and the receipts for other shards.
 
 mod list;
 
@@ -24,25 +24,25 @@ use std::rc::Rc;
 pub(in crate::broker) enum Reply {
     Ack(Ack),
     Packet(Box<[u8]>),
-    /// SUBACK, and the token of the replays that begin behind it.
+    /// SUBACK, and the token of the replays that begin after it.
     Suback {
         packet: Box<[u8]>,
         token: RequestToken,
     },
-    /// CONNACK; the session is resumed behind it, and its client has been told of these losses.
+    /// CONNACK. The session is resumed after it, and its client has been told about these losses.
     Connack {
         packet: Box<[u8]>,
         told: Option<Box<Losses>>,
     },
     Pong,
-    /// What the publisher gets of its own message, behind its PUBREC.
+    /// The delivery of the publisher's own message, after its PUBREC.
     Own(Box<OwnDelivery>),
-    /// No answer but the end of the connection: a client of 3.x has no other way to learn that its message is not
-    /// kept.
+    /// The end of the connection instead of an answer: a client of 3.x can't learn in another way that its
+    /// message is not kept.
     End,
 }
 
-/// A message on its way back to its publisher.
+/// A message that goes back to its publisher.
 pub(in crate::broker) struct OwnDelivery {
     pub message: Rc<KeptMessage>,
     pub topic_hash: Option<TextHash>,
@@ -55,31 +55,31 @@ pub(in crate::broker) struct OwnDelivery {
 struct OpenTicket {
     missing: u32,
     outcome: Outcome,
-    /// Intents that are done with the last of them.
+    /// The intents that are done with the last receipt.
     intents: Intents,
     purpose: Purpose,
 }
 
-/// Numbers of intents in the log.
+/// The numbers of intents in the log.
 pub(in crate::broker) type Intents = SmallVec<[u64; 2]>;
 
-/// What is done when all receipts are there.
+/// The action when all receipts have arrived.
 #[derive(Clone, Copy)]
 pub(in crate::broker) enum Purpose {
     Answer(PublishAnswer),
-    /// This shard was sent the message itself.
+    /// Send a receipt: another shard sent the message to this one.
     Receipt {
         to: ShardId,
         ticket: Ticket,
         mark: LogMark,
     },
-    /// Its intents are done, and nobody waits for more.
+    /// End the intents. Nothing else waits.
     Intents,
-    /// Its publisher is read on.
+    /// Read from the publisher again.
     ReadOn(ConnectionKey),
 }
 
-/// The acknowledgement of a publish.
+/// The acknowledgement of a PUBLISH.
 #[derive(Clone, Copy)]
 pub(in crate::broker) struct PublishAnswer {
     pub slot: ConnectionSlot,
@@ -88,33 +88,34 @@ pub(in crate::broker) struct PublishAnswer {
     pub packet_id: PacketId,
     /// The connection, if it is not read until then.
     pub reads_on: Option<ConnectionKey>,
-    /// The last of the connection's replies that wait for it, by its number in the list.
+    /// The number of the last of the connection's replies that wait for the ticket.
     pub reply: Option<u64>,
 }
 
-/// A QoS 1 PUBLISH that is large, or behind one; or a QoS 2 PUBLISH, which the client must not get twice, and so only
-/// once its packet identifier and all that it came from are durable.
+/// A PUBLISH that waits before it is sent: a QoS 1 PUBLISH that is large or follows such a one, or a QoS 2
+/// PUBLISH. The client must not get the latter twice, so it is sent only after its packet identifier and
+/// everything that it results from are durable.
 #[derive(Clone, Copy)]
 pub(in crate::broker) struct FirstSending {
     pub session: SessionKey,
     pub connection: ConnectionKey,
     pub packet_id: PacketId,
-    /// Of the delivery.
+    /// The number of the delivery.
     pub number: u64,
     /// The token of the replay that it is of, if it is of one.
     pub replay: Option<RequestToken>,
     pub qos: QoS,
 }
 
-/// What waits for the log.
+/// An item that waits for the log.
 pub(in crate::broker) enum AfterLog {
     /// The first replies of this connection.
     Replies {
         slot: ConnectionSlot,
     },
-    /// A PUBLISH that is not sent before.
+    /// A PUBLISH that must not be sent earlier.
     Publish(FirstSending),
-    /// `[MQTT5-4.3.3-4]`: the client forgets the identifier with it, and so must we.
+    /// A PUBREL. `[MQTT5-4.3.3-4]`: the client forgets the identifier with it, and midge must forget it too.
     Pubrel {
         session: SessionKey,
         connection: ConnectionKey,
@@ -124,14 +125,14 @@ pub(in crate::broker) enum AfterLog {
         to: ShardId,
         receipt: Receipt,
     },
-    /// A QoS 2 message on its way to other shards.
+    /// A QoS 2 message for other shards.
     Intent(Box<Intent>),
-    /// The same, to a member of a shared subscription, or what one gives back to its group.
+    /// The same, for a member of a shared subscription, or a message that a member returns to its group.
     Mail(ShardId, Box<Mail>),
 }
 
-/// A QoS 2 message that is to go to other shards once the log has it, with the packet identifier that is
-/// held for it: whatever happens then, each of them gets it once.
+/// A QoS 2 message that goes to other shards after the log has it together with the packet identifier that is
+/// held for it. Whatever happens after that, each of them gets it once.
 pub(in crate::broker) struct Intent {
     pub number: u64,
     pub ticket: Option<Ticket>,
@@ -143,10 +144,10 @@ pub(in crate::broker) struct Intent {
 /// See the module.
 pub(in crate::broker) struct Replies {
     lists: HashMap<ConnectionSlot, ReplyList, RandomState>,
-    /// Empty lists, kept for the next.
+    /// Empty lists for reuse.
     spare: Vec<ReplyList>,
     tickets: VecDeque<Option<OpenTicket>>,
-    /// The first of `tickets`.
+    /// The number of the first ticket in `tickets`.
     first_ticket: u64,
     /// In the order of marks.
     after_log: VecDeque<(LogMark, AfterLog)>,
@@ -154,14 +155,14 @@ pub(in crate::broker) struct Replies {
     receipts: Vec<Vec<Receipt>>,
 }
 
-/// A ticket whose receipts are all there.
+/// A ticket whose receipts have all arrived.
 pub(in crate::broker) struct CompleteTicket {
     pub outcome: Outcome,
     pub intents: Intents,
     pub purpose: Purpose,
 }
 
-/// Lists that are kept though empty.
+/// The number of empty lists that are kept.
 const SPARE_MAX: usize = 256;
 
 impl Replies {
@@ -176,7 +177,7 @@ impl Replies {
         }
     }
 
-    /// The next ticket that is opened.
+    /// The next ticket that will be opened.
     pub(in crate::broker) fn next_ticket(&self) -> Ticket {
         Ticket::new(self.first_ticket + self.tickets.len() as u64)
     }
@@ -186,7 +187,7 @@ impl Replies {
         self.tickets.get_mut(at)
     }
 
-    /// Opens a ticket for the number of receipts that the next one was announced to need.
+    /// Opens the next ticket with the number of receipts that were announced for it.
     pub(in crate::broker) fn open_ticket(
         &mut self,
         missing: u32,
@@ -197,7 +198,7 @@ impl Replies {
         self.tickets.push_back(Some(OpenTicket { missing, outcome, intents, purpose }));
     }
 
-    /// More receipts are to come for a ticket that is open, and intents are done with the last of them.
+    /// Adds receipts to an open ticket, and intents that are done with the last of them.
     pub(in crate::broker) fn add_to_ticket(&mut self, ticket: Ticket, missing: u32, intents: Intents) {
         if let Some(Some(ticket)) = self.ticket_mut(ticket) {
             ticket.missing += missing;
@@ -205,7 +206,7 @@ impl Replies {
         }
     }
 
-    /// The answer of a ticket goes to this connection, if the ticket is open.
+    /// Redirects the answer of a ticket to this connection, if the ticket is open.
     pub(in crate::broker) fn redirect_ticket(&mut self, ticket: Ticket, to: ConnectionSlot) {
         if let Some(Some(OpenTicket { purpose: Purpose::Answer(answer), .. })) = self.ticket_mut(ticket)
             && answer.slot != to
@@ -214,13 +215,13 @@ impl Replies {
         }
     }
 
-    /// Does a ticket still wait for receipts?
+    /// Whether a ticket still waits for receipts.
     pub(in crate::broker) fn is_ticket_open(&self, ticket: Ticket) -> bool {
         let Some(at) = ticket.get().checked_sub(self.first_ticket) else { return false };
         usize::try_from(at).ok().and_then(|at| self.tickets.get(at)).is_some_and(Option::is_some)
     }
 
-    /// A receipt has come; gives the ticket if it was the last one.
+    /// Takes a receipt, and returns the ticket if it was the last one.
     pub(in crate::broker) fn take_receipt(&mut self, receipt: &Receipt) -> Option<CompleteTicket> {
         let place = self.ticket_mut(receipt.ticket)?;
         let ticket = place.as_mut()?;
@@ -237,7 +238,8 @@ impl Replies {
         Some(CompleteTicket { outcome, intents, purpose })
     }
 
-    /// Appends a reply to those of a connection, which waits for the log and for a ticket; how many wait now.
+    /// Appends a reply to those of a connection. It waits for the log and for a ticket. Returns the number of
+    /// replies that wait.
     pub(in crate::broker) fn push(
         &mut self,
         slot: ConnectionSlot,
@@ -256,7 +258,7 @@ impl Replies {
         len
     }
 
-    /// The publish of a ticket that is open, if its answer goes to this connection.
+    /// The answer of an open ticket, if it goes to this connection.
     fn answer_mut(&mut self, ticket: Ticket, slot: ConnectionSlot) -> Option<&mut PublishAnswer> {
         match self.ticket_mut(ticket)? {
             Some(OpenTicket { purpose: Purpose::Answer(answer), .. }) => {
@@ -266,12 +268,12 @@ impl Replies {
         }
     }
 
-    /// Does a connection wait for a reply?
+    /// Whether a connection waits for a reply.
     pub(in crate::broker) fn are_pending(&self, slot: ConnectionSlot) -> bool {
         !self.lists.is_empty() && self.lists.contains_key(&slot)
     }
 
-    /// How many replies a connection waits for.
+    /// The number of replies that a connection waits for.
     pub(in crate::broker) fn pending(&self, slot: ConnectionSlot) -> usize {
         self.lists.get(&slot).map_or(0, ReplyList::len)
     }
@@ -283,7 +285,8 @@ impl Replies {
         list.pop_front().map(|next| next.reply)
     }
 
-    /// A ticket is complete: the replies of a connection that wait for it wait for the log alone, up to `mark`.
+    /// Notes that a ticket is complete. The replies of a connection that wait for it now wait only for the
+    /// log, up to `mark`.
     pub(in crate::broker) fn complete(
         &mut self,
         ticket: Ticket,
@@ -302,7 +305,7 @@ impl Replies {
         true
     }
 
-    /// A connection waits for no reply any more.
+    /// Drops all replies of a connection.
     pub(in crate::broker) fn forget(&mut self, slot: ConnectionSlot) {
         if let Some(mut list) = self.lists.remove(&slot) {
             list.clear();
@@ -312,28 +315,28 @@ impl Replies {
         }
     }
 
-    /// `what` is done once the log is durable up to `mark`, and after what waits already.
+    /// Adds an item that waits until the log is durable up to `mark`, and until the earlier items are done.
     pub(in crate::broker) fn wait_for_log(&mut self, mark: LogMark, what: AfterLog) {
         let mark = mark.max(self.after_log.back().map_or(LogMark::START, |(last, _)| *last));
         self.after_log.push_back((mark, what));
     }
 
-    /// The log will never be durable: what waits for it would take room for ever.
+    /// Drops everything that waits for the log, because the log will never be durable.
     pub(in crate::broker) fn give_up_waiting_for_log(&mut self) {
         self.after_log = VecDeque::new();
     }
 
-    /// Does anything wait for the log?
+    /// Whether anything waits for the log.
     pub(in crate::broker) fn await_log(&self) -> bool {
         !self.after_log.is_empty()
     }
 
-    /// Is there something that waited for the log, and need not any more?
+    /// Whether an item is ready that waited for the log.
     pub(in crate::broker) fn has_durable(&self, durable: LogMark) -> bool {
         self.after_log.front().is_some_and(|(mark, _)| *mark <= durable)
     }
 
-    /// The next of it.
+    /// The next ready item.
     pub(in crate::broker) fn pop_durable(&mut self, durable: LogMark) -> Option<AfterLog> {
         if !self.has_durable(durable) {
             return None;
