@@ -1,5 +1,5 @@
-//! What waits for answers of other shards: SUBACK, UNSUBACK, a member that joins, the start; and packets whose filters
-//! are not all done.
+//! Requests that wait for answers of other shards (SUBACK, UNSUBACK, a joining member, the start), and
+//! packets whose filters are not all handled.
 
 use crate::base::{ConnectionKey, LogMark, RequestToken, SessionKey, SessionSlot, ShardId};
 use crate::mqtt::{PacketId, Reason};
@@ -13,7 +13,7 @@ pub(in crate::broker) struct Requests {
     unfinished: VecDeque<Unfinished>,
 }
 
-/// Something that waits for answers of other shards.
+/// A request that waits for answers of other shards.
 pub(in crate::broker) struct Pending {
     pub needed: Needed,
     pub then: Completion,
@@ -21,9 +21,9 @@ pub(in crate::broker) struct Pending {
 
 #[derive(Default)]
 pub(in crate::broker) struct Needed {
-    /// Answers that have not come.
+    /// The number of missing answers.
     pub remaining: usize,
-    /// Wildcard filters that every shard knows once all have answered.
+    /// The wildcard filters that every shard knows when all have answered.
     pub wildcards: Vec<(Box<str>, u64)>,
 }
 
@@ -40,30 +40,30 @@ pub(in crate::broker) enum Completion {
     Joined { to: ShardId, token: RequestToken },
 }
 
-/// What is to be answered to a connection, unless it has gone by then.
+/// The answer to a connection, unless the connection has ended by then.
 pub(in crate::broker) struct Answer {
     pub connection: ConnectionKey,
     pub session: SessionSlot,
     pub packet_id: PacketId,
     pub codes: Vec<Reason>,
     pub refused: RefusedFilters,
-    /// The log must be durable up to here.
+    /// The mark that the log must reach.
     pub mark: LogMark,
 }
 
-/// A SUBSCRIBE or an UNSUBSCRIBE whose filters are not all done. Its connection is not read meanwhile.
+/// A SUBSCRIBE or an UNSUBSCRIBE whose filters are not all handled. Its connection is not read meanwhile.
 pub(in crate::broker) struct Unfinished {
     pub connection: ConnectionKey,
     pub session: SessionKey,
     pub token: RequestToken,
-    /// The filters as they came, and how far they are done.
+    /// The filters as they were received, and how far they are handled.
     pub rest: Box<[u8]>,
     pub at: usize,
-    /// Of a SUBSCRIBE, 0: none.
+    /// `Some` for a SUBSCRIBE, with 0 if there is no identifier.
     pub subscription_id: Option<u32>,
 }
 
-/// The refused filters of one packet: how many are told one by one, and how many are not.
+/// The refused filters of one packet: the number that is reported one by one, and the number that is not.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::broker) struct RefusedFilters {
     pub told: u32,
@@ -71,23 +71,23 @@ pub(in crate::broker) struct RefusedFilters {
 }
 
 impl Requests {
-    /// A token that this shard has not given yet.
+    /// A token that this shard has not used yet.
     pub(in crate::broker) fn next_token(&mut self) -> RequestToken {
         self.last_token += 1;
         RequestToken::new(self.last_token)
     }
 
-    /// Waits for the answers that a request needs.
+    /// Adds a request, which waits for its answers.
     pub(in crate::broker) fn insert(&mut self, token: RequestToken, pending: Pending) {
         self.pending.insert(token, pending);
     }
 
-    /// A request does not wait any more, for whatever cause.
+    /// Removes a request, whatever the reason.
     pub(in crate::broker) fn take(&mut self, token: RequestToken) -> Option<Pending> {
         self.pending.remove(&token)
     }
 
-    /// One answer has come; gives the request if it was the last one.
+    /// Takes one answer, and returns the request if it was the last one.
     pub(in crate::broker) fn take_answer(&mut self, token: RequestToken) -> Option<Pending> {
         let pending = self.pending.get_mut(&token)?;
         pending.needed.remaining -= 1;
@@ -97,22 +97,22 @@ impl Requests {
         self.pending.remove(&token)
     }
 
-    /// The rest of a packet's filters is looked at later.
+    /// Puts off the rest of a packet's filters.
     pub(in crate::broker) fn put_off(&mut self, unfinished: Unfinished) {
         self.unfinished.push_back(unfinished);
     }
 
-    /// The next packet whose filters are not all done.
+    /// The next packet whose filters are not all handled.
     pub(in crate::broker) fn pop_unfinished(&mut self) -> Option<Unfinished> {
         self.unfinished.pop_front()
     }
 
-    /// Are there packets whose filters are not all done?
+    /// Whether there are packets whose filters are not all handled.
     pub(in crate::broker) fn has_unfinished(&self) -> bool {
         !self.unfinished.is_empty()
     }
 
-    /// Does nothing wait for an answer?
+    /// Whether nothing waits for an answer.
     #[cfg(all(test, feature = "runtime"))]
     pub(in crate::broker) fn is_empty(&self) -> bool {
         self.pending.is_empty()

@@ -1,4 +1,5 @@
-//! A start with what an earlier run has left: whether the other shards know it, and what fell due while the broker was down.
+//! A start with the state of an earlier run: whether the other shards know it, and what became due while the
+//! broker was down.
 
 use crate::base::SessionSlot;
 use crate::session::Will;
@@ -7,35 +8,35 @@ use std::collections::VecDeque;
 /// See the module.
 #[derive(Default)]
 pub(in crate::broker) struct Restart {
-    /// Other shards do not know yet what the sessions of an earlier run want.
+    /// Whether other shards do not know yet which messages the sessions of an earlier run want.
     is_restoring: bool,
-    /// Not every shard is restored.
+    /// Whether some shard is not restored yet.
     is_held: bool,
-    /// Of sessions that ended with the broker.
+    /// The wills of sessions that ended with the broker.
     wills: VecDeque<Will>,
-    /// Sessions whose will has waited for its delay.
+    /// Sessions whose will delay is over.
     delayed: VecDeque<SessionSlot>,
-    /// Sessions that are over.
+    /// Sessions that have expired.
     sessions: VecDeque<SessionSlot>,
 }
 
-/// Something of it.
+/// An item that is due.
 pub(in crate::broker) enum OverdueWork {
     /// The will of a session that ended with the broker.
     Will(Will),
-    /// The will of this session has waited for its delay.
+    /// This session's will delay is over.
     DelayedWill(SessionSlot),
-    /// This session is over.
+    /// This session has expired.
     Session(SessionSlot),
 }
 
 impl Restart {
-    /// Of a start that has something to restore.
+    /// The state at a start that has something to restore.
     pub(in crate::broker) fn held(wills: Vec<Will>) -> Restart {
         Restart { is_held: true, wills: wills.into(), ..Restart::default() }
     }
 
-    /// Other shards do not know yet what the sessions of an earlier run want (`true`), or all do.
+    /// Sets whether other shards do not know yet which messages the sessions of an earlier run want.
     pub(in crate::broker) fn set_restoring(&mut self, is_restoring: bool) {
         self.is_restoring = is_restoring;
     }
@@ -44,17 +45,17 @@ impl Restart {
         self.is_restoring
     }
 
-    /// No timer of a session may take effect yet.
+    /// Whether timers of sessions must not take effect yet.
     pub(in crate::broker) fn is_held(&self) -> bool {
         self.is_held
     }
 
-    /// A will's delay is over.
+    /// Adds a session whose will delay is over.
     pub(in crate::broker) fn add_will(&mut self, session: SessionSlot) {
         self.delayed.push_back(session);
     }
 
-    /// A session is over.
+    /// Adds a session that has expired.
     pub(in crate::broker) fn add_session(&mut self, session: SessionSlot) {
         self.sessions.push_back(session);
     }
@@ -63,17 +64,17 @@ impl Restart {
         self.wills.is_empty() && self.delayed.is_empty() && self.sessions.is_empty()
     }
 
-    /// Is there something to do in the next turn?
+    /// Whether the next turn has something to do.
     pub(in crate::broker) fn has_work(&self) -> bool {
         !self.is_held && !self.is_empty()
     }
 
-    /// Timers of sessions may take effect from now on.
+    /// Allows timers of sessions to take effect.
     pub(in crate::broker) fn release(&mut self) {
         self.is_held = false;
     }
 
-    /// The next that is to be done, if it may be.
+    /// The next item, if items may take effect.
     pub(in crate::broker) fn pop(&mut self) -> Option<OverdueWork> {
         if self.is_held {
             return None;

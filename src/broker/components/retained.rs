@@ -1,61 +1,61 @@
 //! The retained messages whose topic names have their home on one shard.
 //!
-//! Comes in: messages to keep and to forget, each with the stamp that orders it among all shards;
-//! topic filters to look up. Goes out: the messages that match, in batches of bounded size and
-//! bounded work, so that a million of them are streamed to a slow subscriber and never queued
-//! whole. Keeps the retained part of 3.3.1.3 and message expiry (3.3.2.3.3) of the standard.
+//! The input is messages to store and to remove, each with the stamp that orders it among all shards, and
+//! topic filters to look up. The output is the matching messages, in batches of bounded size and bounded
+//! work. So a million of them can be streamed to a slow subscriber and are never queued as a whole. This
+//! component implements the retained part of section 3.3.1.3 and message expiry (section 3.3.2.3.3) of the
+//! standard.
 //!
-//! The messages are in one map in the byte order of their topic names, in which every sub-tree
-//! `a/b/…` is one unbroken range (from `a/b/` up to, not including, `a/b0`: `0` comes right
-//! after `/`). Its root `a/b` stands before it, with the likes of `a/b c` between. A walk for a
-//! filter seeks from range to range: at a topic name that does not match, the first level that
-//! differs says how much can be passed over in one step.
+//! The messages are in one map in the byte order of their topic names. In this order every sub-tree `a/b/…`
+//! is one contiguous range (from `a/b/` up to, not including, `a/b0`: `0` comes right after `/`). Its root
+//! `a/b` is before it, with names such as `a/b c` between. A walk for a filter seeks from range to range: at
+//! a topic name that does not match, the first level that differs shows how much can be skipped in one step.
 
 use crate::base::Time;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-/// What the store must know about a message.
+/// The properties of a message that the store needs.
 pub trait RetainedMessage {
-    /// When it expires; none: never.
+    /// When it expires. `None` if never.
     fn expires_at(&self) -> Option<Time>;
-    /// Its place in the order of its topic's messages, over all shards.
+    /// Its position in the order of its topic's messages, over all shards.
     fn stamp(&self) -> u64;
-    /// Bytes that it counts for.
+    /// Its size in bytes.
     fn bytes(&self) -> usize;
-    /// Is what is retained under this topic name the broker's own? There are few such topics, and no client can make
-    /// them more or larger: they count in no bound.
+    /// Whether the retained message of this topic belongs to the broker itself. There are few such topics,
+    /// and no client can add or enlarge them, so they count in no bound.
     fn is_own(topic: &str) -> bool;
 }
 
-/// Bounds of one shard's retained messages, the broker's own left out. At a bound a message is refused.
+/// The bounds of one shard's retained messages, without the broker's own. At a bound a message is refused.
 #[derive(Clone, Copy, Debug)]
 pub struct RetainedLimits {
-    /// Messages.
+    /// The number of messages.
     pub messages: usize,
-    /// Bytes: [`RetainedMessage::bytes`] and the topic name, of each message.
+    /// The number of bytes: for each message, [`RetainedMessage::bytes`] and the topic name.
     pub bytes: usize,
 }
 
-/// Bounds of one step of a walk. Each counts as one when it is zero: a walk always moves on.
+/// The bounds of one step of a walk. Zero counts as one, so that a walk always progresses.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchLimits {
-    /// Messages handed out.
+    /// The number of messages that are returned.
     pub messages: usize,
-    /// Their bytes, by [`RetainedMessage::bytes`]. A larger message comes alone in its batch.
+    /// Their bytes, by [`RetainedMessage::bytes`]. A larger message is alone in its batch.
     pub bytes: usize,
-    /// Topic names looked at, matching or not: the bound on work.
+    /// The number of topic names that are visited, matching or not. This bounds the work.
     pub visits: usize,
 }
 
-/// What became of a message that was not refused.
+/// The result for a message that was not refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
     /// It is the first of its topic.
     New,
-    /// It took the place of an older one. `[MQTT5-3.3.1-5]` `[MQTT311-3.3.1-5]`
+    /// It replaced an older one. `[MQTT5-3.3.1-5]` `[MQTT311-3.3.1-5]`
     Replaced,
-    /// A newer one is there, or a newer removal: it was dropped.
+    /// It was dropped because of a newer message or a newer removal.
     Outdated,
 }
 
@@ -74,15 +74,15 @@ pub struct Retained<M> {
     messages: BTreeMap<Box<str>, M>,
     limits: RetainedLimits,
     bytes: usize,
-    /// The broker's own among the messages, and their bytes.
+    /// The number of the broker's own messages, and their bytes.
     own: usize,
     own_bytes: usize,
-    /// Messages that have an expiry.
+    /// The number of messages that have an expiry.
     expiring: usize,
-    /// The last topic name that `sweep` looked at; none at the start of a round.
+    /// The last topic name that `sweep` visited. `None` at the start of a round.
     swept: Option<Box<str>>,
     tombs: Tombs,
-    /// A timer for the next `sweep` is running.
+    /// Whether a timer for the next `sweep` runs.
     has_sweep_timer: bool,
 }
 
@@ -102,39 +102,39 @@ impl<M: RetainedMessage> Retained<M> {
         }
     }
 
-    /// Messages kept, expired ones that `sweep` has not met yet among them.
+    /// The number of messages, including expired ones that `sweep` has not removed yet.
     pub fn len(&self) -> usize {
         self.messages.len()
     }
 
-    /// Is no message kept?
+    /// Whether there are no messages.
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
 
-    /// Bytes kept, as [`RetainedLimits::bytes`] counts them, and those of the broker's own too.
+    /// The number of bytes, counted like [`RetainedLimits::bytes`] but including the broker's own.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Has `sweep` anything to look for? If not, the shard needs no timer for it.
+    /// Whether `sweep` has anything to do. If not, the shard needs no timer for it.
     pub fn needs_sweep(&self) -> bool {
         self.expiring != 0 || !self.tombs.is_empty()
     }
 
-    /// Is a timer for the next `sweep` to be started? True once, until it has swept.
+    /// Whether a timer for the next `sweep` must be started. True once until the sweep.
     pub fn needs_sweep_timer(&mut self) -> bool {
         self.needs_sweep() && !std::mem::replace(&mut self.has_sweep_timer, true)
     }
 
-    /// Keeps a message as the retained one of its topic, unless a newer one (or a newer removal)
-    /// is known. The last writer wins by stamp, whatever the order of arrival from the shards;
-    /// of two with the same stamp, the one that comes last. `[MQTT5-3.3.1-5]` `[MQTT311-3.3.1-5]`
+    /// Stores a message as the retained one of its topic, unless a newer one (or a newer removal) is known.
+    /// The message with the highest stamp wins, whatever the order of arrival from the shards. If two have
+    /// the same stamp, the one that comes last wins. `[MQTT5-3.3.1-5]` `[MQTT311-3.3.1-5]`
     ///
     /// # Errors
-    /// `RetainedFull` if the store would go beyond either bound. Nothing changes then: an older
-    /// message of the topic stays, so that the publisher who is told 0x97 has lost nothing that
-    /// was accepted before. Expired messages count until they are swept.
+    /// [`RetainedFull`] if the store would exceed a bound. Then nothing changes: an older message of the
+    /// topic stays, so that a publisher that gets 0x97 loses nothing that was accepted before. Expired
+    /// messages count until they are swept.
     pub fn store(&mut self, topic: &str, message: M) -> Result<Stored, RetainedFull> {
         let charge = charge(topic, &message);
         let is_own = M::is_own(topic);
@@ -175,13 +175,13 @@ impl<M: RetainedMessage> Retained<M> {
         Ok(Stored::New)
     }
 
-    /// Forgets the message of a topic, as an empty retained publish asks for, unless it is newer
-    /// than `stamp`. True if one was there and is gone. `[MQTT5-3.3.1-6]` `[MQTT311-3.3.1-10]`
+    /// Removes the message of a topic, as an empty retained publish requests, unless the message is newer
+    /// than `stamp`. Returns whether one was removed. `[MQTT5-3.3.1-6]` `[MQTT311-3.3.1-10]`
     ///
-    /// The removal outlives the message for a while: a client on another shard may remove what
-    /// it has just received while the message itself still waits in the box between its
-    /// publisher's shard and this one; without a trace of the removal it would come back for
-    /// good. See [`TOMB_SECONDS_MIN`] and [`TOMBS_MAX`].
+    /// The removal is remembered for a while: a client on another shard may remove a message that it has just
+    /// received while the message itself still waits in the box between its publisher's shard and this one.
+    /// Without a record of the removal, the message would then be stored for good. See [`TOMB_SECONDS_MIN`]
+    /// and [`TOMBS_MAX`].
     pub fn remove(&mut self, topic: &str, stamp: u64) -> bool {
         match self.messages.get(topic) {
             Some(present) if stamp < present.stamp() => return false,
@@ -195,15 +195,14 @@ impl<M: RetainedMessage> Retained<M> {
         self.messages.get(topic).filter(|message| !is_expired(*message, now))
     }
 
-    /// Hands to `found` some of the messages whose topic name matches `filter`, in the byte order
-    /// of the topic names, beginning after the topic name `after`. Returns where to go on: the
-    /// next call's `after`, or none when all have been seen.
+    /// Passes to `found` some of the messages whose topic name matches `filter`, in the byte order of the
+    /// topic names, beginning after the topic name `after`. Returns the next call's `after`, or `None` when
+    /// all have been visited.
     ///
-    /// A message that is there during the whole walk is found exactly once, whatever else is
-    /// stored, removed or swept between the calls. A call may find nothing and still not be the
-    /// last. A filter without wildcards is one look-up. Expired messages are passed over.
-    /// `filter` must be a valid topic filter; of a shared subscription, its matching part.
-    /// `[MQTT5-3.3.1-9]` `[MQTT311-3.3.1-6]`
+    /// A message that is there during the whole walk is found exactly once, whatever else is stored, removed
+    /// or swept between the calls. A call may find nothing although it is not the last. A filter without
+    /// wildcards is one lookup. Expired messages are skipped. `filter` must be a valid topic filter. For a
+    /// shared subscription it must be the matching part. `[MQTT5-3.3.1-9]` `[MQTT311-3.3.1-6]`
     pub fn matching(
         &self,
         filter: &str,
@@ -224,7 +223,7 @@ impl<M: RetainedMessage> Retained<M> {
         is_found || rest.is_some()
     }
 
-    /// The same as [`Retained::matching`], and adds to `visits` how many topic names it has looked at.
+    /// The same as [`Retained::matching`], and adds the number of visited topic names to `visits`.
     pub fn matching_counted(
         &self,
         filter: &str,
@@ -283,8 +282,8 @@ impl<M: RetainedMessage> Retained<M> {
         None
     }
 
-    /// Looks at `visits` more messages (at least one) and removes those that have expired; the
-    /// next call goes on behind them, and starts again at the end. Returns how many it removed.
+    /// Visits `visits` more messages (at least one) and removes those that have expired. The next call
+    /// continues after them, and starts again at the end. Returns the number of removed messages.
     /// `[MQTT5-3.3.2-5]`
     pub fn sweep(&mut self, now: Time, visits: usize) -> usize {
         self.has_sweep_timer = false;
@@ -312,7 +311,7 @@ impl<M: RetainedMessage> Retained<M> {
         expired.len()
     }
 
-    /// Removes a message and what it counted for.
+    /// Removes a message, and its size from the totals.
     fn take(&mut self, topic: &str) -> bool {
         let Some(message) = self.messages.remove(topic) else { return false };
         let charge = charge(topic, &message);
@@ -326,26 +325,26 @@ impl<M: RetainedMessage> Retained<M> {
     }
 }
 
-/// Removals are remembered for at least this many seconds, and no more than three times as long
-/// if `sweep` is called that often: far longer than mail waits between two shards.
+/// Removals are remembered for at least this many seconds, and at most three times as long if `sweep` is
+/// called that often. Mail never waits nearly that long between two shards.
 pub const TOMB_SECONDS_MIN: u32 = 60;
 
-/// At least this many of the latest removals are remembered (at most twice as many), unless their
-/// topic names are longer than [`TOMB_BYTES_MAX`] together. Beyond it the older ones are
-/// forgotten: a message that a removal had overtaken may then stay until it is removed again.
+/// At least this many of the latest removals are remembered (at most twice as many), unless their topic names
+/// together are longer than [`TOMB_BYTES_MAX`]. Beyond that, the older ones are forgotten: a message that a
+/// removal has overtaken may then stay until it is removed again.
 pub const TOMBS_MAX: usize = 4096;
 
-/// Bytes of topic names in each of the two generations of remembered removals.
+/// The maximum bytes of topic names in each of the two generations of remembered removals.
 pub const TOMB_BYTES_MAX: usize = 1 << 20;
 
-/// The stamps of removals in two generations: when the young one is full or old enough, it takes
-/// the place of the old one, which is forgotten as a whole.
+/// The stamps of removals in two generations. When the young one is full or old enough, it replaces the old
+/// one, which is forgotten as a whole.
 #[derive(Debug, Default)]
 struct Tombs {
     young: BTreeMap<Box<str>, u64>,
     old: BTreeMap<Box<str>, u64>,
     young_bytes: usize,
-    /// When the young ones are old; none when they have only just begun, at an unknown time.
+    /// When the young generation becomes old. `None` if it has only just begun, at an unknown time.
     ages_at: Option<Time>,
 }
 
@@ -394,16 +393,16 @@ fn is_expired<M: RetainedMessage>(message: &M, now: Time) -> bool {
     message.expires_at().is_some_and(|at| at <= now)
 }
 
-/// What a walk does at a topic name.
+/// The action of a walk at a topic name.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     /// It matches.
     Match,
-    /// It does not, and nothing can be ruled out.
+    /// It does not match, and nothing can be ruled out.
     Next,
-    /// It does not, nor does any other before the text of `seek`.
+    /// Neither it nor any other before the text of `seek` matches.
     Seek,
-    /// It does not, nor does any other after it.
+    /// Neither it nor any other after it matches.
     Done,
 }
 
@@ -415,13 +414,13 @@ fn step(filter: &str, topic: &str, seek: &mut String) -> Step {
         seek.push('%');
         return Step::Seek;
     }
-    // Where the level ends that the last `+` took: the nearest one that may have another value.
+    // The end of the level that the last `+` matched. It is the nearest level that may have another value.
     let mut choice = None;
     let (mut filter_at, mut topic_at) = (0, 0);
     loop {
         let (level, filter_end) = level_at(filter, filter_at);
         if level == "#" {
-            // [MQTT5-4.7.1-2]: the parent level as well, then the topic has ended before.
+            // [MQTT5-4.7.1-2]: the parent level matches too; then the topic ended here.
             return Step::Match;
         }
         if topic_at > topic.len() {
@@ -443,8 +442,8 @@ fn step(filter: &str, topic: &str, seek: &mut String) -> Step {
     }
 }
 
-/// The topic name has something else where `filter_rest` begins with literal levels: onward to
-/// the literal, if that is still ahead.
+/// The topic name differs where `filter_rest` begins with literal levels. Seeks the literal, if it is still
+/// ahead.
 fn seek_literal(
     filter_rest: &str,
     topic: &str,
@@ -458,7 +457,7 @@ fn seek_literal(
     if seek.as_str() > topic {
         return Step::Seek;
     }
-    // Past `a`, and perhaps among the likes of `a b`, that stand before `a/…`.
+    // Skip `a` and names such as `a b`, which are before `a/…`.
     seek.push('/');
     if run.end == RunEnd::Hash && seek.as_str() > topic {
         return Step::Seek;
@@ -466,7 +465,7 @@ fn seek_literal(
     seek_choice(topic, choice, seek)
 }
 
-/// Nothing more can match below the level that the last `+` took: onward to its next value.
+/// Nothing more can match below the level that the last `+` matched. Seeks its next value.
 fn seek_choice(topic: &str, choice: Option<usize>, seek: &mut String) -> Step {
     let Some(end) = choice else { return Step::Done };
     seek.clear();
@@ -475,16 +474,16 @@ fn seek_choice(topic: &str, choice: Option<usize>, seek: &mut String) -> Step {
     Step::Seek
 }
 
-/// The level that begins at `at`, and where it ends. `at` is not beyond the end of `text`.
+/// The level that begins at `at`, and its end. `at` must not be after the end of `text`.
 fn level_at(text: &str, at: usize) -> (&str, usize) {
     let rest = &text[at..];
     let level = rest.split_once('/').map_or(rest, |(level, _)| level);
     (level, at + level.len())
 }
 
-/// The leading levels of a filter that are no wildcards: what a matching topic name begins with.
+/// The leading levels of a filter that are not wildcards. A matching topic name begins with them.
 struct LiteralRun<'a> {
-    /// With the last separator if `+` follows; without it if `#` does, which matches the parent.
+    /// Includes the last separator if `+` follows, but not if `#` follows, which also matches the parent.
     text: &'a str,
     end: RunEnd,
 }
@@ -498,7 +497,7 @@ enum RunEnd {
 
 impl LiteralRun<'_> {
     fn of(filter: &str) -> LiteralRun<'_> {
-        // In a valid filter a wildcard is a level of its own.
+        // In a valid filter a wildcard is a level by itself.
         match filter.find(['+', '#']) {
             None => LiteralRun { text: filter, end: RunEnd::Filter },
             Some(at) if filter[at..].starts_with('+') => {
@@ -509,7 +508,7 @@ impl LiteralRun<'_> {
     }
 }
 
-/// The byte order's next after the level separator.
+/// The next character after the level separator in byte order.
 const AFTER_SEPARATOR: char = '0';
 const _: () = assert!(AFTER_SEPARATOR as u32 == '/' as u32 + 1);
 
@@ -571,7 +570,7 @@ mod tests {
         found
     }
 
-    /// How many visits a whole walk takes.
+    /// The number of visits of a whole walk.
     fn visits(retained: &Retained<Note>, filter: &str) -> usize {
         let limits = |visits| BatchLimits { visits, ..ALL };
         let needed = |visits| retained.matching(filter, None, NOW, limits(visits), |_, _| {}).is_none();
@@ -674,7 +673,7 @@ mod tests {
         assert_eq!(retained.store("own/2", Note { bytes: 1000, ..note(2) }), Ok(Stored::Replaced));
         assert_eq!(retained.store("c", note(2)), Err(RetainedFull::Messages));
         assert_eq!(retained.store("b", Note { bytes: 11, ..note(2) }), Err(RetainedFull::Bytes));
-        // Nor does what has gone of it make room for others.
+        // Nor does removing them make room for others.
         assert!(retained.remove("own/1", 3) && retained.remove("own/2", 3));
         assert_eq!(retained.store("c", note(2)), Err(RetainedFull::Messages));
         assert_eq!(retained.store("b", Note { bytes: 11, ..note(2) }), Err(RetainedFull::Bytes));
@@ -894,7 +893,8 @@ mod tests {
                         1 => drop(retained.store(&topic, expiring(stamp, 4000))),
                         _ => drop(retained.remove(&topic, stamp)),
                     }
-                    // Stored anew it may be found or not; replaced or removed likewise.
+                    // If it is stored again, it may be found or not. The same holds if it is replaced or
+                    // removed.
                     stays.retain(|stay| *stay != topic);
                 }
                 retained.sweep(NOW, 5);

@@ -1,11 +1,12 @@
-//! What a turn has sent: counted here message by message, and told together at the turn's end.
+//! The messages that a turn has sent. They are counted one by one, and reported together at the end of the
+//! turn.
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::broker) struct Sent {
-    /// PUBLISH packets.
+    /// The number of PUBLISH packets.
     pub messages: u64,
-    /// Of their payloads.
+    /// The bytes of their payloads.
     pub payload_bytes: u64,
 }
 
@@ -16,7 +17,7 @@ impl Sent {
         self.payload_bytes += payload_bytes as u64;
     }
 
-    /// What was sent since the last call; none if that is nothing.
+    /// What was sent since the last call. `None` if nothing was.
     pub(in crate::broker) fn take(&mut self) -> Option<Sent> {
         let sent = std::mem::take(self);
         (sent.messages > 0).then_some(sent)

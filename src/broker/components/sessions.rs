@@ -1,4 +1,4 @@
-//! The sessions of a shard: by slot on the way of a message, by client identifier at CONNECT.
+//! The sessions of a shard, by slot for the delivery of messages, and by client identifier for CONNECT.
 
 use crate::base::{ConnectionSlot, SessionKey, SessionSlot, ShardId};
 use crate::mqtt::ProtocolVersion;
@@ -9,36 +9,37 @@ use hashbrown::HashTable;
 
 /// Bytes wait in the driver for this session's socket.
 pub(in crate::broker) const BACKLOGGED: u8 = 1;
-/// The client takes topic aliases.
+/// The client accepts topic aliases.
 pub(in crate::broker) const ALIASES: u8 = 2;
 /// Retained messages are being replayed.
 pub(in crate::broker) const REPLAYING: u8 = 4;
-/// The session is on the list for the next turn.
+/// The session is in the list for the next turn.
 pub(in crate::broker) const DEFERRED: u8 = 8;
-/// The connection's CONNACK waits for the log: nothing may be sent before it.
+/// The connection's CONNACK waits for the log. Nothing may be sent before it.
 pub(in crate::broker) const GATED: u8 = 16;
 
-/// What the client is sent must be looked at first: it may not receive everything that it has subscribed to.
+/// Each message must be checked before it is sent, because the client may not receive everything that it has
+/// subscribed to.
 pub(in crate::broker) const CHECKED: u8 = 32;
 /// The client's listener has a mount point.
 pub(in crate::broker) const MOUNTED: u8 = 64;
-/// QoS 0 messages wait in the queue: those that come now go behind them.
+/// QoS 0 messages wait in the queue. New ones go after them.
 pub(in crate::broker) const QUEUES_QOS0: u8 = 128;
 
-/// What fan-out looks at for each session: kept apart from the session itself so that a
-/// thousand subscribers are a thousand times 32 bytes side by side.
+/// The data of each session that a fan-out reads. It is separate from the session itself, so that a thousand
+/// subscribers are a thousand times 32 bytes side by side.
 #[derive(Debug)]
 pub(in crate::broker) struct SessionEntry {
-    /// The connection that it has, if its client is connected.
+    /// The session's connection, if its client is connected.
     pub connection: Option<ConnectionSlot>,
     pub generation: u32,
     /// The client's Maximum Packet Size.
     pub packet_bytes_max: u32,
     pub version: ProtocolVersion,
     pub flags: u8,
-    /// Number of the listener by which its client has come in last; none: in an earlier run.
+    /// The number of the listener that its client used last. `None` if that was in an earlier run.
     pub listener: Option<u8>,
-    /// The session's name in the log; 0: it is not there.
+    /// The session's number in the log. 0 if it is not in the log.
     pub sid: u64,
     session: Option<Box<Session>>,
 }
@@ -54,7 +55,8 @@ pub(in crate::broker) struct Sessions {
     free: Vec<SessionSlot>,
     by_client: HashTable<SessionSlot>,
     hasher: RandomState,
-    /// Of the next session, whatever its slot: a slot that is empty has no past to remember.
+    /// The generation of the next session, whatever its slot. So an empty slot need not remember its earlier
+    /// generations.
     generation: u32,
 }
 
@@ -81,7 +83,7 @@ impl Sessions {
         self.by_client.find(hash, |&slot| *self.session(slot).client_id == *client_id).copied()
     }
 
-    /// A new session; the client identifier has none.
+    /// Creates a session. The client identifier must have none.
     pub(in crate::broker) fn create(&mut self, client_id: &str) -> SessionSlot {
         let entry = SessionEntry {
             connection: None,
@@ -114,7 +116,7 @@ impl Sessions {
         slot
     }
 
-    /// Ends a session; its slot may be used again under a new generation.
+    /// Removes a session. Its slot may be used again with a new generation.
     pub(in crate::broker) fn remove(&mut self, slot: SessionSlot) -> Box<Session> {
         let hash = self.hasher.hash_one(&*self.session(slot).client_id);
         if let Ok(entry) = self.by_client.find_entry(hash, |&listed| listed == slot) {
@@ -127,7 +129,7 @@ impl Sessions {
         entry.session.take().expect("a session ends once")
     }
 
-    /// Forgets the free slots behind the last session, and gives the memory back.
+    /// Forgets the free slots after the last session, and frees their memory.
     pub(in crate::broker) fn give_memory_back(&mut self) {
         let used = self.slots.iter().rposition(|entry| entry.session.is_some()).map_or(0, |last| last + 1);
         self.slots.truncate(used);
@@ -144,7 +146,7 @@ impl Sessions {
         self.slots.get(slot.at()).filter(|entry| entry.session.is_some())
     }
 
-    /// The caller knows that the session exists.
+    /// The session must exist.
     pub(in crate::broker) fn slot(&self, slot: SessionSlot) -> &SessionEntry {
         &self.slots[slot.at()]
     }
@@ -161,12 +163,12 @@ impl Sessions {
         self.slots[slot.at()].session.as_mut().expect("the caller knows that the session exists")
     }
 
-    /// The name that other shards know it by.
+    /// The key by which other shards know it.
     pub(in crate::broker) fn key(&self, slot: SessionSlot) -> SessionKey {
         SessionKey { shard: self.shard, slot, generation: self.slots[slot.at()].generation }
     }
 
-    /// The slot behind a name, if it is of this shard and the session lives.
+    /// The slot of a key, if the key belongs to this shard and the session still exists.
     pub(in crate::broker) fn resolve(&self, key: SessionKey) -> Option<SessionSlot> {
         let lives = key.shard == self.shard && self.get(key.slot)?.generation == key.generation;
         lives.then_some(key.slot)

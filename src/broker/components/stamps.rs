@@ -7,13 +7,14 @@ use crate::base::{SHARDS_MAX, ShardId, Time};
 pub(in crate::broker) struct Stamps {
     shard: ShardId,
     last: u64,
-    /// Stamps of an earlier run are below.
+    /// Stamps of earlier runs are below this.
     base: u64,
 }
 
 /// The lowest bits of a stamp are the shard's number.
 const SHARD_MASK: u64 = 127;
-/// Before them six bits number the messages of a microsecond, and the rest is the clock: microseconds for 71 years.
+/// The six bits before them number the messages of a microsecond. The rest is the clock: microseconds for 71
+/// years.
 const CLOCK_SHIFT: u32 = 7 + 6;
 
 const _: () = assert!(SHARDS_MAX == SHARD_MASK as usize + 1);
@@ -23,9 +24,10 @@ impl Stamps {
         Stamps { shard, last: 0, base: 0 }
     }
 
-    /// The next stamp: by the clock that all shards share, in a shard never twice, and between shards never the same.
-    /// It does not run ahead of the clock, or the next message of another shard would be taken for the older one: none
-    /// takes a shard less than 1/64 of a microsecond.
+    /// The next stamp, by the clock that all shards share. A shard never returns the same stamp twice, and no
+    /// two shards return the same. The stamp does not run ahead of the clock, because the next message of
+    /// another shard would then count as the older one: every message takes a shard at least 1/64 of a
+    /// microsecond.
     pub(in crate::broker) fn next(&mut self, now: Time) -> u64 {
         let by_clock = (now.as_micros() << CLOCK_SHIFT).saturating_add(self.base);
         let next = by_clock.max((self.last | SHARD_MASK) + 1) | u64::from(self.shard);
@@ -33,17 +35,17 @@ impl Stamps {
         next
     }
 
-    /// The last one.
+    /// The last stamp.
     pub(in crate::broker) fn last(&self) -> u64 {
         self.last
     }
 
-    /// A message of another shard is here: whatever is published here from now on is newer.
+    /// Notes a message of another shard: everything published here from now on is newer.
     pub(in crate::broker) fn note(&mut self, stamp: u64) {
         self.last = self.last.max(stamp);
     }
 
-    /// Stamps of this run are above those of all runs before.
+    /// Raises the stamps of this run above those of all earlier runs.
     pub(in crate::broker) fn begin(&mut self, last: u64) {
         self.base = (last | ((1 << CLOCK_SHIFT) - 1)).saturating_add(1);
     }

@@ -1,5 +1,5 @@
-//! The subscriptions of this shard's sessions, but for the shared ones: the index of their filters, and what their
-//! wildcards cost.
+//! The subscriptions of this shard's sessions except shared ones: the index of their filters, and the cost of
+//! their wildcards.
 
 use crate::base::SessionSlot;
 use crate::mqtt::SubscriptionOptions;
@@ -8,11 +8,11 @@ use crate::topic::{Matches, Patterns, TopicIndex};
 /// See the module.
 pub(in crate::broker) struct Subscriptions {
     index: TopicIndex,
-    /// What the wildcards of all filters, shared ones included, add to the work of a match.
+    /// The work that the wildcards of all filters, including shared ones, add to a match.
     patterns: Patterns,
     /// A list that a match can fill without an allocation.
     spare: Matches,
-    /// Subscriptions that the index takes at most.
+    /// The largest number of subscriptions.
     max: usize,
 }
 
@@ -26,17 +26,17 @@ impl Subscriptions {
         }
     }
 
-    /// Changes with every change of the index.
+    /// A number that changes with every change of the index.
     pub(in crate::broker) fn version(&self) -> u64 {
         self.index.version()
     }
 
-    /// Are there as many subscriptions as there may be?
+    /// Whether the largest number of subscriptions is reached.
     pub(in crate::broker) fn is_full(&self) -> bool {
         self.index.len() >= self.max
     }
 
-    /// Adds a subscription, or changes its options. True if `filter` had no subscriber before.
+    /// Adds a subscription, or changes its options. Returns whether `filter` had no subscriber before.
     pub(in crate::broker) fn add(
         &mut self,
         filter: &str,
@@ -48,14 +48,14 @@ impl Subscriptions {
         !is_changed && self.index.subscriber_count(filter) == 1
     }
 
-    /// Removes a subscription. True if `filter` has no subscriber any more.
+    /// Removes a subscription. Returns whether `filter` has no subscriber any more.
     pub(in crate::broker) fn remove(&mut self, filter: &str, session: SessionSlot) -> bool {
         self.index.unsubscribe(filter, session.get());
         self.index.subscriber_count(filter) == 0
     }
 
-    /// The subscribers of a topic name. Subscriptions of `origin` with No Local are left out. Give the list back with
-    /// [`Subscriptions::recycle`].
+    /// The subscribers of a topic name, without the subscriptions of `origin` that have No Local. Return the
+    /// list with [`Subscriptions::recycle`].
     #[inline]
     pub(in crate::broker) fn find(&mut self, topic: &str, origin: Option<SessionSlot>) -> Matches {
         let mut matches = std::mem::take(&mut self.spare);
@@ -63,13 +63,13 @@ impl Subscriptions {
         matches
     }
 
-    /// Takes a list back that [`Subscriptions::find`] gave.
+    /// Takes a list of [`Subscriptions::find`] for reuse.
     #[inline]
     pub(in crate::broker) fn recycle(&mut self, matches: Matches) {
         self.spare = matches;
     }
 
-    /// May a session bring in the patterns that are new with a filter, within these bounds?
+    /// Whether a session may add the new patterns of a filter within these bounds.
     pub(in crate::broker) fn has_room_for_patterns(
         &self,
         filter: &str,
@@ -82,23 +82,23 @@ impl Subscriptions {
                 && self.patterns.len() + new <= max.of_shard)
     }
 
-    /// A filter with a wildcard is new in a session.
+    /// Notes that a session has a new filter with a wildcard.
     pub(in crate::broker) fn add_patterns(&mut self, filter: &str, session: SessionSlot) {
         self.patterns.add(filter, session.get());
     }
 
-    /// A session has a filter with a wildcard no longer.
+    /// Notes that a session no longer has a filter with a wildcard.
     pub(in crate::broker) fn remove_patterns(&mut self, filter: &str) {
         self.patterns.remove(filter);
     }
 
-    /// How many there are.
+    /// The number of subscriptions.
     #[cfg(all(test, feature = "runtime"))]
     pub(in crate::broker) fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// How many patterns their wildcards have brought in.
+    /// The number of patterns that their wildcards add.
     #[cfg(all(test, feature = "runtime"))]
     pub(in crate::broker) fn patterns(&self) -> usize {
         self.patterns.len()
@@ -109,7 +109,7 @@ impl Subscriptions {
     }
 }
 
-/// Bounds of the patterns that wildcards bring in.
+/// The bounds of the patterns that wildcards add.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::broker) struct PatternsMax {
     pub of_session: usize,

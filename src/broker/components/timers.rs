@@ -4,32 +4,32 @@ use crate::base::{ConnectionSlot, SessionSlot, Time, TimerId, Wheel};
 
 use std::collections::VecDeque;
 
-/// What a timer is for.
+/// The purpose of a timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::broker) enum Timer {
-    /// Time for CONNECT, later keep alive; or the time of a refusal that waits.
+    /// The time limit for CONNECT, and later the keep alive; or the time of a refusal that waits.
     Connection(ConnectionSlot),
-    /// What a client was let in with runs out.
+    /// The permissions of a client's login end.
     Permission(ConnectionSlot),
     /// A will's delay is over.
     WillDelay(SessionSlot),
     /// A session's expiry interval is over.
     SessionExpiry(SessionSlot),
-    /// There is enough in the bucket of a connection.
+    /// The bucket of a connection has enough.
     Rate(ConnectionSlot),
-    /// There is enough in the bucket of a listener.
+    /// The bucket of a listener has enough.
     Lane(u16),
-    /// Take down what sessions have lost.
+    /// Record the losses of sessions.
     Losses,
-    /// Look whether the disks have room for those who wait.
+    /// Check whether the disks have room for connections that wait.
     Disk,
-    /// Look for expired retained messages.
+    /// Check for expired retained messages.
     Sweep,
     /// Publish `$SYS`.
     Sys,
-    /// Tell the log that the broker lives.
+    /// Record in the log that the broker is alive.
     Alive,
-    /// Look whether memory is still tight.
+    /// Check whether memory is still tight.
     Memory,
 }
 
@@ -54,32 +54,32 @@ impl Timers {
         self.wheel.cancel(timer);
     }
 
-    /// When a timer fires; none if it does not run any more.
+    /// When a timer fires. `None` if it does not run any more.
     pub(in crate::broker) fn deadline(&self, timer: TimerId) -> Option<Time> {
         self.wheel.deadline(timer)
     }
 
-    /// When the next one fires.
+    /// When the next timer fires.
     pub(in crate::broker) fn next_deadline(&self) -> Option<Time> {
         self.wheel.next_deadline()
     }
 
-    /// Takes out of `timer` one that has fired; false if there is none.
+    /// Clears `timer` if it has fired. Returns `false` if not.
     pub(in crate::broker) fn take_fired(&self, timer: &mut Option<TimerId>) -> bool {
         timer.take_if(|id| !self.wheel.is_running(*id)).is_some()
     }
 
-    /// The clock has moved: what is due has fired.
+    /// Notes the time: timers that are due have fired.
     pub(in crate::broker) fn expire(&mut self, now: Time) {
         self.wheel.expire(now, &mut self.fired);
     }
 
-    /// Has one fired that is not handled?
+    /// Whether a timer has fired that is not handled.
     pub(in crate::broker) fn has_fired(&self) -> bool {
         !self.fired.is_empty()
     }
 
-    /// The next one that has fired, in the order of the deadlines.
+    /// The next fired timer, in the order of the deadlines.
     pub(in crate::broker) fn pop_fired(&mut self) -> Option<Timer> {
         self.fired.pop_front()
     }

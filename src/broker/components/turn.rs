@@ -1,5 +1,5 @@
-//! What goes on later in this turn or in another: sessions with queues, connections with unread packets, mails that were
-//! left, the farewell.
+//! The work that continues later in this turn or in another one: sessions with queues, connections with
+//! unread packets, remaining mails, and the farewell.
 
 use crate::base::{ConnectionKey, ConnectionSlot, SessionSlot};
 use std::collections::VecDeque;
@@ -7,56 +7,56 @@ use std::collections::VecDeque;
 /// See the module.
 #[derive(Debug, Default)]
 pub(in crate::broker) struct Turn {
-    /// There may be something here, or elsewhere, that goes on later. Without it there is nothing.
+    /// Whether some work, here or elsewhere, may have been put off. If false, there is none.
     has_put_off: bool,
-    /// Sessions whose queues go on later.
+    /// Sessions whose queues continue later.
     sessions: VecDeque<SessionSlot>,
     /// Connections whose unread packets are handled later.
     unread: VecDeque<ConnectionKey>,
-    /// Not all mails have been taken that were there when the boxes were last looked at.
+    /// Whether some of the mails that were there at the last look into the boxes have not been taken.
     has_mails_left: bool,
-    /// The broker stops.
+    /// Whether the broker stops.
     is_closing: bool,
-    /// Connections in slots from this one on are still to be closed for that.
+    /// The first slot whose connection must still be closed because the broker stops.
     farewell_to: Option<u32>,
 }
 
 impl Turn {
-    /// Something goes on later.
+    /// Notes that some work was put off.
     #[inline]
     pub(in crate::broker) fn put_off(&mut self) {
         self.has_put_off = true;
     }
 
-    /// Something may go on later.
+    /// Notes that some work may have been put off.
     #[inline]
     pub(in crate::broker) fn put_off_if(&mut self, has_more: bool) {
         self.has_put_off |= has_more;
     }
 
-    /// All that was put off was looked at: is there more?
+    /// Sets whether there is still work that was put off, after all of it was checked.
     pub(in crate::broker) fn set_put_off(&mut self, has_more: bool) {
         self.has_put_off = has_more;
     }
 
-    /// May there be something that goes on later?
+    /// Whether there may be work that was put off.
     #[inline]
     pub(in crate::broker) fn has_put_off(&self) -> bool {
         self.has_put_off
     }
 
-    /// Is there something of this component's own?
+    /// Whether this component has work.
     pub(in crate::broker) fn has_work(&self) -> bool {
         !self.sessions.is_empty() || !self.unread.is_empty() || self.farewell_to.is_some()
     }
 
-    /// The queue of a session goes on later.
+    /// Puts off the queue of a session.
     pub(in crate::broker) fn defer_session(&mut self, session: SessionSlot) {
         self.sessions.push_back(session);
         self.has_put_off = true;
     }
 
-    /// Sessions whose queues go on later.
+    /// The number of sessions whose queues continue later.
     pub(in crate::broker) fn deferred_sessions(&self) -> usize {
         self.sessions.len()
     }
@@ -66,18 +66,18 @@ impl Turn {
         self.sessions.pop_front()
     }
 
-    /// A connection is read on later.
+    /// Puts off reading from a connection.
     pub(in crate::broker) fn read_later(&mut self, connection: ConnectionKey) {
         self.unread.push_back(connection);
         self.has_put_off = true;
     }
 
-    /// The next connection to be read on.
+    /// The next connection to be read.
     pub(in crate::broker) fn pop_unread(&mut self) -> Option<ConnectionKey> {
         self.unread.pop_front()
     }
 
-    /// Have mails been left that were there when the boxes were last looked at?
+    /// Sets whether some of the mails that were there at the last look into the boxes remain.
     pub(in crate::broker) fn set_mails_left(&mut self, are_left: bool) {
         self.has_mails_left = are_left;
     }
@@ -86,19 +86,20 @@ impl Turn {
         self.has_mails_left
     }
 
-    /// The broker stops: all connections are to be closed.
+    /// Begins to close all connections because the broker stops.
     pub(in crate::broker) fn begin_farewell(&mut self) {
         self.is_closing = true;
         self.farewell_to = Some(0);
         self.has_put_off = true;
     }
 
-    /// Does the broker stop?
+    /// Whether the broker stops.
     pub(in crate::broker) fn is_closing(&self) -> bool {
         self.is_closing
     }
 
-    /// The next slot, of so many, whose connection is closed because the broker stops.
+    /// The next slot whose connection must be closed because the broker stops. `slots` is the number of
+    /// slots.
     pub(in crate::broker) fn next_farewell(&mut self, slots: u32) -> Option<ConnectionSlot> {
         let slot = self.farewell_to.filter(|&slot| slot < slots);
         self.farewell_to = slot.map(|slot| slot + 1).filter(|&next| next < slots);

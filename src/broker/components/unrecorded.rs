@@ -1,4 +1,4 @@
-//! Sessions that have lost messages, and whose counts are not in the log as yet.
+//! Sessions that have lost messages and whose counts are not yet in the log.
 
 use crate::base::SessionSlot;
 use std::collections::BTreeSet;
@@ -11,22 +11,22 @@ pub(in crate::broker) struct Unrecorded {
 }
 
 impl Unrecorded {
-    /// The counts of a session are to be taken down.
+    /// Adds a session whose counts must be recorded.
     pub(in crate::broker) fn add(&mut self, session: SessionSlot) {
         self.sessions.insert(session);
     }
 
-    /// The next session whose counts are taken down.
+    /// The next session whose counts must be recorded.
     pub(in crate::broker) fn pop(&mut self) -> Option<SessionSlot> {
         self.sessions.pop_first()
     }
 
-    /// Is a timer to be started? True once, until it has fired.
+    /// Whether a timer must be started. True once until it has fired.
     pub(in crate::broker) fn needs_timer(&mut self) -> bool {
         !self.sessions.is_empty() && !std::mem::replace(&mut self.has_timer, true)
     }
 
-    /// The timer has fired.
+    /// Notes that the timer has fired.
     pub(in crate::broker) fn note_fired(&mut self) {
         self.has_timer = false;
     }

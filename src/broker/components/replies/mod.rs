@@ -344,12 +344,12 @@ impl Replies {
         self.after_log.pop_front().map(|(_, what)| what)
     }
 
-    /// A receipt for another shard, which goes out with the others of this turn.
+    /// Adds a receipt for another shard. It is sent with the others of this turn.
     pub(in crate::broker) fn push_receipt(&mut self, to: ShardId, receipt: Receipt) {
         self.receipts[usize::from(to)].push(receipt);
     }
 
-    /// The receipts for one of the shards that are to get some, if there is one.
+    /// Takes the receipts for a shard, if there are any.
     pub(in crate::broker) fn take_receipts(&mut self, to: ShardId) -> Option<Vec<Receipt>> {
         let receipts = &mut self.receipts[usize::from(to)];
         (!receipts.is_empty()).then(|| std::mem::take(receipts))

@@ -1,10 +1,11 @@
 //! The averages of `$SYS/broker/load`: events per minute, exponentially damped over 1, 5 and 15 minutes.
 //!
-//! Owns the averages and the totals of the last update. Totals and the time that has passed come in, averages go out.
-//! The meaning is that of mosquitto, so that its exporters and dashboards work: an average starts at 0, and after an
-//! interval of `s` seconds the rate of the interval weighs `1 - e^(-s / span)`.
+//! This component owns the averages and the totals of the last update. The input is totals and the time that
+//! has passed, and the output is averages. Their meaning is that of mosquitto, so that its exporters and
+//! dashboards work: an average starts at 0, and after an interval of `s` seconds the rate of the interval has
+//! the weight `1 - e^(-s / span)`.
 
-/// What an average looks back on.
+/// The period of an average.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::broker) enum Span {
     One,
@@ -25,7 +26,7 @@ impl Span {
     }
 }
 
-/// The averages of one total that only grows.
+/// The averages of a total that only grows.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::broker) struct Load {
     total: u64,
@@ -33,12 +34,13 @@ pub(in crate::broker) struct Load {
 }
 
 impl Load {
-    /// So many seconds have passed, and so much has been counted since the start.
+    /// Updates the averages: `seconds` have passed, and `total` was counted since the start.
     pub(in crate::broker) fn update(&mut self, seconds: f64, total: u64) {
         if seconds <= 0.0 {
             return;
         }
-        // A shard that hands a connection over takes back what it has counted; its home counts it a moment later.
+        // A shard that hands over a connection subtracts what it has counted. The connection's home adds it a
+        // moment later.
         let grown = total.saturating_sub(self.total);
         self.total = self.total.max(total);
         let rate = grown as f64 * 60.0 / seconds;
@@ -47,7 +49,7 @@ impl Load {
         }
     }
 
-    /// Events per minute.
+    /// The number of events per minute.
     pub(in crate::broker) fn per_minute(&self, span: Span) -> f64 {
         self.per_minute[span as usize]
     }
@@ -64,12 +66,12 @@ mod tests {
     #[test]
     fn one_interval_weighs_what_mosquitto_gives_it() {
         let mut load = Load::default();
-        // 10 s with 100 events: 600 a minute.
+        // 100 events in 10 s are 600 per minute.
         load.update(10.0, 100);
         assert!(near(load.per_minute(Span::One), 92.11), "{load:?}");
         assert!(near(load.per_minute(Span::Five), 19.67), "{load:?}");
         assert!(near(load.per_minute(Span::Fifteen), 6.63), "{load:?}");
-        // Nothing in the next 10 s: they decay.
+        // Without events in the next 10 s, the averages decay.
         load.update(10.0, 100);
         assert!(near(load.per_minute(Span::One), 77.97), "{load:?}");
     }

@@ -1,7 +1,8 @@
-//! `$SYS`: what the broker counts, under the names that operators know from mosquitto.
+//! `$SYS`: the counts of the broker, with the names that operators know from mosquitto.
 //!
-//! Owns the table of the topics, and what was last published of each. `docs/sys-topics.md` tells operators what each
-//! one means; a test holds it to the table. Counters and the time come in, texts go out.
+//! This component owns the table of the topics, and the last published value of each. `docs/sys-topics.md`
+//! tells operators what each one means, and a test compares it with the table. The input is counters and the
+//! time, and the output is texts.
 
 mod load;
 
@@ -11,17 +12,17 @@ use load::{Load, Span};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// What stands behind a topic.
+/// The source of a topic's value.
 enum Source {
-    /// The sum over the shards of a counter.
+    /// The sum of a counter over the shards.
     Sum(Counter),
-    /// Two counters together.
+    /// The sum of two counters.
     Both(Counter, Counter),
     /// The difference of two sums.
     Difference(Counter, Counter),
-    /// Text.
+    /// A fixed text.
     Text(&'static str),
-    /// Seconds since start.
+    /// The seconds since the start.
     Uptime,
     /// The highest sum of a gauge at any update.
     Maximum(Counter),
@@ -29,7 +30,7 @@ enum Source {
     Load(Flow, Span),
 }
 
-/// What `$SYS/broker/load` has averages of.
+/// The rates whose averages are in `$SYS/broker/load`.
 #[derive(Clone, Copy)]
 enum Flow {
     MessagesReceived,
@@ -83,7 +84,7 @@ const TOPICS: &[(&str, Source)] = &[
     ("$SYS/broker/clients/disconnected", Source::Difference(Counter::Sessions, Counter::ClientsConnected)),
     ("$SYS/broker/clients/inactive", Source::Difference(Counter::Sessions, Counter::ClientsConnected)),
     ("$SYS/broker/clients/expired", Source::Sum(Counter::SessionsExpired)),
-    // Ours alone: why clients lost their connections.
+    // Only midge has these: why clients lost their connections.
     ("$SYS/broker/clients/ended/taken_over", Source::Sum(Counter::Takeovers)),
     ("$SYS/broker/clients/ended/keep_alive", Source::Sum(Counter::KeepAliveTimeouts)),
     ("$SYS/broker/clients/ended/permission", Source::Sum(Counter::PermissionsEnded)),
@@ -93,9 +94,9 @@ const TOPICS: &[(&str, Source)] = &[
     ("$SYS/broker/messages/stored", Source::Sum(Counter::MessagesQueued)),
     ("$SYS/broker/store/messages/count", Source::Sum(Counter::MessagesQueued)),
     ("$SYS/broker/store/messages/bytes", Source::Sum(Counter::BytesQueued)),
-    // Ours alone: mosquitto has no log.
+    // Only midge has this: mosquitto has no log.
     ("$SYS/broker/store/log/waits", Source::Sum(Counter::LimitLogBytes)),
-    // Ours alone too: how often each limit was reached.
+    // Only midge has these: how often each limit was reached.
     ("$SYS/broker/limits/connections", Source::Sum(Counter::LimitConnections)),
     ("$SYS/broker/limits/handshakes", Source::Sum(Counter::LimitHandshakes)),
     ("$SYS/broker/limits/handshakes_per_address", Source::Sum(Counter::LimitHandshakesPerAddress)),
@@ -110,7 +111,7 @@ const TOPICS: &[(&str, Source)] = &[
     ("$SYS/broker/limits/receive_maximum", Source::Sum(Counter::LimitReceiveMaximum)),
     ("$SYS/broker/limits/disk", Source::Sum(Counter::LimitDisk)),
     ("$SYS/broker/limits/memory", Source::Sum(Counter::LimitMemory)),
-    // What clients make the broker keep, by kind, as limits.memory_bytes counts it.
+    // The memory that clients make the broker keep, by kind, as limits.memory_bytes counts it.
     ("$SYS/broker/memory/messages", Source::Sum(Counter::MemoryMessages)),
     ("$SYS/broker/memory/backlogs", Source::Sum(Counter::MemoryBacklogs)),
     ("$SYS/broker/memory/packets", Source::Sum(Counter::MemoryPartial)),
@@ -120,7 +121,7 @@ const TOPICS: &[(&str, Source)] = &[
     ("$SYS/broker/memory/aliases", Source::Sum(Counter::MemoryAliases)),
     ("$SYS/broker/memory/retained", Source::Sum(Counter::MemoryRetained)),
     ("$SYS/broker/memory/total", Source::Sum(Counter::MemoryTotal)),
-    // How often reading was stopped for each cause.
+    // How often reading was stopped, by reason.
     ("$SYS/broker/limits/client_rate", Source::Sum(Counter::LimitClientRate)),
     ("$SYS/broker/limits/listener_rate", Source::Sum(Counter::LimitListenerRate)),
     ("$SYS/broker/limits/backlog", Source::Sum(Counter::LimitBacklog)),
@@ -177,9 +178,9 @@ const TOPICS: &[(&str, Source)] = &[
     ("$SYS/broker/load/connections/1min", Source::Load(Flow::Connects, Span::One)),
     ("$SYS/broker/load/connections/5min", Source::Load(Flow::Connects, Span::Five)),
     ("$SYS/broker/load/connections/15min", Source::Load(Flow::Connects, Span::Fifteen)),
-    // All since the start.
+    // The total since the start.
     ("$SYS/broker/connections/socket/count", Source::Sum(Counter::ConnectionsOpened)),
-    // Ours alone: those that are open.
+    // Only midge has this: the connections that are open.
     (
         "$SYS/broker/connections/open",
         Source::Difference(Counter::ConnectionsOpened, Counter::ConnectionsClosed),
@@ -192,7 +193,7 @@ const TOPICS: &[(&str, Source)] = &[
     ("$SYS/broker/addresses/banned", Source::Sum(Counter::AddressesBanned)),
 ];
 
-/// What was last published, so that only changes are.
+/// The last published values, so that only changes are published.
 #[derive(Default)]
 pub(in crate::broker) struct Sys {
     started: Time,
@@ -202,7 +203,7 @@ pub(in crate::broker) struct Sys {
     last: Vec<Last>,
 }
 
-/// Of one topic.
+/// The values of one topic.
 #[derive(Clone, Default)]
 struct Last {
     value: String,
@@ -210,21 +211,21 @@ struct Last {
 }
 
 impl Sys {
-    /// How many topics there are.
+    /// The number of topics.
     pub(in crate::broker) const TOPICS: usize = TOPICS.len();
 
-    /// The clock of the uptime begins.
+    /// Starts the clock of the uptime.
     pub(in crate::broker) fn start(&mut self, now: Time) {
         (self.started, self.updated) = (now, now);
     }
 
-    /// Another update begins.
+    /// Begins another update.
     pub(in crate::broker) fn update(&mut self, now: Time, counters: &[Counters]) {
         self.update_loads(now, counters);
         self.last.resize(TOPICS.len(), Last::default());
     }
 
-    /// A topic and its value now, if the value has changed since it was last asked for.
+    /// A topic and its present value, if it has changed since the last call for this topic.
     pub(in crate::broker) fn changed(
         &mut self,
         at: usize,
@@ -239,7 +240,7 @@ impl Sys {
         Some((TOPICS[at].0, &self.last[at].value))
     }
 
-    /// The value of a topic now.
+    /// The present value of a topic.
     fn value(&mut self, at: usize, now: Time, counters: &[Counters]) -> String {
         match TOPICS[at].1 {
             Source::Text(text) => text.to_owned(),
@@ -263,7 +264,7 @@ impl Sys {
     }
 }
 
-/// What all shards have counted, under the names of `$SYS`, as lines for the log: one for each level below
+/// The counts of all shards with the names of `$SYS`, as lines for the log: one for each level below
 /// `$SYS/broker`.
 pub fn counted(counters: &[Counters]) -> Vec<String> {
     let mut lines: BTreeMap<&str, String> = BTreeMap::new();
@@ -277,7 +278,7 @@ pub fn counted(counters: &[Counters]) -> Vec<String> {
     lines.into_values().collect()
 }
 
-/// Of what is counted; none for what also depends on the time.
+/// The value of a count. `None` for a value that also depends on the time.
 fn sum(source: &Source, counters: &[Counters]) -> Option<u64> {
     match *source {
         Source::Sum(counter) => Some(total(counters, counter)),
@@ -315,7 +316,7 @@ mod tests {
         assert!(untold.is_empty(), "{untold:?}");
     }
 
-    /// Rows of its tables: `` | `topic` | meaning | ``.
+    /// The rows of its tables: `` | `topic` | meaning | ``.
     fn documented() -> Vec<(&'static str, &'static str)> {
         let rows =
             include_str!("../../../../docs/sys-topics.md").lines().filter(|line| line.starts_with("| `"));
