@@ -94,12 +94,12 @@ impl Ticket {
     }
 }
 
-/// Names a request of a shard to others until they have answered. Tokens of a shard count from 1.
+/// Identifies a request of a shard to others until they have answered. Tokens of a shard count from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestToken(NonZeroU64);
 
 impl RequestToken {
-    /// The token of this number, which is not 0.
+    /// The token with this number, which must not be 0.
     pub fn new(number: u64) -> RequestToken {
         RequestToken(NonZeroU64::new(number).expect("tokens count from 1"))
     }
@@ -136,18 +136,18 @@ pub struct SessionKey {
     pub generation: u32,
 }
 
-/// The hash of a client identifier, a topic name or a filter that all shards agree on.
+/// The hash of a client identifier, a topic name or a filter. It is the same on all shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TextHash(NonZeroU64);
 
 impl TextHash {
-    /// A hash. That of none is 0, so that an `Option` of it is no larger.
+    /// A hash. It is never 0, so that an `Option` of it is no larger.
     #[inline]
     pub fn new(hash: u64) -> TextHash {
         TextHash(NonZeroU64::new(hash).unwrap_or(NonZeroU64::MIN))
     }
 
-    /// Its bits.
+    /// The hash as a number.
     #[inline]
     pub fn get(self) -> u64 {
         self.0.get()

@@ -1,26 +1,26 @@
-//! What a shard counts. Written by its shard alone and read by any: a relaxed store is a plain
-//! move, and no cache line is written by two cores.
+//! The counters of a shard. Only their shard writes them, and any shard may read them. So a relaxed store is
+//! a plain move, and no two cores write the same cache line.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
-        /// One thing that is counted.
+        /// A counter.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Counter { $($(#[doc = $doc])+ $name,)+ }
 
-        /// Every counter, in order.
+        /// All counters, in order.
         pub(super) const ALL_COUNTERS: &[Counter] = &[$(Counter::$name,)+];
         const COUNTERS: usize = ALL_COUNTERS.len();
     };
 }
 
 counters! {
-    /// Connections that the listeners have accepted from the kernel, also those that are closed at once.
+    /// Connections that the listeners have accepted from the kernel, including those that are closed at once.
     ConnectionsOpened,
-    /// Connections closed, for whatever cause.
+    /// Connections closed, whatever the reason.
     ConnectionsClosed,
-    /// Clients connected now (a gauge: rises and falls).
+    /// Clients connected now (a gauge, which rises and falls).
     ClientsConnected,
     /// Sessions, connected or not (a gauge).
     Sessions,
@@ -30,7 +30,7 @@ counters! {
     ConnectsRefused,
     /// CONNECTs refused because of a wrong login.
     LoginsFailed,
-    /// Those of them whose refusal had to wait.
+    /// Those of them whose refusal was delayed.
     RefusalsDelayed,
     /// Connections closed because of `limits.connect_rate`.
     TurnedAwayTooFast,
@@ -38,19 +38,19 @@ counters! {
     TurnedAwayBanned,
     /// Addresses banned because of wrong logins or flapping.
     AddressesBanned,
-    /// Connections that ended by a malformed packet or a protocol error.
+    /// Connections that ended because of a malformed packet or a protocol error.
     Violations,
-    /// Connections that ended by their keep alive.
+    /// Connections that ended because of their keep alive.
     KeepAliveTimeouts,
-    /// Connections that ended because what let them in has expired, or was taken back.
+    /// Connections that ended because their login has expired or was revoked.
     PermissionsEnded,
-    /// Sessions that ended by their expiry interval.
+    /// Sessions that ended because of their expiry interval.
     SessionsExpired,
     /// Sessions taken over by a new connection.
     Takeovers,
     /// Bytes received.
     BytesReceived,
-    /// Bytes handed to the sockets.
+    /// Bytes given to the sockets.
     BytesSent,
     /// Control packets received.
     PacketsReceived,
@@ -58,13 +58,13 @@ counters! {
     PublishesReceived,
     /// Bytes of application messages received.
     PublishBytesReceived,
-    /// Control packets sent, all but PUBLISH.
+    /// Control packets sent, except PUBLISH.
     AnswersSent,
     /// PUBLISH packets sent.
     PublishesSent,
     /// Bytes of application messages sent.
     PublishBytesSent,
-    /// Messages dropped, for whatever cause below.
+    /// Messages dropped for any reason below.
     PublishesDropped,
     /// QoS 0 messages dropped because the client does not read.
     DroppedSlow,
@@ -72,19 +72,20 @@ counters! {
     DroppedQueueFull,
     /// Messages larger than the client's Maximum Packet Size.
     DroppedTooLarge,
-    /// Messages whose expiry interval ran out while they waited.
+    /// Messages that expired while they waited.
     DroppedExpired,
     /// Deliveries that an access list forbids the client to receive.
     DroppedDenied,
-    /// PUBLISH packets refused: reserved topic, levels, retained bound.
+    /// PUBLISH packets refused because of a reserved topic, too many levels, or a bound of retained messages.
     PublishesRefused,
-    /// Topic filters of SUBSCRIBE packets refused: access list, what is not available, a bound.
+    /// Topic filters of SUBSCRIBE packets refused because of an access list, a feature that is not available,
+    /// or a bound.
     SubscriptionsRefused,
     /// Messages in session queues (a gauge).
     MessagesQueued,
     /// Bytes in session queues (a gauge).
     BytesQueued,
-    /// PUBLISH packets that sockets have not taken, about (a gauge).
+    /// The approximate number of PUBLISH packets that sockets have not taken (a gauge).
     PacketsWaiting,
     /// Subscriptions (a gauge).
     Subscriptions,
@@ -128,21 +129,21 @@ counters! {
     LimitLogBytes,
     /// Times that reading was stopped because too many answers waited for the log or for other shards.
     LimitAnswers,
-    /// Times that reading was stopped because a client sent faster than it may.
+    /// Times that reading was stopped because a client exceeded its rate.
     LimitClientRate,
-    /// Times that reading was stopped because the clients of a listener sent faster than they may together.
+    /// Times that reading was stopped because the clients of a listener together exceeded its rate.
     LimitListenerRate,
     /// Connections closed because a packet came too slowly.
     LimitUpload,
-    /// Clients whose Receive Maximum was overrun.
+    /// Clients that sent more than midge's Receive Maximum allows.
     LimitReceiveMaximum,
-    /// What was refused, stopped or ended because of `limits.memory_bytes`.
+    /// Packets, connections and reads that were refused, ended or stopped because of `limits.memory_bytes`.
     LimitMemory,
     /// Bytes of messages kept for sessions, queued and in flight (a gauge).
     MemoryMessages,
     /// Bytes that sockets have not taken (a gauge).
     MemoryBacklogs,
-    /// Bytes of packets whose end has not come (a gauge).
+    /// Bytes of packets whose end has not arrived (a gauge).
     MemoryPartial,
     /// Bytes of sessions and connections (a gauge).
     MemorySessions,
@@ -169,31 +170,31 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// Adds; only the owning shard may call it.
+    /// Adds. Only the owning shard may call it.
     pub fn add(&self, counter: Counter, by: u64) {
         let cell = &self.0[counter as usize];
         cell.store(cell.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
     }
 
-    /// Subtracts, for gauges and for what another shard counts after all; only the owning shard may call it.
+    /// Subtracts, for gauges and for what another shard counts in the end. Only the owning shard may call it.
     pub fn subtract(&self, counter: Counter, by: u64) {
         let cell = &self.0[counter as usize];
         cell.store(cell.load(Ordering::Relaxed).wrapping_sub(by), Ordering::Relaxed);
     }
 
-    /// Sets a gauge; only the owning shard may call it.
+    /// Sets a gauge. Only the owning shard may call it.
     pub fn set(&self, counter: Counter, to: u64) {
         self.0[counter as usize].store(to, Ordering::Relaxed);
     }
 
-    /// Sets gauges that stand side by side, from the first on.
+    /// Sets consecutive gauges, from `first` on.
     pub fn set_all<const GAUGES: usize>(&self, first: Counter, to: &[u64; GAUGES]) {
         for (cell, value) in self.0[first as usize..].iter().zip(to) {
             cell.store(*value, Ordering::Relaxed);
         }
     }
 
-    /// Reads; anyone may.
+    /// Reads a counter. Any shard may call it.
     pub fn get(&self, counter: Counter) -> u64 {
         self.0[counter as usize].load(Ordering::Relaxed)
     }

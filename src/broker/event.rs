@@ -1,6 +1,7 @@
-//! The events that an operator wants to know of. Each is declared once, for the log line, the counter and the tests.
+//! The events that are reported to an operator. Each is declared once, for the log line, the counter and the
+//! tests.
 //!
-//! Beside [`Event`] stand the causes of an end (`cause`) and the bounds that are reported (`limit`).
+//! Besides [`Event`] there are the causes of an end (`cause`) and the reported bounds (`limit`).
 
 mod cause;
 mod limit;
@@ -17,218 +18,219 @@ use crate::session::Losses;
 use crate::settings::Network;
 use std::net::SocketAddr;
 
-/// Something that an operator wants to know. Holds no payload and no password.
+/// An event for the operator. It contains no payload and no password.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A client is in.
+    /// A client was accepted.
     Connected {
-        /// Client identifier.
+        /// The client identifier.
         client: Box<str>,
-        /// User name.
+        /// The user name.
         user: Option<Box<str>>,
-        /// Where from.
+        /// The address of the peer.
         peer: SocketAddr,
-        /// Number of the listener.
+        /// The number of the listener.
         listener: u16,
-        /// Protocol.
+        /// The protocol version.
         version: ProtocolVersion,
-        /// Effective keep alive, seconds; 0: none.
+        /// The effective keep alive in seconds. 0 if there is none.
         keep_alive_seconds: u16,
         /// Clean Start.
         clean_start: bool,
-        /// Was a session resumed?
+        /// Whether a session was resumed.
         session_present: bool,
-        /// Seconds that the session outlives the connection.
+        /// How many seconds the session outlives the connection.
         session_expiry_seconds: u32,
     },
-    /// A client is out.
+    /// A client's connection has ended.
     Disconnected {
-        /// Client identifier.
+        /// The client identifier.
         client: Box<str>,
-        /// Where from.
+        /// The address of the peer.
         peer: SocketAddr,
-        /// User name.
+        /// The user name.
         user: Option<Box<str>>,
-        /// Number of the listener.
+        /// The number of the listener.
         listener: u16,
-        /// How long the client was in.
+        /// How long the client was connected.
         seconds: u64,
-        /// What went over the connection.
+        /// The traffic of the connection.
         traffic: Traffic,
-        /// Messages that its session has left for it.
+        /// The number of messages that wait in its session.
         queued: usize,
-        /// Why.
+        /// The cause.
         cause: EndCause,
     },
     /// A CONNECT was refused.
     Refused {
-        /// Client identifier, if one could be read.
+        /// The client identifier, if it could be read.
         client: Box<str>,
-        /// Where from.
+        /// The address of the peer.
         peer: SocketAddr,
         /// The user name that was tried.
         user: Option<Box<str>>,
-        /// Number of the listener.
+        /// The number of the listener.
         listener: u16,
-        /// Reason code and words.
+        /// The reason code and the cause in words.
         violation: Violation,
     },
     /// A connection was closed because of a bound on connections.
     ConnectionRefused {
-        /// Which.
+        /// The bound.
         limit: Limit,
-        /// Where from.
+        /// The address of the peer.
         peer: SocketAddr,
-        /// Number of the listener.
+        /// The number of the listener.
         listener: u16,
     },
-    /// A connection was closed before a byte of it was read; told once in a while for each address.
+    /// A connection was closed before any of its bytes was read. It is reported once per period for each
+    /// address.
     TurnedAway {
         /// The address, or the IPv6 network that counts as one.
         network: Network,
-        /// Why.
+        /// The cause.
         cause: Away,
     },
-    /// An address is banned from now on.
+    /// An address was banned.
     Banned {
         /// The address, or the IPv6 network that counts as one.
         network: Network,
-        /// Else it flaps.
+        /// Whether it was banned for wrong logins. If not, it was banned for flapping.
         by_failures: bool,
-        /// For so long.
+        /// How long it is banned.
         seconds: u64,
     },
     /// A connection ended before any CONNECT.
     Unconnected {
-        /// Where from.
+        /// The address of the peer.
         peer: SocketAddr,
-        /// Number of the listener.
+        /// The number of the listener.
         listener: u16,
-        /// Why.
+        /// The cause.
         cause: EndCause,
     },
-    /// A PUBLISH was refused, or a QoS 0 one swallowed.
+    /// A PUBLISH was refused, or a QoS 0 one was dropped.
     PublishRefused {
-        /// Client identifier of the publisher.
+        /// The client identifier of the publisher.
         client: Box<str>,
-        /// The beginning of the topic; empty where it is not known any more.
+        /// The beginning of the topic. Empty if it is not known any more.
         topic: Box<str>,
-        /// What of an access list has refused it, if one has.
+        /// The part of an access list that has refused it, if one has.
         rule: Option<RuleHit>,
-        /// Reason code and words.
+        /// The reason code and the cause in words.
         violation: Violation,
     },
-    /// A topic filter of a SUBSCRIBE was refused, but not because of a bound.
+    /// A topic filter of a SUBSCRIBE was refused for a reason other than a bound.
     SubscribeRefused {
-        /// Client identifier.
+        /// The client identifier.
         client: Box<str>,
-        /// User name.
+        /// The user name.
         user: Option<Box<str>>,
         /// The beginning of the filter.
         filter: Box<str>,
-        /// What of an access list has refused it, if one has.
+        /// The part of an access list that has refused it, if one has.
         rule: Option<RuleHit>,
-        /// What the client is told.
+        /// The reason code for the client.
         reason: Reason,
     },
-    /// More topic filters of the same SUBSCRIBE were refused, for whatever cause.
+    /// More topic filters of the same SUBSCRIBE were refused, for any reason.
     MoreSubscribesRefused {
-        /// Client identifier.
+        /// The client identifier.
         client: Box<str>,
-        /// User name.
+        /// The user name.
         user: Option<Box<str>>,
-        /// How many.
+        /// The number of filters.
         filters: u64,
     },
-    /// A subscription was made, or replaced. For log level debug, as the next three.
+    /// A subscription was made or replaced. This event and the next three are for the log level debug.
     Subscribed {
-        /// Client identifier.
+        /// The client identifier.
         client: Box<str>,
         /// The beginning of the filter.
         filter: Box<str>,
-        /// As granted.
+        /// The granted options.
         options: SubscriptionOptions,
-        /// 0: none.
+        /// The subscription identifier. 0 if there is none.
         subscription_id: u32,
-        /// The session had none with this filter.
+        /// Whether the session had no subscription with this filter.
         is_new: bool,
     },
     /// A subscription has ended.
     Unsubscribed {
-        /// Client identifier.
+        /// The client identifier.
         client: Box<str>,
         /// The beginning of the filter.
         filter: Box<str>,
     },
     /// More subscriptions have ended with the same session.
     MoreUnsubscribed {
-        /// Client identifier.
+        /// The client identifier.
         client: Box<str>,
-        /// How many.
+        /// The number of filters.
         filters: usize,
     },
-    /// What a message has matched on a shard.
+    /// The matches of a message on a shard.
     Matched {
-        /// Client identifier of the publisher, on the shard that it is connected to.
+        /// The client identifier of the publisher, on the shard that it is connected to.
         client: Option<Box<str>>,
         /// The beginning of the topic.
         topic: Box<str>,
-        /// Of the message.
+        /// The QoS of the message.
         qos: QoS,
-        /// Of the message.
+        /// The RETAIN flag of the message.
         retain: bool,
-        /// Here.
+        /// The shard that reports this.
         shard: ShardId,
-        /// It came from there.
+        /// The shard that the message came from.
         from: Option<ShardId>,
-        /// Sessions with subscriptions that match, but for shared ones.
+        /// The number of sessions with matching subscriptions, without shared ones.
         subscribers: usize,
-        /// Shared subscriptions at home here that match.
+        /// The number of matching shared subscriptions at home here.
         groups: usize,
     },
-    /// A session has lost messages since its client was told last.
+    /// The messages that a session has lost since its client was last told.
     Losses {
-        /// Client identifier.
+        /// The client identifier.
         client: Box<str>,
-        /// The client is back, and is told; else its session has ended.
+        /// Whether the client has reconnected and is told. If not, its session has ended.
         is_back: bool,
-        /// What it has lost.
+        /// The losses.
         losses: Losses,
-        /// Now, by the clock of their times.
+        /// The present time, on the clock of their times.
         now_millis: u64,
     },
-    /// A client has read what waited for it, or is out; meanwhile messages for it were dropped.
+    /// A client has read its backlog, or its connection has ended. Messages for it were dropped meanwhile.
     DroppedForSlow {
-        /// Client identifier.
+        /// The client identifier.
         client: Box<str>,
-        /// How many.
+        /// The number of messages.
         messages: u64,
     },
     /// A bound was reached.
     LimitReached {
-        /// Which.
+        /// The bound.
         limit: Limit,
-        /// Client identifier, empty where none is known.
+        /// The client identifier. Empty if it is unknown.
         client: Box<str>,
     },
 }
 
-/// What went over a connection: packets as they are encoded, without what TLS or WebSocket adds. What was written and
-/// its socket has not taken counts too.
+/// The traffic of a connection. Packets count as midge encodes them, without the bytes of TLS or WebSocket.
+/// Bytes that were written but not taken by the socket count too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// PUBLISH packets from the client.
+    /// The number of PUBLISH packets from the client.
     pub messages_in: u64,
-    /// Bytes from the client.
+    /// The number of bytes from the client.
     pub bytes_in: u64,
-    /// PUBLISH packets to the client.
+    /// The number of PUBLISH packets to the client.
     pub messages_out: u64,
-    /// Bytes to the client.
+    /// The number of bytes to the client.
     pub bytes_out: u64,
 }
 
 impl Event {
-    /// The counter that moves with the event.
+    /// The counter that the event increments.
     pub fn counter(&self) -> Option<Counter> {
         match self {
             // Each message was counted when it was lost.
@@ -252,7 +254,7 @@ impl Event {
                 | EndCause::Banned
                 | EndCause::Refused => None,
             },
-            // Each connection that is turned away is counted, told or not.
+            // Each connection that is turned away is counted, reported or not.
             Event::TurnedAway { .. } => None,
             Event::Banned { .. } => Some(Counter::AddressesBanned),
             Event::Refused { .. } => Some(Counter::ConnectsRefused),
@@ -270,7 +272,7 @@ impl Event {
     }
 }
 
-/// The beginning of a client's text, as far as it is worth telling.
+/// The beginning of a client's text, up to the length that is reported.
 pub(super) fn beginning(text: &str) -> Box<str> {
     match text.char_indices().nth(CHARACTERS_TOLD) {
         Some((end, _)) => text[..end].into(),
@@ -278,5 +280,5 @@ pub(super) fn beginning(text: &str) -> Box<str> {
     }
 }
 
-/// Of texts of clients: identifiers, user names, topics.
+/// The number of characters of client texts (identifiers, user names, topics) that are reported.
 pub const CHARACTERS_TOLD: usize = 128;

@@ -1,8 +1,9 @@
-//! A message on its way to many: what it is, and what of it is encoded in this turn's arena already.
+//! A message that goes to many subscribers, and the parts of it that are already encoded in this turn's
+//! arena.
 //!
-//! A message is encoded once per variant (protocol, QoS, RETAIN) and turn. At QoS 1 and 2 the packet identifier makes the
-//! difference: subscribers that go in step have the same one, and share the variant; the others get a copy with two bytes
-//! changed.
+//! A message is encoded once per variant (protocol, QoS, RETAIN) and turn. At QoS 1 and 2 the packet
+//! identifiers may differ. Subscribers with the same next identifier share the variant. The others get a copy
+//! with two bytes changed.
 
 use crate::base::ConnectionSlot;
 use crate::base::MemoryAccount;
@@ -19,47 +20,48 @@ use crate::session::KeptMessage;
 use crate::session::{Message, Publication};
 use std::rc::Rc;
 
-/// A payload up to this size is copied behind each header; above, all headers refer to one.
+/// A payload up to this size is copied after each header. If it is larger, all headers refer to one copy.
 const COPIED_PAYLOAD_MAX: usize = 512;
-/// A message on its way to many.
+/// A message that goes to many subscribers.
 pub(in crate::broker) struct Fanout<'a> {
     pub publication: Publication<'a>,
-    /// Of a message that is to be retained, once it is known.
+    /// The hash of the topic of a retained message, when it is known.
     pub topic_hash: Option<TextHash>,
     pub expiry_seconds: Option<u32>,
     pub kept: Option<Rc<KeptMessage>>,
-    /// Its name in the log; 0: it is not there.
+    /// The message's number in the log. 0 if it is not in the log.
     pub number: u64,
     pub encoded: Encoded,
-    /// The ticket that will count the receipts of other shards, if anyone waits for them.
+    /// The ticket that counts the receipts of other shards, if anything waits for them.
     pub ticket: Option<Ticket>,
-    /// Receipts that will come.
+    /// The number of receipts that are expected.
     pub missing: u32,
-    /// It goes to other shards by intents, and these are their numbers.
+    /// Whether it goes to other shards as intents. `intents` has their numbers.
     pub intended: bool,
     pub intents: Intents,
-    /// Another shard's log has it for this one, or a member of a group had it that has ended: a disk that is full only
-    /// since then does not refuse it, or it would be lost, or the sessions that have taken it would get it again when
-    /// its publisher repeats it. Its receipt waits for room.
+    /// Whether the message must not be refused because of a full disk. This holds if another shard's log has
+    /// it for this one, or if a member of a group had it and has ended. A refusal would lose the message, or
+    /// the sessions that have taken it would get it again when its publisher repeats it. Its receipt waits
+    /// for room on the disk.
     pub promised: bool,
-    /// The publisher, which is served last; and what it gets.
+    /// The publisher, which is served last.
     pub own: Option<SessionSlot>,
     pub own_delivery: Option<OwnMatch>,
 }
 
-/// What of a message is in this turn's arena already.
+/// The parts of a message that are already in this turn's arena.
 #[derive(Default)]
 pub(in crate::broker) struct Encoded {
     variants: [Option<Variant>; 12],
     payload: Option<Range>,
 }
 
-/// The message that was last sent to one session after the other, each for itself: out of queues, or once the log had
-/// it. It is encoded once for those who follow in the same turn.
+/// The message that was last sent to sessions one by one, from queues or after the log had it. It is encoded
+/// once for all of them in the same turn.
 pub(in crate::broker) struct Recent {
     pub message: Rc<KeptMessage>,
     pub expiry_seconds: Option<u32>,
-    /// Of the outbox.
+    /// The turn of the outbox.
     pub turn: u64,
     pub encoded: Encoded,
 }
@@ -70,16 +72,16 @@ pub(in crate::broker) struct Variant {
     pub head: Range,
     pub payload: Option<Range>,
     packet_id: Option<PacketId>,
-    /// Where the packet identifier stands, counted from the head's start.
+    /// The offset of the packet identifier from the start of the head.
     id_at: u32,
 }
 
 impl Variant {
-    /// Of an outbox that is full: who is sent this is noted there.
+    /// The variant for a full outbox, which notes the connections that would have been sent it.
     const NOTHING: Variant =
         Variant { head: Range { start: 0, len: 0 }, payload: None, packet_id: None, id_at: 0 };
 
-    /// Gives it to a connection.
+    /// Sends it to a connection.
     pub(in crate::broker) fn send(self, outbox: &mut Outbox, slot: ConnectionSlot) {
         outbox.send_message(slot, self.head);
         if let Some(payload) = self.payload {
@@ -111,31 +113,31 @@ impl<'a> Fanout<'a> {
         }
     }
 
-    /// So many receipts more will come; the ticket to send along.
+    /// Expects more receipts, and returns the ticket to send with the message.
     pub(in crate::broker) fn await_receipts(&mut self, count: u32) -> Option<Ticket> {
         self.missing += if self.ticket.is_none() { 0 } else { count };
         self.ticket
     }
 
-    /// Of a message that is kept already.
+    /// A fan-out of a message that is already stored.
     pub(in crate::broker) fn of(message: &'a Rc<KeptMessage>, now: Time) -> Fanout<'a> {
         let mut fanout = Fanout::new(message.as_publication(), now);
         fanout.kept = Some(Rc::clone(message));
         fanout
     }
 
-    /// The message as one that outlives the read buffer: copied at most once.
+    /// The message in a form that outlives the read buffer. It is copied at most once.
     pub(in crate::broker) fn keep(&mut self, account: &MemoryAccount) -> Rc<KeptMessage> {
         let kept = || KeptMessage::new(self.publication.to_message(), account);
         Rc::clone(self.kept.get_or_insert_with(kept))
     }
 
-    /// The message to send to another shard: copied only if it is not kept anyway.
+    /// The message to send to another shard. It is copied only if it is not stored already.
     pub(in crate::broker) fn to_message(&self) -> Message {
         self.kept.as_deref().map_or_else(|| self.publication.to_message(), |kept| Message::clone(kept))
     }
 
-    /// Header of this message for a subscriber; `version` decides what it can carry.
+    /// The header of this message for a subscriber with this form.
     pub(in crate::broker) fn header(&self, form: WireForm, packet_id: Option<PacketId>) -> PublishHeader<'a> {
         PublishHeader {
             version: form.version,
@@ -151,7 +153,7 @@ impl<'a> Fanout<'a> {
         }
     }
 
-    /// The variant with this packet identifier, encoded at most once.
+    /// The variant with this packet identifier. It is encoded at most once.
     pub(in crate::broker) fn variant(
         &mut self,
         outbox: &mut Outbox,
@@ -193,7 +195,7 @@ impl<'a> Fanout<'a> {
     }
 }
 
-/// A copy of a variant's head with another packet identifier.
+/// Copies a variant's head with another packet identifier.
 fn renumber(outbox: &mut Outbox, variant: Variant, packet_id: Option<PacketId>) -> Variant {
     if outbox.is_full() || variant.head.len == 0 {
         return Variant::NOTHING;
@@ -209,7 +211,7 @@ fn renumber(outbox: &mut Outbox, variant: Variant, packet_id: Option<PacketId>) 
     Variant { head: outbox.range_since(start), packet_id, ..variant }
 }
 
-/// What makes two subscribers' bytes the same, but for the packet identifier.
+/// The properties that make the bytes for two subscribers equal, except for the packet identifier.
 #[derive(Clone, Copy)]
 pub(in crate::broker) struct WireForm {
     pub version: ProtocolVersion,
@@ -219,7 +221,7 @@ pub(in crate::broker) struct WireForm {
 
 impl WireForm {
     fn index(self) -> usize {
-        // 3.1 and 3.1.1 are alike on the wire.
+        // 3.1 and 3.1.1 have the same format.
         usize::from(self.version == ProtocolVersion::V5) * 6
             + self.qos as usize * 2
             + usize::from(self.retain)

@@ -1,4 +1,4 @@
-//! What shards tell each other.
+//! The mails that shards send to each other.
 
 use crate::base::{RequestToken, SessionKey, Ticket};
 use crate::broker::Receipt;
@@ -9,137 +9,137 @@ use std::sync::Arc;
 /// A member of a shared subscription.
 #[derive(Clone, Copy, Debug)]
 pub struct GroupMember {
-    /// The session.
+    /// The session's key.
     pub key: SessionKey,
-    /// Granted QoS.
+    /// The granted QoS.
     pub qos: QoS,
     /// Retain As Published.
     pub retain_as_published: bool,
-    /// Subscription identifier, 0: none.
+    /// The subscription identifier. 0 if there is none.
     pub subscription_id: u32,
 }
 
-/// A mail. Mails of a pair of shards keep their order.
+/// A mail. Mails from one shard to another keep their order.
 #[derive(Debug)]
 pub enum Mail {
-    /// A publish that the receiver may have subscriptions for, or is the home of as retained.
+    /// A message for which the receiver may have subscriptions, or whose retained home it is.
     Publish {
         /// The message.
         message: Message,
-        /// To be given back in a receipt, if anyone waits for one.
+        /// The ticket for the receipt, if anything waits for one.
         ticket: Option<Ticket>,
-        /// Its number as an intent in the sender's log; 0: it is none.
+        /// Its number as an intent in the sender's log. 0 if it is not an intent.
         intent: u64,
     },
-    /// A message that the receiver is the home of as retained, and will be sent once more to deliver.
+    /// A retained message whose home is the receiver. A second mail follows if it must deliver the message.
     Retain {
         /// The message.
         message: Message,
     },
-    /// What became of messages that the receiver has sent.
+    /// The outcomes of messages that the receiver has sent.
     Receipts(Vec<Receipt>),
-    /// The sender has subscriptions with this wildcard filter. Answer: `InterestKnown`.
+    /// The sender has subscriptions with this wildcard filter. The answer is `InterestKnown`.
     InterestAdd {
-        /// Topic filter, matching part.
+        /// The matching part of the topic filter.
         filter: Box<str>,
-        /// To be given back.
+        /// The token for the answer.
         token: RequestToken,
     },
-    /// It has none any more.
+    /// The sender has no such subscriptions any more.
     InterestRemove {
-        /// Topic filter, matching part.
+        /// The matching part of the topic filter.
         filter: Box<str>,
     },
-    /// The receiver's interest is known to the sender.
+    /// The sender knows the receiver's interest.
     InterestKnown {
-        /// From the question.
+        /// The token of the request.
         token: RequestToken,
     },
-    /// A session joins (or updates) a shared subscription. Answer: `GroupJoined`.
+    /// A session joins a shared subscription or updates its membership. The answer is `GroupJoined`.
     GroupJoin {
-        /// `$share/…`, as written.
+        /// The filter as the client wrote it, with `$share/`.
         filter: Box<str>,
-        /// Who.
+        /// The member.
         member: GroupMember,
-        /// To be given back.
+        /// The token for the answer.
         token: RequestToken,
     },
-    /// The membership is in force on every shard.
+    /// The membership is in effect on every shard.
     GroupJoined {
-        /// From the question.
+        /// The token of the request.
         token: RequestToken,
     },
-    /// A session leaves. Answer, if there is a token: `GroupLeft`.
+    /// A session leaves. If there is a token, the answer is `GroupLeft`.
     GroupLeave {
-        /// `$share/…`, as written.
+        /// The filter as the client wrote it, with `$share/`.
         filter: Box<str>,
-        /// Who.
+        /// The member.
         member: SessionKey,
-        /// To be given back; none when nobody waits for it.
+        /// The token for the answer. `None` if nothing waits for it.
         token: Option<RequestToken>,
     },
-    /// The member is not chosen any more; what it was chosen for has been sent before.
+    /// The member is not chosen any more. Messages for which it was chosen were sent before this.
     GroupLeft {
-        /// From the question.
+        /// The token of the request.
         token: RequestToken,
     },
     /// A member can take messages now, or can't.
     GroupReady {
-        /// Who.
+        /// The member.
         member: SessionKey,
-        /// Connected, and nothing waits for it.
+        /// Whether it is connected and no messages wait for it.
         ready: bool,
     },
     /// A message for the chosen member.
     GroupDeliver {
-        /// The group's filter, as written.
+        /// The group's filter, as the client wrote it.
         group: Arc<str>,
-        /// The member as the group knows it.
+        /// The member, as the group knows it.
         member: GroupMember,
         /// The message.
         message: Message,
-        /// To be given back in a receipt, if anyone waits for one.
+        /// The ticket for the receipt, if anything waits for one.
         ticket: Option<Ticket>,
-        /// Its number as an intent in the sender's log; 0: it is none.
+        /// Its number as an intent in the sender's log. 0 if it is not an intent.
         intent: u64,
     },
-    /// A member's session ended before it settled the message: choose another.
+    /// A member's session ended before it settled the message. Another member must be chosen.
     GroupReturn {
-        /// The group's filter, as written.
+        /// The group's filter, as the client wrote it.
         group: Arc<str>,
         /// The message.
         message: Message,
-        /// To be given back in a receipt, if anyone waits for one.
+        /// The ticket for the receipt, if anything waits for one.
         ticket: Option<Ticket>,
-        /// Its number as an intent in the log of whichever shard; 0: it is none.
+        /// Its number as an intent in the log of some shard. 0 if it is not an intent.
         intent: u64,
     },
-    /// Retained messages for a replay, please.
+    /// A query for retained messages for a replay. The answer is `RetainedBatch`.
     RetainedQuery {
-        /// To be given back.
+        /// The token for the answer.
         token: RequestToken,
-        /// The session that asks (for the answer's way back).
+        /// The session that asks, for the way back.
         session: SessionKey,
-        /// Topic filter.
+        /// The topic filter.
         filter: Box<str>,
-        /// Go on after this topic name.
+        /// The topic name after which to continue.
         after: Option<Box<str>>,
     },
-    /// The answer.
+    /// The answer to `RetainedQuery`.
     RetainedBatch {
-        /// From the question.
+        /// The token of the query.
         token: RequestToken,
-        /// From the question.
+        /// The session of the query.
         session: SessionKey,
-        /// In the order of topic names.
+        /// The messages, in the order of topic names.
         messages: Vec<Message>,
-        /// Where to go on; none: that was all.
+        /// Where to continue. `None` if there are no more.
         next: Option<Box<str>>,
     },
 }
 
 impl Mail {
-    /// Bytes of the messages in it.
+    /// The bytes of the messages in it.
     pub fn message_bytes(&self) -> usize {
         match self {
             Mail::Publish { message, .. }

@@ -1,15 +1,14 @@
-//! The machine of one shard: bytes, mails and the clock come in; bytes, mails and orders to the
-//! driver go out.
+//! The machine of one shard. Its input is bytes, mails and the clock. Its output is bytes, mails and effects
+//! for the driver.
 //!
-//! A [`Shard`] owns a part of the connections, the sessions whose client identifiers hash to it,
-//! a topic index of their subscriptions, and the retained messages whose topic names hash to it.
-//! It knows nothing of sockets, threads or clocks: the ring driver (`run`) and the simulator
-//! drive the same code.
+//! A [`Shard`] owns a part of the connections, the sessions whose client identifiers hash to it, a topic
+//! index of their subscriptions, and the retained messages whose topic names hash to it. It uses no sockets,
+//! threads or clocks: the ring driver (`run`) and the simulator run the same code.
 //!
 //! # Order of calls
-//! Give it everything that is ready (`handle_*`), then call [`Shard::handle_turn`]. After each call take the mails with
-//! [`Shard::next_mail`], then the effects with [`Shard::take_effects`], and carry them out in their order; `Close` after
-//! the outbox has been flushed. At the end of a turn hand the outbox to the driver and clear it.
+//! Give it all input that is ready (`handle_*`), then call [`Shard::handle_turn`]. After each call take the mails with
+//! [`Shard::next_mail`], then the effects with [`Shard::take_effects`], and carry them out in order, but `Close` only
+//! after the outbox has been flushed. At the end of a turn give the outbox to the driver and clear it.
 
 mod components;
 mod counters;
@@ -73,118 +72,121 @@ use components::unrecorded::Unrecorded;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// What the driver is to do.
+/// An action that the shard requests from the driver.
 #[derive(Debug)]
 pub enum Effect {
-    /// Close the connection once what was sent to it is out; its slot is the driver's again.
+    /// Close the connection after everything queued for it is sent. Its slot then belongs to the driver
+    /// again.
     Close {
-        /// Connection.
+        /// The connection.
         slot: ConnectionSlot,
     },
     /// The connection is accepted: read it as a stream from now on.
     Stream {
-        /// Connection.
+        /// The connection.
         slot: ConnectionSlot,
     },
-    /// The client identifier lives on another shard: move the socket there, with the bytes that
-    /// were read and not used.
+    /// The home of the client identifier is another shard: move the socket there, with the bytes that were
+    /// read and not used.
     HandOver {
-        /// Connection; its slot is the driver's again.
+        /// The connection. Its slot then belongs to the driver again.
         slot: ConnectionSlot,
         /// The client identifier's home.
         to: ShardId,
-        /// Who it is.
+        /// The state of the connection.
         handover: Handover,
     },
-    /// Check a login, and tell the answer to [`Shard::handle_verdict`]. Nothing is to be read from the connection
+    /// Check a login, and pass the result to [`Shard::handle_verdict`]. Do not read from the connection
     /// meanwhile.
     Check {
-        /// Connection.
+        /// The connection.
         slot: ConnectionSlot,
-        /// Tells it from another one in the same slot.
+        /// Distinguishes it from another connection in the same slot.
         serial: u32,
         /// The login.
         login: Box<Login>,
     },
-    /// A login was wrong: [`Shard::handle_penalty`] wants to know how long its refusal is to wait. Nothing is to be
+    /// A login was wrong: call [`Shard::handle_penalty`] with the time that its refusal must wait. Do not
     /// read from the connection meanwhile.
     LoginFailed {
-        /// Connection.
+        /// The connection.
         slot: ConnectionSlot,
-        /// Tells it from another one in the same slot.
+        /// Distinguishes it from another connection in the same slot.
         serial: u32,
-        /// Where from.
+        /// The address of the peer.
         peer: SocketAddr,
     },
-    /// A login was right.
+    /// A login was correct.
     LoginSucceeded {
-        /// Connection.
+        /// The connection.
         slot: ConnectionSlot,
-        /// Where from.
+        /// The address of the peer.
         peer: SocketAddr,
     },
     /// Stop reading from the connection.
     Pause {
-        /// Connection.
+        /// The connection.
         slot: ConnectionSlot,
     },
-    /// Read from it again.
+    /// Read from the connection again.
     Resume {
-        /// Connection.
+        /// The connection.
         slot: ConnectionSlot,
     },
-    /// Tell the operator.
+    /// Report an event to the operator.
     Event(Event),
 }
 
 /// A connection that moves to another shard.
 #[derive(Debug)]
 pub struct Handover {
-    /// The other side's address.
+    /// The address of the peer.
     pub peer: SocketAddr,
-    /// Number of the listener that it came in by.
+    /// The number of the listener that accepted it.
     pub listener: u16,
-    /// The name that its certificate gives it.
+    /// The user name from its certificate.
     pub user: Option<Box<str>>,
-    /// Everything that the client has sent, CONNECT first.
+    /// Everything that the client has sent, beginning with CONNECT.
     pub bytes: Vec<u8>,
 }
 
-/// A rule that the peer broke, and the reason code it gets.
+/// A rule that the peer broke, with the reason code for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Reason code of DISCONNECT (5.0).
+    /// The reason code of DISCONNECT (5.0).
     pub reason: Reason,
-    /// In words, for the log.
+    /// The cause in words, for the log.
     pub cause: &'static str,
 }
 
-/// How many slots a turn looks at after a new list of the banned: some tenths of a millisecond.
+/// The number of slots that a turn checks after a new list of banned addresses. It takes some tenths of a
+/// millisecond.
 const SLOTS_A_TURN: u32 = 256;
 
-/// The machine of one shard: its components, which do not know each other. The flows have the order of what they do.
+/// The machine of one shard. Its components do not depend on each other. The flows define the order of
+/// actions.
 pub struct Shard {
     id: ShardId,
     shared: Arc<Shared>,
     random: Random,
-    // Who is here.
+    // Connections and sessions.
     connections: Connections,
     sessions: Sessions,
     access: AccessRules,
     lanes: Lanes,
-    // What they want.
+    // Subscriptions and interest.
     subscriptions: Subscriptions,
     interest: Interest,
     requests: Requests,
     groups: Groups,
-    // What is kept.
+    // Stored messages.
     retained: Retained<Message>,
     queries: RetainedQueries,
     stamps: Stamps,
     durability: Durability,
     unrecorded: Unrecorded,
     restart: Restart,
-    // What waits.
+    // Waiting work.
     replies: Replies,
     timers: Timers,
     behind: Behind,
@@ -192,7 +194,7 @@ pub struct Shard {
     budget: Budget,
     turn: Turn,
     convoys: Convoys,
-    // What leaves.
+    // Output.
     outbox: Outbox,
     recent: Option<fanout::Recent>,
     sent: Sent,
@@ -202,8 +204,8 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// An empty shard. `seed` is the only source of chance: assigned client identifiers and the
-    /// keys of hash tables come from it, and nothing that must not be guessed.
+    /// An empty shard. `seed` is the only source of randomness: assigned client identifiers and the keys of
+    /// hash tables depend on it, but nothing that must not be guessed.
     pub fn new(id: ShardId, shared: Arc<Shared>, interest: Option<InterestCounts>, seed: u64) -> Shard {
         let shares = shared.shares();
         let retained_max =
@@ -242,14 +244,14 @@ impl Shard {
         }
     }
 
-    /// Once, before anything else.
+    /// Call this once, before anything else.
     pub fn handle_start(&mut self, now: Time) {
         self.renew(1);
         self.start_timers(now);
     }
 
-    /// The driver has a connection under `slot`, which came in by the listener of that number. `adopted`:
-    /// another shard has read its CONNECT and found that this one is its home.
+    /// The driver has a new connection in `slot`, which was accepted by the listener with this number.
+    /// `adopted`: another shard has read its CONNECT and found that its home is this shard.
     pub fn handle_open(
         &mut self,
         now: Time,
@@ -263,38 +265,38 @@ impl Shard {
         self.settle(now);
     }
 
-    /// A load balancer says whose connection it is.
+    /// A load balancer has reported the address of the client.
     pub fn handle_peer(&mut self, slot: ConnectionSlot, peer: SocketAddr) {
         if let Some(connection) = self.connections.get_mut(slot) {
             connection.peer = peer.into();
         }
     }
 
-    /// Bytes from a connection. Bytes for one that is closed already are ignored.
+    /// Bytes were received from a connection. If the connection is already closed, they are ignored.
     pub fn handle_bytes(&mut self, now: Time, slot: ConnectionSlot, bytes: &[u8]) {
         self.durability.set_now(now);
         self.read(now, slot, bytes);
         self.settle(now);
     }
 
-    /// The peer is gone.
+    /// The peer has ended the connection.
     pub fn handle_hangup(&mut self, now: Time, slot: ConnectionSlot, hangup: Hangup) {
         self.durability.set_now(now);
         self.hang_up(now, slot, hangup);
         self.settle(now);
     }
 
-    /// Bytes have come of which the layers below MQTT have made none of MQTT.
+    /// The layers below MQTT received bytes that have produced no bytes of MQTT yet.
     pub fn handle_bytes_below(&mut self, now: Time, slot: ConnectionSlot, bytes: BytesBelow) {
         self.read_below(now, slot, bytes);
     }
 
-    /// The layers below MQTT have answered the client with so many bytes.
+    /// The layers below MQTT have answered the client with this number of bytes.
     pub fn handle_answer_below(&mut self, slot: ConnectionSlot, bytes: usize) {
         self.note_asked(slot, bytes);
     }
 
-    /// The socket has not taken everything. To be told each time that the rest has grown or shrunk.
+    /// The socket has not taken everything. Call this each time that the backlog has grown or shrunk.
     pub fn handle_backlog(&mut self, now: Time, slot: ConnectionSlot, backlog: Backlog) {
         self.note_backlog(now, slot, backlog);
     }
@@ -306,7 +308,7 @@ impl Shard {
         self.settle(now);
     }
 
-    /// A mail from another shard.
+    /// A mail from another shard has arrived.
     pub fn handle_mail(&mut self, now: Time, from: ShardId, mail: Mail) {
         self.durability.set_now(now);
         self.deliver_mail(now, from, mail);
@@ -320,23 +322,23 @@ impl Shard {
         self.settle(now);
     }
 
-    /// When `handle_time` is due next.
+    /// When `handle_time` must be called next.
     pub fn next_deadline(&self) -> Option<Time> {
         self.timers.next_deadline()
     }
 
-    /// What the driver is to do, in order.
+    /// The effects that the driver must carry out, in order.
     pub fn take_effects(&mut self) -> Vec<Effect> {
         self.effects.take()
     }
 
-    /// Gives the list back, so that it is not allocated each turn.
+    /// Takes an old list for reuse, so that no turn must allocate one.
     pub fn recycle_effects(&mut self, effects: Vec<Effect>) {
         self.effects.recycle(effects);
     }
 
-    /// Gives the memory back that only a larger number of connections needed. For a quiet moment:
-    /// it visits every slot.
+    /// Frees memory that only a larger number of connections needed. Call it in a quiet moment, because it
+    /// visits every slot.
     pub fn give_memory_back(&mut self) {
         let used = self.connections.give_memory_back();
         self.sessions.give_memory_back();
@@ -356,27 +358,27 @@ impl Shard {
         self.lanes.give_memory_back();
     }
 
-    /// The bytes that clients make it keep: enough to see that most are gone.
+    /// The bytes that clients make the shard keep. It is precise enough to see that most have gone.
     pub fn kept_bytes(&self) -> usize {
         self.memory.account().total()
     }
 
-    /// What is to be sent.
+    /// The output to the connections.
     pub fn outbox(&mut self) -> &mut Outbox {
         &mut self.outbox
     }
 
-    /// Connections, whatever their stage.
+    /// The number of connections in any stage.
     pub fn connections(&self) -> usize {
         self.connections.len()
     }
 
-    /// Its number.
+    /// The number of the shard.
     pub fn id(&self) -> ShardId {
         self.id
     }
 
-    /// Mails to itself are handled before anyone looks.
+    /// Handles mails of the shard to itself before the call returns.
     fn settle(&mut self, now: Time) {
         if self.outgoing.has_own() {
             self.deliver_loopback(now);

@@ -1,25 +1,26 @@
-//! What became of a message: for one session, on a shard, and told to another shard.
+//! The outcome of a message: for one session, for a shard, and in the report to another shard.
 
 use crate::base::Ticket;
 use crate::mqtt::ProtocolVersion;
 
-/// What a shard says of a message that it was sent.
+/// A shard's report about a message that it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// From the mail.
+    /// The ticket of the mail.
     pub ticket: Ticket,
-    /// What became of the message.
+    /// The outcome of the message.
     pub outcome: Outcome,
 }
 
-/// What became of a message.
+/// The outcome of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Subscriptions that it matched.
+    /// Whether it matched subscriptions.
     pub matched: bool,
-    /// A session's queue or the retained store is full, and a publisher that can be told is told.
+    /// Whether a session's queue or the retained store is full and refuses it. The publisher is told if
+    /// possible.
     pub refused: bool,
-    /// The disk has no room to keep it for those who should have it later.
+    /// Whether the disk has no room to keep it for sessions that should get it later.
     pub unkept: bool,
 }
 
@@ -30,28 +31,29 @@ impl Outcome {
         self.unkept |= other.unkept;
     }
 
-    /// What became of it for one session.
+    /// Adds the outcome for one session.
     pub(in crate::broker) fn note(&mut self, taken: Taken) {
         self.refused |= taken == Taken::Refused;
         self.unkept |= taken == Taken::Unkept;
     }
 
-    /// Is it anything but a success for a publisher of this version?
+    /// Whether it is an error for a publisher of this version.
     ///
-    /// 3.x has no code for a full queue. The message is dropped for the full session alone then, and acknowledged:
-    /// a publisher that is closed sends it again, and every other session gets it once more each time.
-    /// [MQTT311-4.3.3-2] A full disk is another matter: an acknowledgement would promise what is not there.
+    /// 3.x has no code for a full queue. So only the full session loses the message, and it is acknowledged.
+    /// If midge closed the connection instead, the publisher would send the message again, and every other
+    /// session would get it once more each time. [MQTT311-4.3.3-2] A full disk is different: an
+    /// acknowledgement would promise something that is not stored.
     pub(in crate::broker) fn is_refused_for(self, version: ProtocolVersion) -> bool {
         self.unkept || (self.refused && version == ProtocolVersion::V5)
     }
 }
 
-/// What a session made of a message, as far as its publisher is concerned.
+/// How a session took a message, as far as its publisher is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::broker) enum Taken {
-    /// Sent, queued, or dropped by a rule that concerns this session alone.
+    /// It was sent, queued, or dropped by a rule that concerns only this session.
     Yes,
-    /// Its queue is full, and the policy is to say so.
+    /// The queue is full, and the policy is to refuse the message.
     Refused,
     /// The disk has no room for it.
     Unkept,

@@ -1,5 +1,5 @@
-//! The host and the address gate that all shards have in common: which connections come in, what a wrong login costs,
-//! and how long those stay who come in where flapping is watched.
+//! Connects the host to the address gate of all shards: which connections are admitted, the penalty for a
+//! wrong login, and the durations of connections while flapping is watched.
 
 use super::UNIX_PEER;
 use super::connections::{ConnectionEntry, ConnectionTable, Stay};

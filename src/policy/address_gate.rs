@@ -1,4 +1,4 @@
-//! The address gate stands before CONNECT: it says it decides which addresses may open connections now.
+//! The address gate acts before CONNECT: it decides which addresses may open connections now.
 //!
 //! The inputs are connections that open, logins that fail or succeed, connections that end, and manual bans.
 //! `now` is an argument, in milliseconds of a clock that never goes back. The outputs are whether to admit a
@@ -8,8 +8,8 @@
 //! A source is an IPv4 address, or the /64 network of an IPv6 address, because a host with one address of a
 //! /64 usually has all of them. An IPv4 address mapped into IPv6 counts as IPv4.
 //!
-//! [`AddressGateSettings::addresses_max`] bounds the memory. This file has the rules, `settings` their values, and
-//! `sources` the remembered sources.
+//! [`AddressGateSettings::addresses_max`] bounds the memory. This file has the rules, `settings` their
+//! values, and `sources` the remembered sources.
 
 mod settings;
 mod sources;

@@ -228,7 +228,7 @@ fn user_who_is_taken_out_of_the_password_file_is_let_go_on_sighup_and_others_sta
     running.hang_up();
     for (user, password) in &users[1..] {
         running.line("who is let go", |line| {
-            line.contains("line in the password file is another, or gone (0x87)") && line.contains(user)
+            line.contains("line in the password file has changed or is gone (0x87)") && line.contains(user)
         });
         assert!(!publish(&running, "5", &["-u", user, "-P", password], "news").status.success());
     }

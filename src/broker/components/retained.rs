@@ -214,8 +214,9 @@ impl<M: RetainedMessage> Retained<M> {
         self.matching_counted(filter, after, now, limits, &mut 0, found)
     }
 
-    /// May there be a message that matches? Looks at `visits_max` topic names, and says yes if that does not tell, or if
-    /// the message has expired since the last sweep. Adds to `visits` how many it has looked at.
+    /// Whether there may be a message that matches. Visits at most `visits_max` topic names, and returns true
+    /// if that is not enough to tell, or if the message has expired since the last sweep. Adds the number of
+    /// visited topic names to `visits`.
     pub fn may_match(&self, filter: &str, visits_max: usize, visits: &mut usize) -> bool {
         let mut is_found = false;
         let limits = BatchLimits { messages: 1, bytes: 1, visits: visits_max };

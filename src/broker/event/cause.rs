@@ -15,7 +15,7 @@ pub enum Hangup {
     Transport(Box<str>),
     /// Another error of the socket (errno).
     Error(i32),
-    /// It does not read, and the bytes that wait for it have reached the driver's bound.
+    /// It does not read, and its backlog has reached the driver's bound.
     BacklogFull,
 }
 
@@ -48,9 +48,9 @@ pub enum EndCause {
     KeepAlive,
     /// Only a part of a packet came, too slowly.
     SlowPacket,
-    /// The proof with which the client connected, a token for example, has expired.
+    /// The proof with which the client connected, for example a token, has expired.
     PermissionEnded,
-    /// The user's line in the password file has changed or is gone since the client connected.
+    /// The user's line in the password file has changed or was removed since the client connected.
     Revoked,
     /// No CONNECT came in time.
     ConnectTimeout,
@@ -58,14 +58,14 @@ pub enum EndCause {
     TakenOver,
     /// The broker stops.
     Shutdown,
-    /// Its address was put on the list of the banned.
+    /// Its address was added to the list of banned addresses.
     Banned,
     /// Refused at CONNECT. `Event::Refused` says why.
     Refused,
 }
 
 impl EndCause {
-    /// The reason code of the DISCONNECT that a 5.0 client gets. `None`: it gets no DISCONNECT.
+    /// The reason code of the DISCONNECT that a 5.0 client gets. `None` if it gets no DISCONNECT.
     pub fn reason_sent(&self) -> Option<Reason> {
         match self {
             EndCause::Violation(violation) => Some(violation.reason),
@@ -82,7 +82,7 @@ impl EndCause {
         }
     }
 
-    /// The reason code of the DISCONNECT that was sent or that has come.
+    /// The reason code of the DISCONNECT that was sent or received.
     pub fn reason(&self) -> Option<Reason> {
         match self {
             EndCause::Disconnect(reason) => Some(*reason),
@@ -90,7 +90,7 @@ impl EndCause {
         }
     }
 
-    /// The cause in a few words of our own. Summaries of many causes count by these words.
+    /// The cause in a few fixed words. Summaries of many causes count by these words.
     pub fn kind(&self) -> &'static str {
         match self {
             EndCause::Disconnect(_) => "DISCONNECT from the client",
@@ -102,8 +102,8 @@ impl EndCause {
             EndCause::Violation(violation) => violation.cause,
             EndCause::KeepAlive => "keep alive timeout",
             EndCause::SlowPacket => "a packet came too slowly",
-            EndCause::PermissionEnded => "what let the client in has expired",
-            EndCause::Revoked => "login taken back",
+            EndCause::PermissionEnded => "login expired",
+            EndCause::Revoked => "login revoked",
             EndCause::ConnectTimeout => "no CONNECT in time",
             EndCause::TakenOver => "session taken over",
             EndCause::Shutdown => "server shutting down",
@@ -112,7 +112,7 @@ impl EndCause {
         }
     }
 
-    /// Is the will left unpublished? `[MQTT5-3.14.4-3]`
+    /// Whether the will is not published. `[MQTT5-3.14.4-3]`
     pub fn drops_will(&self) -> bool {
         matches!(self, EndCause::Disconnect(Reason::Success))
     }
@@ -130,9 +130,9 @@ impl fmt::Display for EndCause {
             EndCause::SlowPacket => f.write_str(
                 "keep alive timeout (0x8D): a packet came more slowly than limits.upload_bytes_per_second_min",
             ),
-            EndCause::PermissionEnded => f.write_str("what the client was let in with has expired (0xA0)"),
+            EndCause::PermissionEnded => f.write_str("the client's login has expired (0xA0)"),
             EndCause::Revoked => {
-                f.write_str("its user's line in the password file is another, or gone (0x87)")
+                f.write_str("the user's line in the password file has changed or is gone (0x87)")
             }
             EndCause::ConnectTimeout => f.write_str("no CONNECT within limits.connect_seconds"),
             EndCause::TakenOver => f.write_str("session taken over by a new connection (0x8E)"),
@@ -161,7 +161,7 @@ pub enum Away {
 }
 
 impl Away {
-    /// The counter that moves with each such connection.
+    /// The counter that each such connection increments.
     pub fn counter(self) -> Counter {
         match self {
             Away::Banned => Counter::TurnedAwayBanned,
@@ -170,7 +170,7 @@ impl Away {
         }
     }
 
-    /// The key of the configuration that an operator would change.
+    /// The key in the configuration that an operator would change.
     pub fn key(self) -> &'static str {
         match self {
             Away::Banned => "[gate]",

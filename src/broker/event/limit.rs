@@ -11,7 +11,7 @@ pub enum Limit {
     ListenerConnections,
     /// `limits.handshakes`.
     Handshakes,
-    /// A session's queue is full: the message is refused. That of a 3.x publisher is dropped.
+    /// A session's queue is full: the message is refused. If the publisher uses 3.x, the message is dropped.
     SessionQueue(QueueBound),
     /// A session's queue is full: the oldest message is dropped.
     SessionQueueOldest(QueueBound),
@@ -39,9 +39,9 @@ pub enum Limit {
     Mesh,
     /// The disk of `persistence.directory` is full: the message is refused.
     Disk,
-    /// The disk of `persistence.directory` is full: reading stops, since 3.x has no code for it.
+    /// The disk of `persistence.directory` is full: reading stops, because 3.x has no code for it.
     DiskPause,
-    /// The disk is slower than the messages that it must keep come in: reading stops.
+    /// The disk is too slow for the messages that it must store: reading stops.
     Log,
     /// `persistence.log_bytes`: the checkpoint is behind.
     LogBytes,
@@ -59,7 +59,7 @@ pub enum Limit {
     Memory(MemoryRelief),
 }
 
-/// Which bound of a session's queue was reached.
+/// The bound of a session's queue that was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueBound {
     /// `limits.session_queue_messages`.
@@ -81,7 +81,7 @@ impl QueueBound {
 }
 
 impl Limit {
-    /// The key of the configuration that an operator would change.
+    /// The key in the configuration that an operator would change.
     pub fn key(self) -> &'static str {
         match self {
             Limit::Connections => "limits.connections",
@@ -110,7 +110,7 @@ impl Limit {
         }
     }
 
-    /// What happened, in words.
+    /// The consequence, in words.
     pub fn consequence(self) -> &'static str {
         match self {
             Limit::Connections | Limit::ListenerConnections | Limit::Handshakes => "new connection closed",
@@ -131,23 +131,23 @@ impl Limit {
                 "retained message refused"
             }
             Limit::Sessions | Limit::Memory(MemoryRelief::Connect) => "connect refused",
-            Limit::Memory(MemoryRelief::Read) => "the packet under way is read no further",
+            Limit::Memory(MemoryRelief::Read) => "reading stopped in the middle of a packet",
             Limit::Memory(MemoryRelief::End) => "the connection that holds the most is ended",
             Limit::Mesh => "reading stopped, another shard is behind",
             Limit::Disk => "message refused, the disk is full or has failed",
             Limit::DiskPause => {
-                "reading stopped, the disk is full or has failed, and 3.x has no code to say so"
+                "reading stopped, the disk is full or has failed, and 3.x has no code for that"
             }
             Limit::Log => "reading stopped, the disk or the checkpoint is behind",
             Limit::LogBytes => "nothing that must be kept is acknowledged until the checkpoint has caught up",
-            Limit::ClientMessages | Limit::ClientBytes => "the client sends faster, and is read no faster",
+            Limit::ClientMessages | Limit::ClientBytes => "the client sends faster and is throttled",
             Limit::ListenerMessages | Limit::ListenerBytes => {
-                "the listener's clients send faster together, and are read no faster"
+                "the clients of the listener together send faster and are throttled"
             }
         }
     }
 
-    /// The counter that moves with it.
+    /// The counter that the bound increments.
     pub(in crate::broker) fn counter(self) -> Counter {
         match self {
             Limit::Connections | Limit::ListenerConnections => Counter::LimitConnections,

@@ -24,8 +24,9 @@ pub struct AddressGateSettings {
     pub ban_seconds: u64,
     /// After this long without a failed login, the earlier ones are forgotten; 0: never.
     pub failures_forget_seconds: u64,
-    /// The connections after which a source is banned, if they end within [`AddressGateSettings::flap_seconds`] of
-    /// their start, counted over the same time; 0: they ban no source.
+    /// The number of connections after which a source is banned, if they end within
+    /// [`AddressGateSettings::flap_seconds`] of their start, counted over the same time. 0 if there is no
+    /// such ban.
     pub flap_connects: u32,
     /// See [`AddressGateSettings::flap_connects`].
     pub flap_seconds: u64,
@@ -81,7 +82,7 @@ impl From<&Config> for AddressGateSettings {
 }
 
 impl AddressGateSettings {
-    /// Whether a network of [`AddressGateSettings::banned`] holds the address, and none of the exempt does.
+    /// Whether a network of [`AddressGateSettings::banned`] contains the address, and no exempt network does.
     pub fn is_banned(&self, address: IpAddr) -> bool {
         self.banned.iter().any(|network| network.contains(address)) && !self.is_exempt(address)
     }

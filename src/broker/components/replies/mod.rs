@@ -102,7 +102,7 @@ pub(in crate::broker) struct FirstSending {
     pub packet_id: PacketId,
     /// The number of the delivery.
     pub number: u64,
-    /// The token of the replay that it is of, if it is of one.
+    /// The token of its replay, if it has one.
     pub replay: Option<RequestToken>,
     pub qos: QoS,
 }
