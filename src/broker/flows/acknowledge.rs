@@ -1,4 +1,4 @@
-//! PUBACK, PUBREC, PUBREL and PUBCOMP of a client (chapters 4.3 and 4.4).
+//! The acknowledgements of a client: PUBACK, PUBREC, PUBREL and PUBCOMP (sections 4.3 and 4.4).
 
 use crate::base::{ConnectionKey, ConnectionSlot, LogMark, SessionKey, SessionSlot, Time};
 use crate::broker::components::replies::{AfterLog, Reply};
@@ -18,14 +18,13 @@ impl Shard {
     ) -> Result<(), Violation> {
         let state = self.sessions.session_mut(session);
         if ack.kind == AckKind::Pubrel {
-            // [MQTT5-4.3.3-11]; an identifier that is not held: 0x92 in 5.0. [MQTT5-3.7.2-1]
-            // "Not an error during recovery": on a connection that has begun no QoS 2 exchange,
-            // it can only be left over from a session that one side has lost, and 0x00 lets the
-            // client come to its end.
+            // [MQTT5-4.3.3-11] If the identifier is not held, 5.0 clients get 0x92. [MQTT5-3.7.2-1] "Not an
+            // error during recovery": if the connection has begun no QoS 2 exchange, the PUBREL can only come
+            // from a session that one side has lost. Then 0x00 lets the client complete its exchange.
             let fresh = !state.received_qos2;
             let held = self.release_held(session, ack.packet_id);
             let reason = if held || fresh { Reason::Success } else { Reason::PacketIdentifierNotFound };
-            // The client uses the identifier anew after PUBCOMP: the release must not be lost.
+            // The client reuses the identifier after PUBCOMP, so the release must be durable.
             let mark =
                 if held && self.sid(session).is_some() { self.durability.mark() } else { LogMark::START };
             let pubcomp = Ack { kind: AckKind::Pubcomp, packet_id: ack.packet_id, reason };
@@ -34,7 +33,7 @@ impl Shard {
         }
         match state.inflight.handle_ack(ack.kind, ack.packet_id, ack.reason.is_error()) {
             AckOutcome::Settled(number) => {
-                // Nearly always nothing waits for the place.
+                // Usually no delivery waits for the place.
                 let at_rest = state.is_at_rest();
                 self.record_settled(session, number);
                 if !at_rest {
@@ -43,7 +42,7 @@ impl Shard {
             }
             AckOutcome::Release(number) => self.release_delivery(now, slot, session, ack.packet_id, number),
             AckOutcome::Unknown if ack.kind == AckKind::Pubrec && !ack.reason.is_error() => {
-                // [MQTT5-3.6.2-1], and in recovery as above.
+                // [MQTT5-3.6.2-1] For recovery see above.
                 let reason = if state.inflight.sent_qos2() {
                     Reason::PacketIdentifierNotFound
                 } else {
@@ -63,7 +62,7 @@ impl Shard {
         Ok(())
     }
 
-    /// PUBREC came: PUBREL is due. `[MQTT5-4.3.3-4]`
+    /// Handles a PUBREC: PUBREL must follow. `[MQTT5-4.3.3-4]`
     fn release_delivery(
         &mut self,
         now: Time,
@@ -82,7 +81,7 @@ impl Shard {
         self.reply(now, slot, LogMark::START, None, Reply::Ack(pubrel));
     }
 
-    /// The log has it. A newer connection has been sent it by `resume`.
+    /// Sends a PUBREL that the log has. On a newer connection, `resume` has sent it already.
     pub(in crate::broker) fn send_durable_pubrel(
         &mut self,
         session: SessionKey,

@@ -1,8 +1,9 @@
-//! Enhanced authentication (chapter 4.12): AUTH from a client on its way in, and from one that is in and proves
-//! itself again.
+//! Enhanced authentication (section 4.12): AUTH from a client that is connecting, and from one that is
+//! connected and authenticates again.
 //!
-//! Both go the same way: a first step opens an exchange and is answered by AUTH 0x18, a second one closes it. The
-//! CONNECT is kept between the two, and nothing else may come; a client that is in goes on with what it does.
+//! Both have two steps: the first one opens an exchange and is answered by AUTH 0x18, and the second one
+//! closes it. The CONNECT is kept between the two, and no other packet is allowed. A connected client may
+//! send other packets meanwhile.
 
 use super::read::Progress;
 use super::refuse::RefusedClient;
@@ -17,7 +18,7 @@ use crate::mqtt::{ProtocolVersion, Reason};
 use crate::policy::access::Grant;
 use crate::policy::method::{ExchangeId, MethodFailure, Proved};
 
-/// What CONNACK says of a client's proof. `[MQTT5-4.12.0-5]`
+/// The authentication fields of CONNACK. `[MQTT5-4.12.0-5]`
 pub(in crate::broker) struct ConnackProof {
     pub method: &'static str,
     pub data: Option<Vec<u8>>,
@@ -25,7 +26,7 @@ pub(in crate::broker) struct ConnackProof {
 
 const BAD_METHOD: Violation =
     Violation { reason: Reason::BadAuthenticationMethod, cause: "authentication method not offered here" };
-/// What a wrong password in CONNECT is refused with.
+/// The refusal of a wrong password in CONNECT.
 const BAD_PROOF: Violation =
     Violation { reason: Reason::NotAuthorized, cause: "unknown user or wrong password" };
 const OTHER_USER: Violation = Violation {
@@ -51,7 +52,8 @@ impl From<MethodFailure> for Violation {
 }
 
 impl Shard {
-    /// A CONNECT with an Authentication Method, which is right otherwise. `[MQTT5-4.12.0-1]` `[MQTT5-4.12.0-2]`
+    /// Handles a CONNECT with an Authentication Method that is otherwise valid. `[MQTT5-4.12.0-1]`
+    /// `[MQTT5-4.12.0-2]`
     pub(in crate::broker) fn challenge(
         &mut self,
         now: Time,
@@ -74,7 +76,7 @@ impl Shard {
         }
     }
 
-    /// AUTH (or DISCONNECT) before CONNACK. `[MQTT5-3.1.2-30]`
+    /// Handles AUTH (or DISCONNECT) before CONNACK. `[MQTT5-3.1.2-30]`
     pub(in crate::broker) fn handle_authentication(
         &mut self,
         now: Time,
@@ -121,7 +123,8 @@ impl Shard {
         }
     }
 
-    /// AUTH after CONNACK: re-authentication, while everything else goes on. `[MQTT5 §4.12.1]`
+    /// Handles AUTH after CONNACK, which is re-authentication. Everything else continues meanwhile.
+    /// `[MQTT5 §4.12.1]`
     pub(in crate::broker) fn handle_reauthentication(
         &mut self,
         slot: ConnectionSlot,
@@ -147,7 +150,7 @@ impl Shard {
             if authentication.exchange.is_some() {
                 return Err(protocol_error("re-authentication is under way already"));
             }
-            // A session stays with its user.
+            // The user of a session must not change.
             let user = self.user(slot).map(Box::<str>::from);
             let challenge = self.open_exchange(slot, method, auth.data, user.as_deref())?;
             return self.send_challenge(slot, &challenge, packet_bytes_max);
@@ -165,13 +168,14 @@ impl Shard {
         self.send_auth(slot, &answer, packet_bytes_max)
     }
 
-    /// What CONNACK says of the client's proof, if there was one.
+    /// The authentication fields of CONNACK, if the client authenticated this way.
     pub(in crate::broker) fn take_proof(&mut self, slot: ConnectionSlot) -> Option<ConnackProof> {
         let authentication = self.authentication_mut(slot)?;
         Some(ConnackProof { method: authentication.method, data: authentication.last_data.take() })
     }
 
-    /// The first step; gives the challenge. `user`: whom the client has to prove to be, if that is decided.
+    /// Handles the first step and returns the challenge. `user` is the user that the client must prove to be,
+    /// if that is fixed.
     fn open_exchange(
         &mut self,
         slot: ConnectionSlot,
@@ -193,7 +197,7 @@ impl Shard {
         Ok(challenge)
     }
 
-    /// The second step.
+    /// Handles the second step.
     fn close_exchange(&mut self, slot: ConnectionSlot, auth: &Auth<'_>) -> Result<Proved, Violation> {
         let out_of_turn = protocol_error("AUTH does not continue what has begun");
         let authentication = self.authentication_mut(slot).ok_or(out_of_turn)?;

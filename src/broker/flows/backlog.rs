@@ -1,9 +1,10 @@
-//! What the machine knows of a connection whose socket does not take everything: how much waits, how much of that
-//! the client has asked for itself, and when its socket has last taken something.
+//! The state of a connection whose socket does not take everything: how much waits, how much of that the
+//! client has asked for itself, and when its socket last took something.
 //!
-//! A client whose backlog is other clients' messages is read on: its PINGREQ and its acknowledgements count. One that
-//! asks for more than it reads is not, until it has read most of it. Which bytes of a backlog are which is not kept
-//! byte by byte: what was asked for counts until the socket has taken all that waited at a mark behind it.
+//! If a client's backlog consists of other clients' messages, midge still reads from it, because its PINGREQs
+//! and acknowledgements count. If a client asks for more than it reads, midge does not read from it until it
+//! has read most of its backlog. The bytes of a backlog are not tracked one by one. Bytes that the client
+//! asked for count until the socket has taken everything that waited at a later mark.
 
 use crate::base::MemoryKind;
 use crate::base::Time;
@@ -29,7 +30,8 @@ impl Shard {
         self.count(Counter::PacketsWaiting, packets.wrapping_sub(packets_before));
         let Some(session) = self.connections.session_of(slot) else { return };
         self.sessions.slot_mut(session).flags |= BACKLOGGED;
-        // Reading stops from the client that causes it. What others send to the client is not its doing.
+        // Only the client that causes the backlog is not read. It is not responsible for what others send to
+        // it.
         if asks_too_much {
             if self.pause(slot, PAUSED_BY_BACKLOG) {
                 let client = self.client_told(session);
@@ -46,14 +48,14 @@ impl Shard {
         }
     }
 
-    /// Says once for each backlog what it has cost its client.
+    /// Reports once for each backlog which messages its client has lost.
     pub(in crate::broker) fn tell_dropped(&mut self, session: SessionSlot, slow: Option<&Slow>) {
         let Some(messages) = slow.map(|slow| slow.dropped).filter(|&messages| messages > 0) else { return };
         let client = self.client_told(session);
         self.report(Event::DroppedForSlow { client, messages });
     }
 
-    /// So many bytes go to a client because it has asked for them.
+    /// Notes that bytes go to a client because it has asked for them.
     pub(in crate::broker) fn note_asked(&mut self, slot: ConnectionSlot, bytes: usize) {
         if let Some(slow) = self.connections.get_mut(slot).and_then(|connection| connection.slow.as_mut()) {
             slow.note_asked(bytes);

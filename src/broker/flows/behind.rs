@@ -1,22 +1,23 @@
-//! Who brings more than the disk or another shard takes is read no further until there is room again.
+//! Clients that bring more data than the disk or another shard takes are not read until there is room again.
 //!
-//! In come the bytes of the journal and of the mails that wait; out goes whether a connection is read on. The bounds
-//! hold within a turn: they are looked at before each packet. A connection stops only behind a packet that adds to
-//! what is behind, so that those who need neither the log nor another shard are served meanwhile.
+//! The input is the bytes of the journal and of waiting mails. The output is whether a connection is read.
+//! The bounds hold within a turn, because they are checked before each packet. A connection stops only after
+//! a packet that adds to the waiting data. So clients that need neither the log nor another shard are served
+//! meanwhile.
 
 use crate::base::ConnectionSlot;
 use crate::base::Time;
 use crate::broker::components::connections::PAUSED_BY_ROOM;
 use crate::broker::{Event, Limit, Shard};
 
-/// While the disk is full nothing is taken down that is large, and mails are taken until there are so many times as
-/// many bytes of records.
+/// While the disk is full, no large records are written, and mails are taken until there are this many times
+/// as many bytes of records.
 const FULL_DISK_FACTOR: usize = 4;
 
-/// Messages for other shards that the host has not taken.
+/// The largest number of bytes of messages for other shards that the host has not taken.
 const MAIL_BYTES_MAX: usize = 1 << 20;
 
-/// What had been taken down, and sent to other shards, before a connection was read.
+/// The totals of records and of mails to other shards before a connection was read.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::broker) struct Brought {
     records: u64,
@@ -24,22 +25,22 @@ pub(in crate::broker) struct Brought {
 }
 
 impl Shard {
-    /// A smaller bound for the journal, for tests.
+    /// Sets a smaller bound for the journal, for tests.
     pub fn bound_journal(&mut self, bytes: usize) {
         self.behind.bound_journal(bytes);
     }
 
-    /// Do more records wait for the disk than may? What else adds to them is better left for later.
+    /// Whether more records wait for the disk than may. The host should then put off input that adds to them.
     pub fn is_log_behind(&self) -> bool {
         self.behind.is_log_behind()
     }
 
-    /// Do so many records wait that nothing may be read at all?
+    /// Whether so many records wait that nothing may be read at all.
     pub fn is_log_far_behind(&self) -> bool {
         self.durability.waiting_bytes() > 2 * self.behind.journal_bytes_max()
     }
 
-    /// May mails of other shards be handled now? What the log needs to go on does not come by mail.
+    /// Whether mails of other shards may be handled now. The log does not depend on mails to make progress.
     pub fn takes_mails(&self) -> bool {
         let bytes_max = FULL_DISK_FACTOR * self.behind.journal_bytes_max();
         let has_room = !self.behind.is_log_behind()
@@ -47,12 +48,12 @@ impl Shard {
         has_room && self.has_turn_for_mails()
     }
 
-    /// The box of another shard is full (`true`), or none is any more.
+    /// Notes whether the box of another shard is full.
     pub fn handle_mesh_full(&mut self, is_full: bool) {
         self.behind.set_mesh_full(is_full);
     }
 
-    /// The journal has grown, or some of it was taken.
+    /// Notes that the journal has grown, or that some of it was taken.
     pub(in crate::broker) fn note_journal(&mut self) {
         self.behind.note_journal(self.durability.waiting_bytes());
     }
@@ -63,7 +64,8 @@ impl Shard {
         Brought { records: self.durability.count(), mail_bytes }
     }
 
-    /// Must the next packet of a served connection wait until there is room? `before`: as it was before it was read.
+    /// Whether the next packet of a served connection must wait for room. `before` has the totals before it
+    /// was read.
     pub(in crate::broker) fn waits_for_room(&mut self, slot: ConnectionSlot, before: Brought) -> bool {
         let is_log = self.behind.is_log_behind() && self.durability.count() > before.records;
         let is_mesh = self.shared.shards() > 1
@@ -86,12 +88,12 @@ impl Shard {
         !self.behind.is_mesh_full() && self.outgoing.bytes_seen() <= MAIL_BYTES_MAX
     }
 
-    /// Is someone waiting for whom there is room?
+    /// Whether a connection waits for which there is room.
     pub(in crate::broker) fn has_room_for_waiting(&self) -> bool {
         self.behind.is_anyone_waiting() && !self.behind.is_log_behind() && self.has_room_for_mails()
     }
 
-    /// Goes on with those who wait, each in turn, as long as there is room.
+    /// Reads from waiting connections, each in turn, while there is room.
     pub(in crate::broker) fn read_waiting(&mut self, now: Time) {
         for _ in 0..self.behind.waiting() {
             if !self.has_room_for_waiting() {

@@ -1,27 +1,28 @@
-//! The budget of the turn, as the flows ask for it: work is counted there, bytes and touched connections in the outbox.
+//! The budget of the turn, as the flows use it. Work is counted in the budget, and bytes and touched
+//! connections in the outbox.
 
 use crate::broker::Shard;
 use crate::broker::components::budget::{Output, TurnBudget, Visit};
 
 impl Shard {
-    /// Smaller shares, so that tests see loops go on.
+    /// Sets smaller shares, so that tests can interrupt loops.
     pub fn bound_turns(&mut self, share: TurnBudget) {
         self.budget.bound(share);
         self.renew(1);
     }
 
-    /// Steps that were done, ever: what a turn has taken, for those who measure.
+    /// The total number of steps that were done. Benchmarks derive the work of a turn from it.
     pub fn work_done(&self) -> u64 {
         self.budget.work_done()
     }
 
-    /// Has this turn done what it may? What comes in then is better left for the next one; nothing is lost if it is
-    /// not.
+    /// Whether this turn has used its budget. The host should then put off more input to the next turn.
+    /// Nothing is lost if it does not.
     pub fn is_spent(&self) -> bool {
         self.budget.is_spent(self.output())
     }
 
-    /// A share, or a part of one, begins.
+    /// Begins a share, or a part of one.
     pub(in crate::broker) fn renew(&mut self, parts: u64) {
         self.budget.renew(parts, self.output());
     }

@@ -1,4 +1,4 @@
-//! Client identifiers: what is asked of them, and who has another one than it says.
+//! Client identifiers: the requirements for them, and identifiers that differ from the one in CONNECT.
 
 use crate::base::{ConnectionSlot, Random};
 use crate::broker::{Shard, Violation};
@@ -16,20 +16,20 @@ const OTHER_USER: Violation = Violation {
 };
 
 impl Shard {
-    /// The name that a client's certificate gives it.
+    /// Takes the user name from a client's certificate.
     pub fn handle_certificate_user(&mut self, slot: ConnectionSlot, user: Box<str>) {
         if let Some(connection) = self.connections.get_mut(slot) {
             connection.extras().certificate_user = Some(user);
         }
     }
 
-    /// The name that the certificate of a connection's client gives it.
+    /// The user name from the certificate of a connection's client.
     pub(in crate::broker) fn certificate_user(&self, slot: ConnectionSlot) -> Option<Box<str>> {
         self.connections.get(slot)?.extras.as_ref()?.certificate_user.clone()
     }
 
-    /// Puts the user name in the place of the client identifier, on a listener that wants it so. `by_certificate`:
-    /// see [`Shard::certificate_user`].
+    /// Replaces the client identifier by the user name, on a listener that requires it. `by_certificate`: see
+    /// [`Shard::certificate_user`].
     pub(in crate::broker) fn name_after_user<'a>(
         &self,
         slot: ConnectionSlot,
@@ -44,8 +44,8 @@ impl Shard {
         Ok(())
     }
 
-    /// On such a listener, is the client that is about to come in the user that it is called after? One that has
-    /// proved another name by then, with a token for example, must not have the session of this one.
+    /// On such a listener, checks that an accepted client is the user after which it is named. A client that
+    /// has proved another name, for example with a token, must not get the session of this one.
     pub(in crate::broker) fn check_name_after_user(
         &self,
         slot: ConnectionSlot,
@@ -55,7 +55,7 @@ impl Shard {
         if is_free || self.user(slot) == Some(client_id) { Ok(()) } else { Err(OTHER_USER) }
     }
 
-    /// What is asked of a client identifier, besides that it can be read.
+    /// Checks the requirements for a client identifier that can be read.
     pub(in crate::broker) fn check_client_id(
         &self,
         slot: ConnectionSlot,
@@ -78,13 +78,14 @@ impl Shard {
             );
         }
         if connect.client_id.is_empty() && !terms.zero_length_client_id {
-            // 0x80 and not 0x85, as mosquitto says it: the option is for those who come from there.
+            // The code is 0x80 and not 0x85, as in mosquitto, because the option exists for users of
+            // mosquitto.
             let v5 = connect.version == ProtocolVersion::V5;
             let reason = if v5 { Reason::UnspecifiedError } else { Reason::ClientIdentifierNotValid };
             return refuse(reason, "protocol.zero_length_client_id = false");
         }
         let begins = match connect.client_id {
-            // We will choose one that begins so.
+            // midge will choose an identifier with this prefix.
             "" => assigned_prefix(terms),
             client_id => client_id,
         };
@@ -94,7 +95,7 @@ impl Shard {
         Ok(())
     }
 
-    /// A client identifier that no session has and whose home this is. `[MQTT5-3.1.3-6]`
+    /// A new client identifier that no session has and whose home is this shard. `[MQTT5-3.1.3-6]`
     pub(in crate::broker) fn assign_client_id(&mut self, slot: ConnectionSlot) -> Box<str> {
         let is_ours = self.terms(slot).assigned_client_id_prefix.is_empty();
         let prefix = assigned_prefix(self.terms(slot)).to_owned();
@@ -113,12 +114,12 @@ impl Shard {
     }
 }
 
-/// How the identifiers begin that the broker chooses.
+/// The prefix of identifiers that the broker chooses.
 fn assigned_prefix(terms: &Terms) -> &str {
     if terms.assigned_client_id_prefix.is_empty() { "midge-" } else { &terms.assigned_client_id_prefix }
 }
 
-/// A random UUID (version 4) behind a prefix.
+/// A prefix and a random UUID (version 4).
 fn uuid(prefix: &str, random: &mut Random) -> String {
     let (high, low) = (random.next_u64(), random.next_u64());
     format!(

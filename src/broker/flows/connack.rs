@@ -1,4 +1,4 @@
-//! CONNACK: what the broker grants a client that is let in.
+//! CONNACK: what the broker grants an accepted client.
 
 use super::authentication::ConnackProof;
 use crate::base::ConnectionSlot;
@@ -9,7 +9,7 @@ use crate::session::Losses;
 use crate::settings::Terms;
 use smallvec::SmallVec;
 
-/// What CONNACK grants.
+/// The values that CONNACK grants.
 #[derive(Clone, Copy)]
 pub(in crate::broker) struct Granted {
     pub expiry_seconds: u32,
@@ -25,7 +25,7 @@ impl Granted {
     }
 }
 
-/// The keep alive that is enforced: 3.x has no way to announce another than the client's.
+/// The keep alive that is enforced. 3.x has no way to announce another one than the client's.
 /// `[MQTT5-3.2.2-21]` `[MQTT5-3.2.2-22]`
 fn keep_alive(connect: &Connect<'_>, max: u16) -> u16 {
     let asked = connect.keep_alive_seconds;
@@ -37,8 +37,8 @@ fn keep_alive(connect: &Connect<'_>, max: u16) -> u16 {
 }
 
 impl Shard {
-    /// CONNACK; empty when the client takes no packet that large.
-    #[allow(clippy::too_many_arguments)] // As many as CONNACK has to say.
+    /// Encodes CONNACK. The result is empty if the client does not accept packets that large.
+    #[allow(clippy::too_many_arguments)] // CONNACK has that many inputs.
     pub(in crate::broker) fn connack(
         &self,
         slot: ConnectionSlot,

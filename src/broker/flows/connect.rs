@@ -1,15 +1,15 @@
-//! CONNECT, from the packet to a served session or to a refusal. Keeps chapters 3.1 and 3.2.
+//! CONNECT, from the packet to a served session or to a refusal. Implements sections 3.1 and 3.2.
 //!
-//! The steps stand in their order, and each calls the next:
+//! The steps are in order, and each calls the next:
 //!
 //! 1. Decode the packet.
 //! 2. Identify the client: its identifier, and the shard that is its home. Another shard's client moves there.
 //! 3. Check what the listener and the limits allow.
-//! 4. Verify who it is: at once, by a login check outside of the machine ([`Shard::handle_verdict`]), or by AUTH packets
+//! 4. Verify the client: at once, by a login check outside of the machine ([`Shard::handle_verdict`]), or by AUTH packets
 //!    (`authentication.rs`). Meanwhile the CONNECT is kept, and nothing else is read.
-//! 5. Let it in with what it was granted: its will must be allowed.
-//! 6. Accept it: take over, clean start, CONNACK.
-//! 7. Resume its session, once CONNACK is out.
+//! 5. Let the client in with its permissions. Its will must be allowed.
+//! 6. Accept it: takeover, clean start, CONNACK.
+//! 7. Resume its session after CONNACK is sent.
 //!
 //! A step that fails ends in `refuse.rs`.
 
@@ -55,20 +55,20 @@ const OUTDATED: Violation = Violation {
 const WILL_DENIED: Violation =
     Violation { reason: Reason::NotAuthorized, cause: "the client may not publish to its will's topic" };
 
-/// What a CONNECT shows of who the client is.
+/// The proof of identity in a CONNECT.
 enum Proof {
-    /// Enough: the client comes in under this name.
+    /// It is enough: the client is accepted with this user name.
     Enough(Option<Box<str>>),
-    /// A password, which is to be checked.
+    /// It is a password that must be checked.
     Unchecked(Box<Login>),
-    /// None that is valid. That counts as a failed login.
+    /// It is invalid, which counts as a failed login.
     Invalid(Violation),
-    /// None, and the listener wants one.
+    /// There is none, but the listener requires one.
     Missing(Violation),
 }
 
 impl Shard {
-    /// Steps 1 to 3. `packet` is the first one of its connection. `[MQTT5-3.1.0-1]`
+    /// Steps 1 to 3. `packet` is the first packet of its connection. `[MQTT5-3.1.0-1]`
     pub(in crate::broker) fn handle_connect_frame(
         &mut self,
         now: Time,
@@ -105,7 +105,7 @@ impl Shard {
         }
     }
 
-    /// What the standard lets us refuse although the packet is right.
+    /// Checks reasons for which the standard allows refusing a valid packet.
     fn check_policy(&self, slot: ConnectionSlot, connect: &Connect<'_>) -> Result<(), Violation> {
         let config = &self.shared.config;
         let terms = self.terms(slot);
@@ -125,12 +125,12 @@ impl Shard {
         }
         let Some(will) = &connect.will else { return Ok(()) };
         if will.payload.len() > config.limits.payload_bytes {
-            // 3.x has no code for the size; of those it has, this is mosquitto's.
+            // 3.x has no code for the size. midge uses the same one as mosquitto.
             let v5 = connect.version == ProtocolVersion::V5;
             let reason = if v5 { Reason::PacketTooLarge } else { Reason::NotAuthorized };
             return refuse(reason, "will payload above limits.payload_bytes");
         }
-        // The same topic as a PUBLISH to it would have, and so the same rules.
+        // Use the topic that a PUBLISH would have, so that the same rules apply.
         let topic = super::mount::mounted(&terms.mount_point, will.topic);
         if topic.len() > super::mount::TOPIC_BYTES_MAX {
             return refuse(Reason::TopicNameInvalid, "will topic is too long behind the mount point");
@@ -180,7 +180,7 @@ impl Shard {
         }
     }
 
-    /// What the CONNECT and the certificate show, and what the listener asks for.
+    /// The proof in the CONNECT and the certificate, compared with what the listener requires.
     fn proof(&self, slot: ConnectionSlot, connect: &Connect<'_>) -> Proof {
         let (Some(connection), Some(access)) = (self.connections.get(slot), self.access_of(slot)) else {
             return Proof::Missing(ANONYMOUS);
@@ -212,11 +212,11 @@ impl Shard {
                 version: connect.version,
             }));
         }
-        // A name that nobody looks at is as good as none.
+        // A name that nothing checks counts as none.
         if is_certified || is_anonymous_allowed { Proof::Enough(user) } else { Proof::Missing(ANONYMOUS) }
     }
 
-    /// Step 4 goes on: a login was checked. `serial`: as in [`Effect::Check`].
+    /// Continues step 4 after a login was checked. `serial`: as in [`Effect::Check`].
     pub fn handle_verdict(&mut self, now: Time, slot: ConnectionSlot, serial: u32, verdict: Verdict) {
         let Some(connection) = self.connections.get(slot) else { return };
         if connection.serial != serial || !matches!(connection.stage, Stage::Check) {
@@ -228,7 +228,7 @@ impl Shard {
             };
             match verdict {
                 Verdict::Good(grant) => {
-                    // A server that is asked for all lets in clients without any proof too.
+                    // A webhook that is asked about all clients also accepts clients without any proof.
                     if connect.username.is_some() || connect.password.is_some() {
                         shard.note_proof(slot);
                     }
@@ -244,14 +244,14 @@ impl Shard {
         });
         self.settle(now);
         if let Some(Progress::Next) = progress {
-            // What the client has sent behind its CONNECT.
+            // Read what the client has sent after its CONNECT.
             self.read(now, slot, &[]);
             self.settle(now);
         }
     }
 
-    /// Step 4 takes too long: the login was not checked within the time for CONNECT. Others were before it, or refusals
-    /// of its address wait. The refusal tells the client that it may try again.
+    /// Step 4 takes too long: the login was not checked within the time for CONNECT, because others were
+    /// before it or refusals of its address wait. The refusal tells the client that it may try again.
     pub(in crate::broker) fn refuse_unchecked(&mut self, now: Time, slot: ConnectionSlot) {
         self.count(Counter::LimitConnectSeconds, 1);
         self.with_kept_connect(slot, |shard, connect| {
@@ -259,7 +259,8 @@ impl Shard {
         });
     }
 
-    /// Takes the CONNECT that was kept while the client is verified, and goes on with it. `None` if there is none.
+    /// Takes the CONNECT that was kept while the client was verified, and continues with it. Returns `None`
+    /// if there is none.
     pub(in crate::broker) fn with_kept_connect<R>(
         &mut self,
         slot: ConnectionSlot,
@@ -272,7 +273,7 @@ impl Shard {
         Some(go_on(self, &connect))
     }
 
-    /// Step 5. The client is who it says.
+    /// Step 5. The client's identity is verified.
     pub(in crate::broker) fn let_in(
         &mut self,
         now: Time,
@@ -285,7 +286,8 @@ impl Shard {
         if let (Some(user), Some(line)) = (&user, line)
             && !access.has_line(user, line)
         {
-            // The file has changed while the proof was on its way: the next try is judged by the new one.
+            // The file has changed while the proof was checked. The next attempt will be checked with the new
+            // one.
             return self.refuse(now, slot, Some(RefusedClient::of(connect)), OUTDATED);
         }
         if let Some(will) = &connect.will {
@@ -323,7 +325,7 @@ impl Shard {
         if let Some(old) = known.and_then(|session| self.sessions.slot(session).connection) {
             // [MQTT5-3.1.4-3]
             self.end_connection(now, old, EndCause::TakenOver);
-            // A session that ends with its connection is not handed on.
+            // A session that ends with its connection is not taken over.
             known = self.sessions.find(client_id);
         }
         if let (Some(session), true) = (known, connect.clean_start) {
@@ -342,7 +344,7 @@ impl Shard {
         let losses = known.and_then(|session| self.sessions.session(session).losses().copied());
         let connack = self.connack(slot, connect, session_present, told_id, proof, granted, losses.as_ref());
         if connack.is_empty() {
-            // It can't be told what it needs to know. [MQTT5-3.1.2-24] [MQTT5-3.2.0-1]
+            // The client can't be told what it needs to know. [MQTT5-3.1.2-24] [MQTT5-3.2.0-1]
             let violation = Violation {
                 reason: Reason::PacketTooLarge,
                 cause: "CONNACK is above the client's Maximum Packet Size",
@@ -378,7 +380,8 @@ impl Shard {
             session_present,
             session_expiry_seconds: granted.expiry_seconds,
         });
-        // What CONNACK says of the session must not be undone, nor what it says of one that is gone.
+        // The session state that CONNACK reports must be durable, and so must the end of a session that it
+        // reports as gone.
         let mark =
             if self.durability.count() > before { self.durability.mark() } else { self.end_mark(client_id) };
         self.sessions.slot_mut(session).flags |= GATED;
@@ -387,7 +390,7 @@ impl Shard {
         Progress::Next
     }
 
-    /// Step 6: joins connection and session under what CONNACK grants.
+    /// Step 6: connects the session to the connection with the values that CONNACK grants.
     fn attach(
         &mut self,
         now: Time,
@@ -437,7 +440,7 @@ impl Shard {
         let state = entry.session_mut();
         let timers = [state.will_timer.take(), state.expiry_timer.take()];
         state.expiry_seconds = granted.expiry_seconds;
-        // [MQTT5-3.1.3-9]: a will that waited for its delay is not sent any more.
+        // [MQTT5-3.1.3-9]: a will that waits for its delay is not published any more.
         state.will = will;
         state
             .resume(connect.receive_maximum.min(u16::try_from(limits.inflight_messages).unwrap_or(u16::MAX)));
@@ -464,7 +467,7 @@ impl Shard {
         }
     }
 
-    /// Step 7: sends what the session owes from before. `[MQTT5-4.4.0-1]`
+    /// Step 7: sends the packets that the session owes from earlier connections. `[MQTT5-4.4.0-1]`
     pub(in crate::broker) fn resume(&mut self, now: Time, session: SessionSlot) {
         let entry = self.sessions.slot(session);
         let version = entry.version;

@@ -1,11 +1,12 @@
-//! Fan-outs that go on in a later turn: one message, or several of one topic, on their way round many subscribers.
+//! Fan-outs that continue in a later turn: one message, or several of the same topic, that must reach many
+//! subscribers.
 //!
-//! In come a message whose fan-out has used up its visit, and whom it has not reached yet; out go deliveries, so many
-//! at a time, and in the end what the publisher waits for: the rest of a fan-out counts as one more receipt of its
-//! ticket, as another shard would. Messages of one topic stay in one line, so that each subscriber gets them in their
-//! order, and so that none is overtaken by a newer one. Those that find a convoy under way whose subscribers are theirs
-//! too get on where it is, go round once, and get off: a burst costs each subscriber one send, not one for each
-//! message.
+//! The input is a message whose fan-out has used up its visit, and the subscribers that it has not reached
+//! yet. The output is deliveries, a limited number at a time, and in the end what the publisher waits for:
+//! the rest of a fan-out counts as one more receipt of its ticket, like another shard. Messages of one topic
+//! stay in one line, so that each subscriber gets them in order, and no newer one overtakes an older one. If
+//! a message finds a convoy in progress with the same subscribers, it joins the convoy at its present stop,
+//! visits every stop once, and leaves. So a burst costs each subscriber one send instead of one per message.
 
 use crate::base::ConnectionKey;
 use crate::base::LogMark;
@@ -25,20 +26,22 @@ use crate::topic::Matches;
 use smallvec::SmallVec;
 use std::rc::Rc;
 
-/// So many messages go round together.
+/// The largest number of messages in a convoy.
 const RIDERS_MAX: usize = 32;
-/// A publisher whose message is larger, or is one of too many, is not read until the message has arrived everywhere.
+/// A publisher whose message is larger, or exceeds the number, is not read until the message has reached all
+/// stops.
 const RIDER_BYTES_MAX: usize = 4096;
-/// Mails with messages are left in their boxes while so many that came by mail wait here.
+/// Mails with messages are left in their boxes while this many messages from mails wait here.
 const RIDERS_BY_MAIL_MAX: usize = 64;
 
 impl Shard {
-    /// Is there room for what other shards send? What is left in a box holds up its sender.
+    /// Whether there is room for messages from other shards. Mails that are left in a box hold up their
+    /// sender.
     pub(in crate::broker) fn has_turn_for_mails(&self) -> bool {
         !self.is_spent() && self.convoys.riders_by_mail() < RIDERS_BY_MAIL_MAX
     }
 
-    /// Counts the changes of who gets what.
+    /// The number of changes of subscriptions and groups.
     fn subscriptions_version(&self) -> u64 {
         self.subscriptions.version() + self.groups.version()
     }
@@ -47,7 +50,7 @@ impl Shard {
         self.shared.hash(fanout.publication.topic)
     }
 
-    /// A message whose topic has a line goes behind those that stand there.
+    /// Adds a message to the end of its topic's line, if there is one.
     pub(in crate::broker) fn join_line(&mut self, fanout: &mut Fanout<'_>) -> bool {
         let line = self.line_of(fanout);
         if !self.convoys.has_line(line) {
@@ -74,7 +77,7 @@ impl Shard {
         true
     }
 
-    /// Nobody has been given the message yet, and nobody is now.
+    /// Puts off a message that no subscriber has been given yet.
     pub(in crate::broker) fn put_off_fanout(&mut self, fanout: &mut Fanout<'_>) {
         let (line, rider) = (self.line_of(fanout), self.rider_of(fanout));
         self.wait_in_line(line, rider);
@@ -86,12 +89,13 @@ impl Shard {
         self.turn.put_off();
     }
 
-    /// Is there room for one more fan-out that goes on later?
+    /// Whether there is room for one more unfinished fan-out.
     pub(in crate::broker) fn has_room_for_convoy(&self) -> bool {
         self.convoys.has_room()
     }
 
-    /// The visit is over: these of `matches`, and of the groups, have the message; the others get it later.
+    /// Ends a visit: the first `served` of `matches` and of the groups have the message, and the others get
+    /// it later.
     pub(in crate::broker) fn go_on_later(
         &mut self,
         fanout: &mut Fanout<'_>,
@@ -101,7 +105,7 @@ impl Shard {
         let line = self.line_of(fanout);
         let mut convoy = Convoy::new(self.subscriptions_version(), fanout.publication.origin);
         self.list_stops(&mut convoy, matches, fanout.publication.topic);
-        // Those that get on go round all; this one has been at the first ones.
+        // Messages that join visit all stops. This one has visited the first ones.
         convoy.at = served.sessions + served.groups;
         let left = convoy.stops.len().saturating_sub(convoy.at);
         if left == 0 {
@@ -167,7 +171,7 @@ impl Shard {
         }
     }
 
-    /// One visit of the line whose turn it is; false if there is none.
+    /// Makes one visit of the line whose turn it is. Returns `false` if there is none.
     pub(in crate::broker) fn run_convoy(&mut self, now: Time) -> bool {
         let Some((line, member)) = self.convoys.take_next() else { return false };
         let left = match member {
@@ -179,7 +183,8 @@ impl Shard {
         true
     }
 
-    /// The first in line looks up its subscribers, and takes those along who wait behind it.
+    /// Looks up the subscribers of the first message in a line, and takes along the messages that wait behind
+    /// it.
     fn start_riding(&mut self, now: Time, line: TextHash, rider: Rider) -> Option<Member> {
         if !self.convoys.has_room() {
             return Some(Member::Waiting(rider));
@@ -206,14 +211,15 @@ impl Shard {
         self.ride(now, convoy)
     }
 
-    /// Takes the messages from stop to stop, until they have been everywhere or the visit is over.
+    /// Takes the messages from stop to stop, until they have visited all or the visit is over.
     fn ride(&mut self, now: Time, mut convoy: Convoy) -> Option<Member> {
         let visit = self.begin_visit();
         let before = self.durability.count();
         let messages: SmallVec<[Rc<KeptMessage>; 4]> =
             convoy.riders.iter().map(|rider| Rc::clone(&rider.message)).collect();
-        // Each visit takes the message down anew, if it goes to sessions that are in the log: there it lives from its
-        // first delivery to its last one, and the first ones may be settled before the next visit.
+        // Each visit records the message again if it goes to sessions that are in the log. There a message
+        // exists from its first delivery to its last one, and the first ones may be settled before the next
+        // visit.
         let mut fanouts = Vec::with_capacity(messages.len());
         for (rider, message) in convoy.riders.iter().zip(&messages) {
             let mut fanout = self.fanout_of(message, now);
@@ -221,7 +227,7 @@ impl Shard {
             (fanout.ticket, fanout.intended) = (rider.ticket, rider.intended);
             fanouts.push(fanout);
         }
-        // Those that have been everywhere.
+        // The messages that have visited all stops.
         let mut done = 0;
         loop {
             while convoy.riders.get(done).is_some_and(|rider| rider.left == 0) {
@@ -285,7 +291,7 @@ impl Shard {
         }
     }
 
-    /// A message has been everywhere.
+    /// Completes a message that has visited all stops.
     fn get_off(&mut self, now: Time, rider: &Rider, fanout: &mut Fanout<'_>) {
         self.convoys.note_arrived(rider.by_mail);
         let own = fanout.publication.origin.and_then(|key| self.sessions.resolve(key));
@@ -303,30 +309,31 @@ impl Shard {
     }
 }
 
-/// How many have the message of a fan-out when its visit is over: the first ones of those that match.
+/// The number of subscribers that have the message of a fan-out when its visit is over. They are the first of
+/// the matches.
 pub(in crate::broker) struct Served {
     pub(in crate::broker) sessions: usize,
-    /// Groups get it when all sessions have it.
+    /// Groups get the message after all sessions.
     pub(in crate::broker) groups: usize,
 }
 
-/// What a delivery of this message is in work.
+/// The work of a delivery of this message.
 pub(in crate::broker) fn work_of(fanout: &Fanout<'_>) -> u64 {
     if fanout.publication.qos == QoS::AtMostOnce { 1 } else { WORK_A_NUMBERED }
 }
 
-/// What a message takes in an arena or a box, about.
+/// The approximate size of a message in an arena or a box.
 pub(in crate::broker) fn size_of_message(fanout: &Fanout<'_>) -> usize {
     let publication = &fanout.publication;
     let forward: usize = publication.forward.iter().map(|run| run.len()).sum();
     publication.topic.len() + forward + publication.payload.len()
 }
 
-/// How many deliveries may be made before the budget is asked again: few of large messages.
+/// The number of deliveries between two checks of the budget. It is small for large messages.
 pub(in crate::broker) fn step_of(fanout: &Fanout<'_>) -> usize {
     (STEP_BYTES_MAX / size_of_message(fanout).max(1)).clamp(1, STEP_MAX)
 }
 
-/// Asked so seldom, the budget costs a fan-out nothing.
+/// With so few checks, the budget costs a fan-out nothing.
 const STEP_MAX: usize = 32;
 const STEP_BYTES_MAX: usize = 64 << 10;

@@ -1,9 +1,9 @@
 //! From a matched subscription to bytes in the arena, or to a place in the session's queue.
 //!
-//! The budget of the whole broker is spent here. A message is encoded once per variant (protocol,
-//! QoS, RETAIN) and turn; a QoS 0 delivery is then a range in the outbox, and ranges side by side
-//! merge. At QoS 1 and 2 the packet identifier makes the difference: subscribers that go in step
-//! have the same one, and share the variant; the others get a copy with two bytes changed.
+//! The broker spends most of its work here. A message is encoded once per variant (protocol, QoS, RETAIN) and
+//! turn. A QoS 0 delivery is then a range in the outbox, and adjacent ranges are merged. At QoS 1 and 2 the
+//! packet identifiers may differ: subscribers with the same next identifier share the variant, and the others
+//! get a copy with two bytes changed.
 
 use super::convoy::size_of_message;
 use super::enqueue::EnqueueOutcome;
@@ -26,14 +26,14 @@ use smallvec::SmallVec;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// What goes to a kept session at QoS 1 only when the log has it.
+/// From this size on, a message goes to a persistent session at QoS 1 only after the log has it.
 const LARGE_BYTES_MIN: usize = 32 << 10;
-/// A single session puts no more than this into one turn by itself.
+/// A single session adds at most this much to one turn by itself.
 const TURN_BYTES_MAX: u32 = 64 * 1024;
 
 impl Shard {
     /// Delivers to one session: now, into its queue, or not at all.
-    #[allow(clippy::too_many_arguments)] // A delivery has that many sides; a struct would be built per delivery.
+    #[allow(clippy::too_many_arguments)] // A delivery has that many inputs, and a struct would have to be built for each.
     pub(in crate::broker) fn deliver(
         &mut self,
         now: Time,
@@ -58,7 +58,7 @@ impl Shard {
         let entry = self.sessions.slot_mut(subscriber);
         let slot = entry.connection;
         if form.qos == QoS::AtMostOnce {
-            // Before its CONNACK is out it is not connected yet, as far as it knows.
+            // Until its CONNACK is sent, the client does not consider itself connected.
             let slot = match slot {
                 Some(slot) if entry.flags & (GATED | QUEUES_QOS0) == 0 => slot,
                 _ => {
@@ -154,7 +154,7 @@ impl Shard {
             self.note_live(subscriber, fanout, true);
         }
         if place == EnqueueOutcome::Queued && sid != 0 {
-            // What the queue does not take is not taken down.
+            // A message that the queue does not take is not recorded.
             let number = self.number_of_delivery(fanout);
             self.sessions.session_mut(subscriber).queue.number_newest(number);
             let message = fanout.number;
@@ -163,7 +163,8 @@ impl Shard {
         if place == EnqueueOutcome::Refused { Taken::Refused } else { Taken::Yes }
     }
 
-    /// A number for a delivery that a session takes which is in the log; the message goes there with the first.
+    /// A number for a delivery to a session that is in the log. The message is recorded with the first
+    /// delivery.
     fn number_of_delivery(&mut self, fanout: &mut Fanout<'_>) -> u64 {
         if fanout.number == 0 {
             fanout.number = self.durability.next_number();
@@ -173,15 +174,16 @@ impl Shard {
         self.durability.next_number()
     }
 
-    /// Does a session that is in the log get this only when the log has it? QoS 2 always. Of large messages only the
-    /// records are made in the fan-out, all with one copy of the message in the log; the bytes go out as turns allow.
+    /// Whether a session that is in the log gets this only after the log has it. At QoS 2 this is always so.
+    /// For large messages the fan-out makes only the records, all with one copy of the message in the log.
+    /// The bytes are sent as turns allow.
     fn sends_when_durable(&self, session: SessionSlot, fanout: &Fanout<'_>, qos: QoS) -> bool {
         qos == QoS::ExactlyOnce
             || size_of_message(fanout) > LARGE_BYTES_MIN
             || self.sessions.session(session).waiting_qos1 > 0
     }
 
-    /// Of a kept message, with what of it is in the arena already.
+    /// A fan-out of a kept message, with its parts that are in the arena already.
     pub(in crate::broker) fn fanout_of<'a>(&mut self, message: &'a Rc<KeptMessage>, now: Time) -> Fanout<'a> {
         let mut fanout = Fanout::of(message, now);
         if let Some(recent) = self.recent.take()
@@ -194,7 +196,7 @@ impl Shard {
         fanout
     }
 
-    /// The message may go on in this turn.
+    /// Keeps the encoded parts, because the message may be sent again in this turn.
     pub(in crate::broker) fn note_encoded(&mut self, message: &Rc<KeptMessage>, fanout: &mut Fanout<'_>) {
         self.recent = Some(Recent {
             message: Rc::clone(message),
@@ -204,7 +206,7 @@ impl Shard {
         });
     }
 
-    /// Encodes a PUBLISH for one session, with whatever makes it its own, and sends it.
+    /// Encodes a PUBLISH with the properties for one session, and sends it.
     pub(in crate::broker) fn send_publish(
         &mut self,
         session: SessionSlot,
@@ -230,7 +232,7 @@ impl Shard {
                 header.subscription_ids = subscription_ids;
             }
             let len = publish_len(&header, fanout.publication.payload.len());
-            // An alias is bound only by a packet that is sure to be sent.
+            // A packet sets an alias only if it is certain to be sent.
             if entry.flags & ALIASES != 0 && len + ALIAS_BYTES <= packet_bytes_max as usize {
                 let is_short = self.is_memory_short();
                 let mut bound = 0;
@@ -242,8 +244,8 @@ impl Shard {
                         header.topic = "";
                     }
                     None if extras.aliases_out.len() < usize::from(extras.aliases_out_max) && !is_short => {
-                        // First come, first bound; the packet that binds is surely sent: it goes
-                        // into the connection's stream. [MQTT5 §3.3.4]
+                        // Topics get aliases in the order of their first use. The packet that sets an alias
+                        // is certain to be sent, because it goes into the connection's stream. [MQTT5 §3.3.4]
                         let alias = u16::try_from(extras.aliases_out.len() + 1).expect("bounded by a u16");
                         extras.aliases_out.insert(header.topic.into(), alias);
                         header.topic_alias = Some(alias);
@@ -267,7 +269,7 @@ impl Shard {
         self.count_sent(fanout.publication.payload.len());
     }
 
-    /// Is the packet within the client's Maximum Packet Size? `[MQTT5-3.1.2-24]`
+    /// Whether the packet is within the client's Maximum Packet Size. `[MQTT5-3.1.2-24]`
     fn fits(
         &self,
         session: SessionSlot,
@@ -288,19 +290,19 @@ impl Shard {
         publish_len(&header, fanout.publication.payload.len()) <= max as usize
     }
 
-    /// Dropped, and the sender need not know. `[MQTT5-3.1.2-25]`
+    /// Counts a dropped message. The sender is not told. `[MQTT5-3.1.2-25]`
     fn drop_too_large(&self) {
         self.count(Counter::DroppedTooLarge, 1);
         self.count(Counter::PublishesDropped, 1);
     }
 
-    /// The turn's end counts them together.
+    /// The end of the turn adds the counts.
     #[inline(always)]
     fn count_sent(&mut self, payload_len: usize) {
         self.sent.note(payload_len);
     }
 
-    /// What this turn has sent is counted where others read it.
+    /// Adds the messages that this turn has sent to the shard's counters.
     pub(in crate::broker) fn tell_sent(&mut self) {
         if let Some(sent) = self.sent.take() {
             let counters = &self.shared.counters[usize::from(self.id)];
@@ -309,7 +311,7 @@ impl Shard {
         }
     }
 
-    /// May a QoS 0 message be added to what a slow client has not taken yet?
+    /// Whether a QoS 0 message may be added to the backlog of a slow client.
     fn takes_more(&mut self, session: SessionSlot, slot: ConnectionSlot) -> bool {
         let mut limit = self.shared.config.limits.backlog_bytes;
         if self.is_memory_short() {
@@ -333,9 +335,9 @@ impl Shard {
         false
     }
 
-    /// Sends what the session has waiting, as far as its window, its socket and this turn allow:
-    /// first what an earlier connection left unacknowledged, then the queue, then retained
-    /// messages. `[MQTT5-4.6.0-1]`
+    /// Sends waiting messages of the session, as far as its window, its socket and this turn allow: first
+    /// those that an earlier connection left unacknowledged, then the queue, then retained messages.
+    /// `[MQTT5-4.6.0-1]`
     pub(in crate::broker) fn pump(&mut self, now: Time, session: SessionSlot) {
         let Some(entry) = self.sessions.get(session) else { return };
         let slot = entry.connection;
@@ -372,7 +374,7 @@ impl Shard {
         }
     }
 
-    /// One message; false when there is none that may go.
+    /// Sends one message. Returns `false` if there is none that may be sent.
     fn pump_one(&mut self, now: Time, session: SessionSlot) -> bool {
         let version = self.sessions.slot(session).version;
         let state = self.sessions.session_mut(session);
@@ -382,17 +384,17 @@ impl Shard {
             let (packet_id, ids) = (resend.packet_id, ids_of(&resend.delivery.extra));
             let mut fanout = Fanout::of(&message, now);
             if !duplicate && message.is_expired(now) {
-                // It had its identifier, and nobody has begun to send it. [MQTT5-3.3.2-5]
+                // It had its identifier, but sending it was never begun. [MQTT5-3.3.2-5]
                 self.count(Counter::DroppedExpired, 1);
                 self.count(Counter::PublishesDropped, 1);
                 self.drop_unsent(now, session, packet_id, form.qos, LossCause::Expired);
             } else if self.is_withheld(session, fanout.publication.topic) {
-                // As good as delivered: the access list has changed.
+                // It counts as delivered, because the access list has changed.
                 self.drop_unsent(now, session, packet_id, form.qos, LossCause::Withdrawn);
             } else if self.fits(session, &fanout, form, &ids) {
                 self.send_publish(session, &mut fanout, form, Some(packet_id), duplicate, &ids);
             } else {
-                // A smaller Maximum Packet Size than last time: as good as delivered.
+                // It counts as delivered, because the Maximum Packet Size is smaller than before.
                 self.drop_too_large();
                 self.drop_unsent(now, session, packet_id, form.qos, LossCause::TooLarge);
             }
@@ -418,8 +420,8 @@ impl Shard {
         true
     }
 
-    /// Sends a delivery that no one has sent yet, of whatever QoS, and that the client may receive. `replay`:
-    /// the token of the replay that brings it.
+    /// Sends a delivery of any QoS that was never sent before and that the client may receive. `replay` is
+    /// the token of the replay that it comes from.
     pub(in crate::broker) fn send_delivery(
         &mut self,
         now: Time,
@@ -486,16 +488,16 @@ impl Shard {
         }
     }
 
-    /// Must the client not get this, though it was meant for it?
+    /// Whether the client must not get this message although its subscriptions match.
     pub(in crate::broker) fn is_withheld(&self, session: SessionSlot, topic: &str) -> bool {
         self.sessions.slot(session).flags & CHECKED != 0 && !self.may_receive(session, topic)
     }
 }
 
-/// An alias's place in the table of a connection.
+/// The size of an alias's entry in the table of a connection.
 const ALIAS_PLACE_BYTES: usize = 40;
 
-/// What a topic alias adds to a packet at most: the property, and longer length fields.
+/// The most that a topic alias adds to a packet: the property, and longer length fields.
 const ALIAS_BYTES: usize = 5;
 
 pub(in crate::broker) fn extra(subscription_ids: &[u32], group: Option<&Arc<str>>) -> Option<Box<Extra>> {

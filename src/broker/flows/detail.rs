@@ -1,7 +1,6 @@
-//! What is told at log level debug: subscriptions, and what each PUBLISH has matched.
+//! The events for the log level debug: subscriptions, and the matches of each PUBLISH.
 //!
-//! In come the places where either happens; out go events. While they are not wanted each place asks one flag, and
-//! nothing is looked up, copied or formatted.
+//! While they are not wanted, each place checks one flag, and nothing is looked up, copied or formatted.
 
 use super::publish::VISITED_A_STEP;
 use crate::base::SessionSlot;
@@ -11,16 +10,16 @@ use crate::broker::{Event, Shard};
 use crate::mqtt::codec::SubscribeFilter;
 use crate::mqtt::{SubscriptionOptions, TopicFilter};
 
-/// Of the subscriptions that end with a session, so many are told one by one.
+/// The number of subscriptions that are reported one by one when they end with their session.
 const ENDS_TOLD_MAX: usize = 100;
 
 impl Shard {
-    /// Are there to be events for log level debug?
+    /// Sets whether events for the log level debug are wanted.
     pub fn handle_detail(&mut self, wanted: bool) {
         self.effects.set_detail(wanted);
     }
 
-    /// A subscription was made, or replaced. `options`: as granted.
+    /// Reports that a subscription was made or replaced. `options` are the granted ones.
     pub(in crate::broker) fn detail_subscribed(
         &mut self,
         session: SessionSlot,
@@ -36,7 +35,7 @@ impl Shard {
         }
     }
 
-    /// A subscription was ended by its client.
+    /// Reports that a client ended a subscription.
     pub(in crate::broker) fn detail_unsubscribed(&mut self, session: SessionSlot, filter: TopicFilter<'_>) {
         if self.effects.tells_detail() {
             let (client, filter) = (self.client_told(session), beginning(filter.as_str()));
@@ -44,7 +43,7 @@ impl Shard {
         }
     }
 
-    /// Subscriptions end with their session.
+    /// Reports that subscriptions end with their session.
     pub(in crate::broker) fn detail_ended<'a>(
         &mut self,
         session: SessionSlot,
@@ -64,7 +63,7 @@ impl Shard {
         }
     }
 
-    /// A message is about to go to the subscribers of this shard.
+    /// Reports a message that is about to go to the subscribers of this shard.
     #[inline(always)]
     pub(in crate::broker) fn detail_matched(&mut self, fanout: &Fanout<'_>) {
         if self.effects.tells_detail() {
@@ -76,12 +75,12 @@ impl Shard {
     fn report_matched(&mut self, fanout: &Fanout<'_>) {
         let publication = &fanout.publication;
         if publication.topic.starts_with("$SYS/") {
-            // The broker's own are many, and no client has sent them.
+            // The broker has many messages of its own, and no client has sent them.
             return;
         }
         let origin = publication.origin;
         let publisher = origin.and_then(|key| self.sessions.resolve(key));
-        // The way of the message asks the index again: it may come to the subscribers much later.
+        // The delivery searches the index again, because it may happen much later.
         let matches = self.subscriptions.find(publication.topic, publisher);
         self.spend(matches.visited() as u64 / VISITED_A_STEP);
         let groups =
@@ -100,7 +99,7 @@ impl Shard {
         });
     }
 
-    /// The client of a session, as events have it.
+    /// The client of a session, in the form that events use.
     pub(in crate::broker) fn client_told(&self, session: SessionSlot) -> Box<str> {
         beginning(&self.sessions.session(session).client_id)
     }

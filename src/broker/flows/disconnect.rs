@@ -1,5 +1,5 @@
-//! The end of a connection, whichever side ends it, and what becomes of its session: it stays, or ends; its will is
-//! published, waits for its delay, or is dropped. Keeps chapters 3.14 and 3.1.2.5.
+//! The end of a connection, whichever side ends it, and the consequences for its session. The session stays
+//! or ends. Its will is published, waits for its delay, or is dropped. Implements sections 3.14 and 3.1.2.5.
 
 use super::full_disk::DISK;
 use super::read::seconds_of;
@@ -36,10 +36,10 @@ impl Shard {
         let state = self.sessions.session_mut(session);
         if let Some(seconds) = disconnect.session_expiry_seconds {
             if state.expiry_seconds == 0 && seconds > 0 {
-                // [MQTT5 §3.14.2.2.2]: no valid DISCONNECT, so the will is published.
+                // [MQTT5 §3.14.2.2.2]: the DISCONNECT is not valid, so the will is published.
                 return Err(Violation {
                     reason: Reason::ProtocolError,
-                    cause: "DISCONNECT makes a session last that CONNECT let end",
+                    cause: "DISCONNECT sets a session expiry, but that of CONNECT was 0",
                 });
             }
             state.expiry_seconds = seconds.min(max);
@@ -47,10 +47,11 @@ impl Shard {
         Ok(EndCause::Disconnect(disconnect.reason))
     }
 
-    /// The cause that an end has if the client has sent DISCONNECT behind packets that wait: for room on the disk, for
-    /// a rate, for their turn. The DISCONNECT has been received, so the will is discarded. [MQTT5-3.14.4-3]
-    /// [MQTT311-3.14.4-3] What waits before it is dropped unacknowledged, as at any other end. An end for a fault of
-    /// the client or by the operator keeps its cause.
+    /// The cause of an end if the client has sent DISCONNECT after packets that wait for room on the disk,
+    /// for a rate, or for their turn. The DISCONNECT has been received, so the will is discarded.
+    /// [MQTT5-3.14.4-3] [MQTT311-3.14.4-3] The packets before it are dropped without an acknowledgement, as
+    /// at any other end. If the client violated the protocol or the operator ended the connection, that cause
+    /// stays.
     pub(in crate::broker) fn cause_with_unread(&mut self, slot: ConnectionSlot, cause: EndCause) -> EndCause {
         let from_without = matches!(cause, EndCause::Hangup(_) | EndCause::TakenOver | EndCause::Shutdown)
             || cause == EndCause::Violation(DISK);
@@ -72,9 +73,9 @@ impl Shard {
         cause
     }
 
-    /// The peer is gone. What it has sent before it closed is handled first, unless that waits for a full disk, which
-    /// may take for ever; after a reset nothing of it is owed to anyone. A DISCONNECT counts in any case: see
-    /// [`Shard::cause_with_unread`].
+    /// Handles the end by the peer. What it has sent before it closed is handled first, unless that waits for
+    /// a full disk, which may take forever. After a reset, nothing of it need be handled. A DISCONNECT always
+    /// counts: see [`Shard::cause_with_unread`].
     pub(in crate::broker) fn hang_up(&mut self, now: Time, slot: ConnectionSlot, hangup: Hangup) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let is_soon = connection.has_unhandled() && !connection.is_paused_by(PAUSED_BY_DISK);
@@ -85,8 +86,8 @@ impl Shard {
         self.end_connection(now, slot, EndCause::Hangup(hangup));
     }
 
-    /// Ends a connection, whichever side wants it: sends DISCONNECT to a 5.0 client, closes, and lets the
-    /// session live on or end.
+    /// Ends a connection, whichever side requests it. Sends DISCONNECT to a 5.0 client, closes, and keeps or
+    /// ends the session.
     pub(in crate::broker) fn end_connection(&mut self, now: Time, slot: ConnectionSlot, cause: EndCause) {
         let cause = self.cause_with_unread(slot, cause);
         let Some(connection) = self.forget_connection(slot) else { return };
@@ -132,12 +133,12 @@ impl Shard {
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate if cause != EndCause::Refused => {
                 self.report(Event::Unconnected { peer, listener, cause });
             }
-            // The refusal was reported when it was due.
+            // The refusal was reported earlier.
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate | Stage::Refuse => {}
         }
     }
 
-    /// The connection is not this machine's any more.
+    /// Removes a connection from this machine.
     pub(in crate::broker) fn forget_connection(&mut self, slot: ConnectionSlot) -> Option<Box<Connection>> {
         let mut connection = self.connections.take(slot)?;
         self.note_connection(connection.listener, false);
@@ -163,7 +164,7 @@ impl Shard {
         Some(connection)
     }
 
-    /// A connection has left its session: publishes its will, or starts the delay.
+    /// Separates a session from its connection: publishes its will, or starts the will's delay.
     pub(in crate::broker) fn detach(&mut self, now: Time, session: SessionSlot, drop_will: bool) {
         let entry = self.sessions.slot_mut(session);
         entry.connection = None;
@@ -197,14 +198,15 @@ impl Shard {
             None => {}
             Some(0) => self.publish_will(now, session),
             Some(delay) => {
-                // [MQTT5 §3.1.3.2.2]: the earlier of delay and session end, which publishes too.
+                // [MQTT5 §3.1.3.2.2]: the will is published after its delay or at the session end, whichever
+                // is earlier.
                 let timer = self.timers.schedule(now.after_seconds(delay), Timer::WillDelay(session));
                 self.sessions.session_mut(session).will_timer = Some(timer);
             }
         }
     }
 
-    /// The session is over: will, subscriptions, and what its shared subscriptions gave it.
+    /// Ends a session: its will, its subscriptions, and its messages from shared subscriptions.
     pub(in crate::broker) fn end_session(&mut self, now: Time, session: SessionSlot) {
         self.publish_will(now, session);
         let state = self.sessions.session_mut(session);
@@ -233,7 +235,7 @@ impl Shard {
         self.publish_will_of(now, &will, Some(session));
     }
 
-    /// The same of one that is no session's any more, or of this one's.
+    /// Publishes a will that belongs to this session, or to no session any more.
     pub(in crate::broker) fn publish_will_of(
         &mut self,
         now: Time,
@@ -243,7 +245,7 @@ impl Shard {
         self.record_will_gone(will, session);
         let mut publication = will.message.as_publication();
         if !self.lets_will(&publication) {
-            // What was allowed at CONNECT has been taken back since.
+            // The client's permission at CONNECT was revoked since then.
             let client = client_of_source(publication.source).into();
             let topic = beginning(publication.topic);
             self.report(Event::PublishRefused { client, topic, rule: None, violation: WILL_REVOKED });
@@ -254,13 +256,14 @@ impl Shard {
         }
         publication.expires_at = will.message_expiry_seconds.map(|seconds| now.after_seconds(seconds));
         publication.stamp = self.stamps.next(now);
-        // One of an earlier run does not know any more.
+        // A will of an earlier run has no origin.
         publication.origin = session.map(|session| self.sessions.key(session));
         let mut fanout = Fanout::new(publication, now);
         let is_kept = will.number != 0 || session.is_some_and(|session| self.sid(session).is_some());
         let is_promised = publication.qos != QoS::AtMostOnce || publication.retain;
         if is_kept && is_promised && !self.durability.has_failed() && !self.durability.is_full() {
-            // It reaches the other shards once, though the power should be cut between their records and ours.
+            // It reaches the other shards once, even if the power fails between their records and this
+            // shard's.
             fanout.ticket = Some(self.replies.next_ticket());
             fanout.intended = true;
         }
@@ -268,7 +271,7 @@ impl Shard {
         if fanout.missing > 0 {
             let intents = std::mem::take(&mut fanout.intents);
             self.replies.open_ticket(fanout.missing, outcome, intents, Purpose::Intents);
-            // It waits for the log. What its client publishes when it is back must come later.
+            // It waits for the log. Messages that its client publishes after it returns must come later.
             match session {
                 Some(session) => self.note_end(session),
                 None => self.durability.note_end(None),

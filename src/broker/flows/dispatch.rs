@@ -1,4 +1,4 @@
-//! The packets of a client that is in: one match, one method for each.
+//! The packets of a connected client: one match, with a method for each.
 
 use super::read::Progress;
 use crate::base::Time;
@@ -18,7 +18,7 @@ impl Shard {
         packet: Frame<'_>,
     ) -> Result<Progress, Violation> {
         let version = self.sessions.slot(session).version;
-        // By reference: a PUBLISH is large, and would be moved twice.
+        // This matches a reference, because a PUBLISH is large and would be moved twice.
         match &decode(version, packet) {
             Err(error) => return Err(Violation::from(*error)),
             Ok(Packet::Publish(publish)) => {
@@ -35,19 +35,19 @@ impl Shard {
             Ok(Packet::Pingreq) => self.handle_ping(now, slot, session),
             Ok(Packet::Disconnect(disconnect)) => {
                 self.handle_disconnect(now, slot, session, *disconnect)?;
-                // [MQTT5 §3.14]: what follows is not processed.
+                // [MQTT5 §3.14]: nothing after it is processed.
                 return Ok(Progress::Gone);
             }
             Ok(Packet::Auth(auth)) => self.handle_reauthentication(slot, session, auth)?,
         }
-        // Work for this session may have been put off or have closed the connection meanwhile.
+        // Other work for this session may have closed the connection.
         Ok(if self.connections.get(slot).is_some() { Progress::Next } else { Progress::Gone })
     }
 
     /// `[MQTT5-3.12.4-1]`
     fn handle_ping(&mut self, now: Time, slot: ConnectionSlot, session: SessionSlot) {
         if self.sessions.slot(session).flags & GATED != 0 {
-            // Behind CONNACK.
+            // It must follow CONNACK.
             self.reply(now, slot, self.durability.mark(), None, Reply::Pong);
         } else {
             self.send_packet(slot, encode_pingresp);

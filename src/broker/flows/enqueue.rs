@@ -1,4 +1,4 @@
-//! The way into a session's queue: its bounds, and what the policy makes of a full one.
+//! Adding messages to a session's queue: the queue's bounds, and the policy for a full one.
 
 use crate::base::SessionSlot;
 use crate::base::Time;
@@ -10,31 +10,32 @@ use crate::mqtt::{PacketId, QoS};
 use crate::session::{AckOutcome, Delivery, LossCause, QueueLimits, Session};
 use crate::settings::QueuePolicy;
 
-/// Where a message that can't be sent now has gone.
+/// The outcome for a message that can't be sent now.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::broker) enum EnqueueOutcome {
     Queued,
-    /// By policy.
+    /// It was dropped by the policy.
     Dropped,
     Refused,
 }
 
-/// So many of a queue's oldest messages are looked at when its client is back: some tenths of a millisecond. What
-/// expires behind them is told the next time.
+/// The number of a queue's oldest messages that are checked when its client returns. This takes some tenths
+/// of a millisecond. Messages after them that have expired are reported the next time.
 const EXPIRY_VISITS_MAX: usize = 16_384;
 
-/// By this part of itself `limits.queue_bytes_total` may be exceeded while many sessions give up one message that they
-/// share for another.
+/// `limits.queue_bytes_total` may be exceeded by one part in [`TOTAL_SLACK_PART`] while many sessions replace
+/// a message that they share by another.
 const TOTAL_SLACK_PART: usize = 16;
 
 impl Shard {
-    /// Would a session take a message of this size now, or drop one by its policy?
+    /// Whether a session would take a message of this size now, possibly by dropping one according to its
+    /// policy.
     pub(in crate::broker) fn takes(&self, session: SessionSlot, fanout: &Fanout<'_>) -> bool {
         self.has_room(session, fanout)
             || (self.queue_policy(session) != QueuePolicy::Refuse && !self.is_unkept(session))
     }
 
-    /// Has a session room for a message of this size now?
+    /// Whether a session has room for a message of this size now.
     pub(in crate::broker) fn has_room(&self, session: SessionSlot, fanout: &Fanout<'_>) -> bool {
         let limits = &self.shared.config.limits;
         let queue = &self.sessions.session(session).queue;
@@ -45,12 +46,12 @@ impl Shard {
         !full && !self.is_unkept(session)
     }
 
-    /// Would the session's messages have to go to a disk that is full?
+    /// Whether the session's messages would have to go to a disk that is full.
     pub(in crate::broker) fn is_unkept(&self, session: SessionSlot) -> bool {
         self.durability.is_full() && self.sessions.slot(session).sid != 0
     }
 
-    /// Into the queue, if there is room, or the policy makes some.
+    /// Adds a delivery to the queue, if there is room or the policy makes room.
     pub(in crate::broker) fn enqueue(
         &mut self,
         now: Time,
@@ -61,7 +62,7 @@ impl Shard {
         let queue_limits =
             QueueLimits { messages: limits.session_queue_messages, bytes: limits.session_queue_bytes };
         let policy = match delivery.qos {
-            // Its publisher waits for no answer, and it must not push out what was acknowledged.
+            // Its publisher waits for no answer, and it must not push out messages that were acknowledged.
             QoS::AtMostOnce => QueuePolicy::DropNewest,
             QoS::AtLeastOnce | QoS::ExactlyOnce => self.queue_policy(session),
         };
@@ -106,7 +107,7 @@ impl Shard {
         EnqueueOutcome::Queued
     }
 
-    /// What keeps a message of so many bytes out of a queue, if anything does.
+    /// The bound that keeps a message of this size out of a queue, if any.
     fn queue_bound(&self, session: SessionSlot, bytes: usize, limits: QueueLimits) -> Option<QueueBound> {
         let queue = &self.sessions.session(session).queue;
         if queue.len() >= limits.messages {
@@ -118,7 +119,7 @@ impl Shard {
         }
     }
 
-    /// A QoS 0 message that can't be sent now waits too, as long as nothing is restarted: it is in no log.
+    /// Queues a QoS 0 message that can't be sent now. It is not in the log, so it does not survive a restart.
     pub(in crate::broker) fn enqueue_qos0(
         &mut self,
         now: Time,
@@ -143,12 +144,12 @@ impl Shard {
     fn queue_policy(&self, session: SessionSlot) -> QueuePolicy {
         match self.sessions.slot(session).listener {
             Some(listener) => self.shared.terms_of(Some(listener.into())).session_queue_policy,
-            // Its client has not been here in this run.
+            // Its client has not been connected in this run.
             None => self.shared.config.limits.session_queue_policy,
         }
     }
 
-    /// A client that comes back is told of what has expired while it was away.
+    /// Drops expired messages when a client returns, so that it can be told about them.
     pub(in crate::broker) fn drop_all_expired(&mut self, now: Time, session: SessionSlot) {
         let expired = self.sessions.session_mut(session).queue.take_expired(now, EXPIRY_VISITS_MAX);
         for delivery in &expired {
@@ -159,7 +160,8 @@ impl Shard {
         self.count(Counter::PublishesDropped, expired.len() as u64);
     }
 
-    /// Expired messages at the front do not keep a new one out; how many they were, and bytes.
+    /// Drops expired messages at the front, so that they do not keep a new one out. Returns their number and
+    /// bytes.
     fn drop_expired(&mut self, session: SessionSlot, now: Time) -> (usize, usize) {
         let (mut count, mut bytes) = (0, 0);
         loop {
@@ -174,15 +176,15 @@ impl Shard {
         }
     }
 
-    /// Might the session's queue have room for so many bytes if nothing else were in it? What the others have in
-    /// theirs it can't drop, and emptying it for nothing would lose the more.
+    /// Whether the session's queue might have room for a message of this size if it were empty. It can't drop
+    /// messages in other queues, and emptying it for nothing would only lose more.
     fn may_make_room(&self, session: SessionSlot, bytes: usize, limits: QueueLimits) -> bool {
         let excess = self.memory.queues_excess(0);
         let own = self.sessions.session(session).queue.bytes();
         bytes <= limits.bytes && (!self.is_message_memory_full() || (own > 0 && excess <= own))
     }
 
-    /// Makes room for so many bytes in a queue; how many messages it took, and whether there is room now.
+    /// Makes room in a queue. Returns the number of dropped messages, and whether there is room now.
     fn drop_oldest(
         &mut self,
         now: Time,
@@ -194,8 +196,9 @@ impl Shard {
         loop {
             match self.queue_bound(session, bytes, limits) {
                 None => return (dropped, true),
-                // Others hold the same messages: giving up more of this session's would free nothing. They give theirs
-                // up for the same new message, one after the other, and so it may be above the bound for a moment.
+                // Other sessions hold the same messages, so dropping more of this session's would free
+                // nothing. The others drop theirs for the same new message one after the other, so the bound
+                // may be exceeded for a moment.
                 Some(QueueBound::Total) if freed >= bytes => {
                     let slack = self.memory.queues_max() / TOTAL_SLACK_PART;
                     return (dropped, self.memory.queues_excess(0) <= slack);
@@ -215,14 +218,14 @@ impl Shard {
         }
     }
 
-    /// Counted for each message, and told once until the queue has been empty.
+    /// Counts each message, and reports once until the queue has been empty.
     fn report_queue_full(&mut self, session: SessionSlot, limit: Limit, dropped: u64) {
         self.count(Counter::PublishesDropped, dropped);
         let state = self.sessions.session_mut(session);
         let mut untold = dropped;
         if !std::mem::replace(&mut state.full_reported, true) {
             let client = state.client_id.clone();
-            // Which counts one.
+            // The event counts one message.
             self.report(Event::LimitReached { limit, client });
             untold -= 1;
         }
@@ -240,14 +243,14 @@ impl Shard {
         }
     }
 
-    /// A message that its queue has no room for. Its delivery is in no record.
+    /// Notes the loss of a message that found no room in its queue. It has no record.
     fn lose_new(&mut self, now: Time, session: SessionSlot, delivery: &Delivery) {
         if delivery.qos != QoS::AtMostOnce {
             self.lose(now, session, 0, LossCause::QueueFull);
         }
     }
 
-    /// A delivery that waited is not sent at all.
+    /// Drops a queued delivery.
     pub(in crate::broker) fn drop_waiting(
         &mut self,
         now: Time,
@@ -261,7 +264,7 @@ impl Shard {
         }
     }
 
-    /// One that was sent on an earlier connection is not sent again.
+    /// Drops a delivery that was sent on an earlier connection, so that it is not sent again.
     pub(in crate::broker) fn drop_unsent(
         &mut self,
         now: Time,
@@ -283,7 +286,7 @@ impl Shard {
         self.report(Event::LimitReached { limit: Limit::Disk, client });
     }
 
-    /// The queue of a session that has ended.
+    /// Subtracts the queue of a session that has ended.
     pub(in crate::broker) fn forget_queue(&mut self, state: &Session) {
         self.note_queued(-(state.queue.bytes() as isize), -(state.queue.len() as isize));
     }

@@ -1,4 +1,4 @@
-//! The way of a message to other shards, and of theirs to this one, with the receipts that they owe each other.
+//! Messages to other shards, messages from them, and the receipts for both.
 
 use crate::base::{ShardId, Ticket, Time};
 use crate::broker::components::outgoing::{Onward, Posting};
@@ -12,7 +12,7 @@ use crate::store::Record;
 use smallvec::SmallVec;
 
 impl Shard {
-    /// To every shard that may have subscribers.
+    /// Sends a message to every shard that may have subscribers.
     pub(in crate::broker) fn forward(&mut self, fanout: &mut Fanout<'_>) {
         let targets = self.interested(fanout.publication.topic);
         self.count(Counter::Forwarded, u64::from(targets.count_ones()));
@@ -27,7 +27,7 @@ impl Shard {
         }
     }
 
-    /// To the home of a retained message, and then to every shard that may have subscribers.
+    /// Sends a retained message to its home, and then to every shard that may have subscribers.
     pub(in crate::broker) fn forward_retained(&mut self, fanout: &mut Fanout<'_>, home: ShardId) {
         let ticket = fanout.await_receipts(1);
         self.post_retained(Onward { message: fanout.to_message(), home, ticket, intent: 0, targets: 0 });
@@ -40,8 +40,8 @@ impl Shard {
         self.outgoing.post_onward(onward);
     }
 
-    /// The next mail to another shard. To be asked again once it is in that shard's box, or behind others that wait for
-    /// room there. `is_open` tells of a shard whether none waits.
+    /// The next mail to another shard. The host must call this again when the mail is in that shard's box, or
+    /// after others that wait for room there. `is_open` returns whether no mails wait for a shard's box.
     pub fn next_mail(&mut self, is_open: impl Fn(ShardId) -> bool) -> Option<(ShardId, Mail)> {
         loop {
             match self.outgoing.pop(&is_open)? {
@@ -51,12 +51,12 @@ impl Shard {
         }
     }
 
-    /// Mails to other shards that have not been taken.
+    /// The number of mails to other shards that have not been taken.
     pub fn mails_left(&self) -> usize {
         self.outgoing.len()
     }
 
-    /// The home of a retained message has it: sends it to the shards that are interested now.
+    /// Forwards a retained message to the shards that are interested now, because its home has it.
     fn send_on(&mut self, onward: Onward) {
         let Onward { message, home, ticket, intent, targets } = onward;
         let wanted = (self.interested(message.as_publication().topic) | targets) & !(1 << home);
@@ -70,7 +70,7 @@ impl Shard {
         }
     }
 
-    /// Takes down to whom a message is to go: it goes once the log has it.
+    /// Records the targets of a message. It is sent after the log has the record.
     pub(in crate::broker) fn intend(&mut self, fanout: &mut Fanout<'_>, retained_home: Option<ShardId>) {
         let mut targets = self.interested(fanout.publication.topic);
         if let Some(home) = retained_home {
@@ -80,8 +80,8 @@ impl Shard {
             return;
         }
         if let Some(home) = retained_home {
-            // It keeps the message at once, and delivers it with the intent: who has seen it live here must
-            // not get an older one from there.
+            // The home stores the message at once, and delivers it with the intent: a client that has seen it
+            // live here must not get an older one from there.
             self.post(home, Mail::Retain { message: fanout.to_message() });
         }
         let ticket = fanout.await_receipts(targets.count_ones());
@@ -95,7 +95,7 @@ impl Shard {
         self.wait_for_log(self.durability.mark(), AfterLog::Intent(Box::new(intent)));
     }
 
-    /// The log has it.
+    /// Sends a message after the log has its intent.
     pub(in crate::broker) fn forward_intent(&mut self, intent: Intent) {
         let Intent { number, ticket, targets, retained_home, message } = intent;
         match retained_home {
@@ -112,7 +112,7 @@ impl Shard {
         }
     }
 
-    /// A message from another shard.
+    /// Handles a message from another shard.
     pub(in crate::broker) fn handle_forwarded(
         &mut self,
         now: Time,
@@ -122,7 +122,7 @@ impl Shard {
         intent: u64,
     ) {
         if message.qos() == QoS::AtMostOnce && !message.is_retained() && ticket.is_none() {
-            // No session keeps it, and no one waits for a receipt.
+            // No session keeps it, and nothing waits for a receipt.
             self.route(now, &mut Fanout::new(message.as_publication(), now));
             return;
         }
@@ -138,7 +138,7 @@ impl Shard {
         self.track(from, ticket, &mut fanout, |shard, fanout| {
             if intent != 0 {
                 shard.durability.record(&Record::IntentSeen { number: intent });
-                // What goes on from here to members of shared subscriptions must not be lost either.
+                // Messages that go from here to members of shared subscriptions must not be lost either.
                 (fanout.intended, fanout.promised) = (true, true);
             }
             let is_home = hash.is_some_and(|hash| shard.shared.home(hash) == shard.id);
@@ -149,8 +149,8 @@ impl Shard {
         });
     }
 
-    /// Handles what another shard has sent, and gives a receipt for it once it is durable here and on
-    /// the shards that it was sent on to. Without a ticket nobody waits for one.
+    /// Handles a message of another shard, and gives a receipt when it is durable here and on the shards to
+    /// which it was forwarded. Without a ticket nothing waits for a receipt.
     pub(in crate::broker) fn track(
         &mut self,
         from: ShardId,

@@ -1,9 +1,9 @@
-//! A disk without room, and the publishers that wait for it.
+//! Handling of a full disk, and the publishers that wait for room.
 //!
-//! What would have to be kept is refused while the disk is full: 5.0 publishers get 0x97, at QoS 2 before any session
-//! gets the message. 3.x has no code for it. An
-//! acknowledgement would promise what is not there, and a closed connection brings the same message again and again,
-//! once more for each session that has room. So the PUBLISH of a 3.x client waits, before any session gets it: it
+//! While the disk is full, messages that must be kept are refused: 5.0 publishers get 0x97, at QoS 2 before
+//! any session gets the message. 3.x has no code for this. An acknowledgement would promise something that is
+//! not stored. If the connection were closed, the same message would come again and again, and each session
+//! that has room would get it each time. So the PUBLISH of a 3.x client waits before any session gets it: it
 //! stays with the connection's unread bytes, and reading stops until every shard's disk has room.
 
 use super::mount::mounted;
@@ -16,38 +16,38 @@ use crate::mqtt::codec::Publish;
 use crate::mqtt::{ProtocolVersion, QoS, Reason};
 use std::borrow::Cow;
 
-/// Why a message is refused that must be kept.
+/// The refusal of a message that must be kept.
 pub(in crate::broker) const DISK: Violation =
     Violation { reason: Reason::QuotaExceeded, cause: "the disk is full or has failed" };
 
-/// How soon the disks are looked at again: those of other shards tell nobody.
+/// The interval between checks of the disks. The disks of other shards give no notice.
 const RETRY_MILLIS: u64 = 500;
-/// So many go on at a time.
+/// The number of connections that continue at once.
 const AT_ONCE_MAX: usize = 256;
 
 impl Shard {
-    /// The log has no room for more (`true`), or has again: messages that would have to be kept are refused
-    /// meanwhile.
+    /// Notes whether the log has no room for more. While it has none, messages that must be kept are refused.
     pub fn handle_store_full(&mut self, full: bool) {
         if self.durability.set_full(full) {
             self.shared.note_store_full(full);
         }
     }
 
-    /// Is it so?
+    /// Whether the log has no room.
     pub fn is_store_full(&self) -> bool {
         self.durability.is_full()
     }
 
-    /// The log has failed: nothing more will be durable, and what would have to be kept is refused.
+    /// Notes that the log has failed: nothing more will be durable, and messages that must be kept are
+    /// refused.
     pub fn handle_store_failed(&mut self) {
         self.handle_store_full(true);
         self.durability.fail();
         self.note_journal();
     }
 
-    /// Must a PUBLISH wait until the disk has room? Only asked while some disk has none. Its connection is not read
-    /// meanwhile.
+    /// Whether a PUBLISH must wait until the disk has room. It is called only while some disk has none. The
+    /// connection is not read meanwhile.
     pub(in crate::broker) fn waits_for_disk(
         &mut self,
         now: Time,
@@ -77,9 +77,9 @@ impl Shard {
         true
     }
 
-    /// Must a QoS 2 message of a 5.0 client be refused because of a full disk? Before any session gets it: the
-    /// client may not hear of the refusal, and its repeat would be a second copy for those that have it.
-    /// [MQTT5-4.3.3-10]
+    /// Whether a QoS 2 message of a 5.0 client must be refused because of a full disk. This is decided before
+    /// any session gets it: the client may not receive the refusal, and its repeat would be a second copy for
+    /// sessions that have it. [MQTT5-4.3.3-10]
     pub(in crate::broker) fn has_no_room_on_disk(
         &mut self,
         session: SessionSlot,
@@ -95,7 +95,7 @@ impl Shard {
         }
     }
 
-    /// Is there a session here that keeps it, or may there be one on another shard?
+    /// Whether a session here keeps it, or a session on another shard may keep it.
     fn may_have_to_be_kept(&mut self, session: SessionSlot, publish: &Publish<'_>, topic: &str) -> bool {
         if (publish.retain && !publish.payload.is_empty())
             || self.interested(topic) != 0
@@ -116,7 +116,7 @@ impl Shard {
         kept
     }
 
-    /// Goes on with those who wait, once there is room.
+    /// Continues with connections that wait, when there is room.
     pub(in crate::broker) fn handle_disk_timer(&mut self, now: Time) {
         self.behind.note_disk_timer_fired();
         for _ in 0..AT_ONCE_MAX {

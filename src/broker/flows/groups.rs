@@ -1,8 +1,8 @@
 //! Shared subscriptions: the groups whose home is this shard, and the choice of a member.
 //!
-//! Keeps chapter 4.8.2. The home of a group is found by the hash of its whole filter; it alone
-//! matches publishes against the group's filter and chooses the member: in turn, among those
-//! that can take the message now. A member's session that ends gives back what it has not
+//! Implements section 4.8.2. The home of a group is found by the hash of its whole filter. Only the home
+//! matches messages with the group's filter and chooses the member, in turn, among those that can take the
+//! message now. When a member's session ends, it returns the messages that it has not settled.
 //! settled.
 
 use super::convoy::{Served, work_of};
@@ -28,7 +28,7 @@ use crate::topic::Matches;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// A session as a member.
+/// A session as a member of a group.
 pub(in crate::broker) fn member_of(
     key: SessionKey,
     options: SubscriptionOptions,
@@ -47,8 +47,8 @@ impl Shard {
         self.groups.has_one_for(topic)
     }
 
-    /// To one member of every group that matches; when the visit is over, to the rest of them later. `matches`: the
-    /// sessions, which have the message.
+    /// Sends a message to one member of every group that matches. If the visit ends earlier, the rest of them
+    /// get it later. `matches` has the sessions, which already have the message.
     pub(in crate::broker) fn route_groups(
         &mut self,
         now: Time,
@@ -108,8 +108,8 @@ impl Shard {
         reached
     }
 
-    /// The next member that can take a message now; if none can, the next whose queue is not known to be full; if
-    /// all are, the next in turn.
+    /// The next member that can take a message now. If none can, the next whose queue is not known to be
+    /// full. If all are full, the next in turn.
     fn choose_member(&mut self, slot: GroupSlot, fanout: &Fanout<'_>) -> Option<(Arc<str>, GroupMember)> {
         loop {
             let members = self.groups.members(slot)?;
@@ -128,13 +128,13 @@ impl Shard {
             |&place: &usize| members.get(place).is_some_and(|member| self.may_have_room(member, fanout));
         let place = members.in_turn().find(has_room).or_else(|| {
             let mut in_turn = members.in_turn();
-            // Behind those that were looked at the next message goes on.
+            // The next message continues after the members that were checked.
             if members.len() > LOOKED_AT_MAX { in_turn.last() } else { in_turn.next() }
         })?;
         self.groups.take_turn(slot, place)
     }
 
-    /// Can a member that is taken for ready take a message now?
+    /// Whether a member that is listed as ready can take a message now.
     fn can_take(&self, member: SessionKey) -> bool {
         let Some(session) = self.sessions.resolve(member) else {
             return member.shard != self.id && !self.groups.is_busy(member);
@@ -189,9 +189,9 @@ impl Shard {
         fanout: &mut Fanout<'_>,
     ) -> Outcome {
         let Some(session) = self.sessions.resolve(member.key) else {
-            // It left while the message was on its way; it is no member any more by the time
-            // this comes home, since mails keep their order. We have not seen the message then: the
-            // group's home may find another member.
+            // The member left while the message was on its way. When this mail reaches the home, it is not a
+            // member any more, because mails keep their order. This shard does not count the message as seen,
+            // so the group's home may choose another member.
             let ticket = fanout.await_receipts(1);
             let (group, message) = (Arc::clone(group), fanout.to_message());
             self.post(self.group_home(&group), Mail::GroupReturn { group, message, ticket, intent });
@@ -204,8 +204,9 @@ impl Shard {
         self.deliver_to_member(now, group, session, member, fanout)
     }
 
-    /// `[MQTT5 §4.8.2]`: what a member did not settle goes to another. If nobody waits for a receipt, its publisher has
-    /// been told that it is taken: a disk that is full does not refuse it, and memory has it until there is room.
+    /// `[MQTT5 §4.8.2]`: a message that a member did not settle goes to another member. If nothing waits for
+    /// a receipt, its publisher has already got an acknowledgement. So a full disk does not refuse it, and
+    /// memory holds it until there is room.
     pub(in crate::broker) fn handle_group_return(
         &mut self,
         now: Time,
@@ -215,7 +216,7 @@ impl Shard {
     ) -> Outcome {
         if intent != 0 {
             self.durability.record(&Record::IntentSeen { number: intent });
-            // What goes on from here must not be lost either.
+            // Messages that are forwarded from here must not be lost either.
             fanout.intended = true;
         }
         fanout.promised = intent != 0 || fanout.ticket.is_none();
@@ -255,14 +256,14 @@ impl Shard {
         if std::mem::replace(&mut state.group_ready, ready) == ready {
             return;
         }
-        // The group's own shard looks for itself: see `choose_member`.
+        // The group's own shard checks this itself: see `choose_member`.
         for home in shards_of(self.group_homes(session) & !(1 << self.id)) {
             self.post(home, Mail::GroupReady { member, ready });
         }
     }
 
-    /// The homes of a session's shared subscriptions, as a bit mask: all shards, where there are more subscriptions
-    /// than shards.
+    /// The homes of a session's shared subscriptions, as a bit mask. All shards if there are more
+    /// subscriptions than shards.
     fn group_homes(&self, session: SessionSlot) -> u128 {
         let mut filters = self.sessions.session(session).shared_subscriptions();
         let shards = self.shared.shards();
@@ -273,12 +274,12 @@ impl Shard {
         if filters.next().is_some() { u128::MAX >> (128 - shards) } else { homes }
     }
 
-    /// What a session that ends owes to its groups: QoS 1 that was not acknowledged, and all
-    /// that was never sent. A QoS 2 delivery that has begun goes to no one else.
+    /// The messages that an ending session returns to its groups: QoS 1 messages that were not acknowledged,
+    /// and all that were never sent. A QoS 2 delivery that has begun goes to no other member.
     /// `[MQTT5-4.8.2-5]`
     ///
-    /// In the log it is an intent from now on, or it would be lost with the power, or, if the log should
-    /// not get to know that the session has ended, come twice. The ticket counts what the groups have.
+    /// In the log, each becomes an intent. Otherwise it would be lost in a power failure, or it would arrive
+    /// twice if the end of the session did not reach the log. The ticket counts the receipts of the groups.
     pub(in crate::broker) fn take_shared(&mut self, session: SessionSlot) -> (Vec<Returned>, Option<Ticket>) {
         let state = self.sessions.session(session);
         let unsettled = state
@@ -308,8 +309,8 @@ impl Shard {
         (back, Some(ticket))
     }
 
-    /// Gives back to the groups what a session that has ended has owed them: what is in the log, once that
-    /// is durable, or its first member might come back for it.
+    /// Returns the messages of a session that has ended to its groups. Messages in the log are returned only
+    /// when the records are durable, because otherwise their first member might come back for them.
     pub(in crate::broker) fn return_shared(&mut self, back: Vec<Returned>, ticket: Option<Ticket>) {
         for Returned { group, message, intent, .. } in back {
             let home = self.group_home(&group);
@@ -324,12 +325,12 @@ impl Shard {
     }
 }
 
-/// A message on its way back to its group.
+/// A message that is returned to its group.
 pub(in crate::broker) struct Returned {
     group: Arc<str>,
     message: Rc<KeptMessage>,
-    /// Its delivery's name in the log; 0: it is not there.
+    /// Its delivery's number in the log. 0 if it is not in the log.
     number: u64,
-    /// As an intent; 0: it is none.
+    /// Its number as an intent. 0 if it is not an intent.
     intent: u64,
 }

@@ -1,9 +1,10 @@
-//! What a session loses, from the loss to the CONNACK that tells of it.
+//! The losses of a session, from the loss to the CONNACK that reports it.
 //!
-//! The loss of a delivery that is in the log is one record: its end, which would be recorded anyway, with its cause and
-//! the new count. So the message and the account of its loss are durable together. A message that its session never
-//! took leaves no record, and its publisher must not wait for one: the counts of such losses are taken down once a
-//! second for each session, and a power cut costs the account of the last second at most.
+//! The loss of a delivery that is in the log is one record: its end, which would be recorded anyway, with the
+//! cause and the new count. So the end of the delivery and the account of its loss become durable together. A
+//! message that its session never took leaves no record, and its publisher must not wait for one. The counts
+//! of such losses are recorded once a second for each session, so a power failure loses at most the account
+//! of the last second.
 
 use crate::base::SessionSlot;
 use crate::base::Time;
@@ -13,13 +14,13 @@ use crate::session::{LossCause, Losses, Session};
 use crate::store::Record;
 
 const RECORD_MILLIS: u64 = 1000;
-/// So many sessions at a time, and how soon the next ones.
+/// The number of sessions that are recorded at once, and the delay before the next ones.
 const AT_ONCE_MAX: usize = 1024;
 const NEXT_MILLIS: u64 = 10;
 
 impl Shard {
-    /// A message of QoS 1 or 2 is lost for a session. `number`: the name of its delivery in the log; 0: it has none,
-    /// since the session has never taken it.
+    /// Notes the loss of a message of QoS 1 or 2. `number` is the number of its delivery in the log. 0 if it
+    /// has none, because the session never took it.
     pub(in crate::broker) fn lose(&mut self, now: Time, session: SessionSlot, number: u64, cause: LossCause) {
         let at_millis = self.durability.wall_millis();
         let losses = self.sessions.session_mut(session).losses_mut();
@@ -47,11 +48,12 @@ impl Shard {
         self.start_losses_timer(now, NEXT_MILLIS);
     }
 
-    /// Takes the counts of so many sessions down.
+    /// Records the counts of up to `at_once` sessions.
     pub(in crate::broker) fn record_losses(&mut self, at_once: usize) {
         for _ in 0..at_once {
             let Some(session) = self.unrecorded.pop() else { break };
-            // It may have ended, and another have its place, which has lost nothing or is taken down early.
+            // The session may have ended, and its slot may have another one, which has lost nothing or is
+            // recorded early.
             let Some(sid) = self.sessions.get(session).map(|entry| entry.sid).filter(|&sid| sid != 0) else {
                 continue;
             };
@@ -65,7 +67,8 @@ impl Shard {
         }
     }
 
-    /// The CONNACK with these losses has gone out. A client that can't be told in it is told nothing: the log is.
+    /// Notes that the CONNACK with these losses was sent. If it can't tell the client, only the log reports
+    /// them.
     pub(in crate::broker) fn note_losses_told(&mut self, session: SessionSlot, told: &Losses) {
         let state = self.sessions.session_mut(session);
         let Some(left) = state.losses().map(|losses| losses.without(told)) else { return };
@@ -78,7 +81,7 @@ impl Shard {
         self.report(Event::Losses { client, is_back: true, losses: *told, now_millis });
     }
 
-    /// The session has ended before its client was told.
+    /// Reports the losses of a session that has ended before its client was told.
     pub(in crate::broker) fn report_untold(&mut self, state: &Session) {
         if let Some(&losses) = state.losses() {
             let (client, now_millis) = (state.client_id.clone(), self.durability.wall_millis());
@@ -87,7 +90,7 @@ impl Shard {
     }
 }
 
-/// The User Properties of a CONNACK: the name and the value of each.
+/// The User Properties of a CONNACK, as names and values.
 pub(in crate::broker) fn user_properties(losses: &Losses) -> Vec<(&'static str, String)> {
     let figures = [("midge-dropped", losses.dropped()), ("midge-expired", losses.of(LossCause::Expired))];
     figures

@@ -1,4 +1,4 @@
-//! Mails of other shards, and those of this one to itself: one match, one method for each.
+//! Mails of other shards, and those of this shard to itself: one match, with a method for each.
 
 use crate::base::{ShardId, Time};
 use crate::broker::components::queries::RetainedMail;
@@ -7,7 +7,7 @@ use crate::broker::{Mail, Shard};
 use crate::session::KeptMessage;
 
 impl Shard {
-    /// All mails end here.
+    /// Handles any mail.
     pub(in crate::broker) fn deliver_mail(&mut self, now: Time, from: ShardId, mail: Mail) {
         match mail {
             Mail::Publish { message, ticket, intent } => {

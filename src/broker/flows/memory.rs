@@ -1,10 +1,10 @@
-//! What a shard does when memory is short.
+//! The actions of a shard when memory is short.
 //!
-//! The account ([`MemoryAccount`]) says how much clients make all shards keep; `limits.memory_bytes` is the
-//! bound. From three quarters of it on memory is *short*: QoS 0 messages for slow clients are dropped. From
-//! seven eighths on it is *tight*: packets under way are read no further, and what is new is refused. When it is *full*, or tight for long, the
-//! connection that holds the most is ended, one after the other. Nothing that was acknowledged is given up.
-//!
+//! The account ([`MemoryAccount`]) counts the memory that clients make all shards keep, and
+//! `limits.memory_bytes` is the bound. From three quarters of it on, memory is *short*: QoS 0 messages for
+//! slow clients are dropped. From seven eighths on, it is *tight*: packets in progress are not read any
+//! further, and new state is refused. When it is *full*, or has been tight for a while, the connection that
+//! holds the most is ended, one after another. Nothing that was acknowledged is given up.
 
 use crate::base::ConnectionSlot;
 use crate::base::{ConnectionKey, Time};
@@ -18,54 +18,55 @@ use crate::broker::{Counter, EndCause, Event, Limit, Shard, Violation};
 use crate::mqtt::Reason;
 use crate::session::Session;
 
-/// What is refused, stopped or ended because of `limits.memory_bytes`.
+/// An action because of `limits.memory_bytes`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryRelief {
-    /// A client that has no session yet, or a will.
+    /// A client without a session, or with a will, is refused.
     Connect,
-    /// A new subscription.
+    /// A new subscription is refused.
     Subscribe,
-    /// A retained message larger than the one that is there.
+    /// A retained message is refused that is larger than the present one.
     Retain,
-    /// A packet under way is not read further.
+    /// A packet in progress is not read any further.
     Read,
     /// The connection that holds the most is ended.
     End,
 }
 
-/// A packet under way goes on being read up to this size however tight memory is.
+/// A packet in progress is read up to this size even if memory is tight.
 const PARTIAL_BYTES_FREE: usize = 16 * 1024;
-/// What comes before a client is in, a handshake of TLS or a CONNECT, is kept up to this size however full memory is.
+/// Data before CONNACK, which is a TLS handshake or a CONNECT, is kept up to this size even if memory is
+/// full.
 const HANDSHAKE_BYTES_FREE: usize = 4 * 1024;
-/// Up to so many paused connections are listed without a look at which have ended.
+/// Up to this number of paused connections are listed before those that have ended are removed.
 const PAUSED_MIN: usize = 64;
-/// While memory is short, a slow client gets no QoS 0 message once this much waits for it.
+/// While memory is short, a slow client gets no QoS 0 messages when its backlog has this size.
 pub(in crate::broker) const BACKLOG_BYTES_SHORT: usize = 64 * 1024;
-/// A connection that holds less is never ended for memory.
+/// A connection that holds less is never ended to free memory.
 const WORST_BYTES_MIN: usize = 64 * 1024;
-/// Memory that stays tight for so long is made free as if it were full.
+/// Memory that stays tight for this time is freed as if it were full.
 const TIGHT_MILLIS_MAX: u64 = 5000;
-/// While memory is tight, a shard looks at it at least this often.
+/// While memory is tight, a shard checks it at least this often.
 const WATCH_MILLIS: u64 = 100;
-/// A search that found nothing begins again after so long.
+/// The delay before a new search after one that found nothing.
 const REST_MILLIS: u64 = 1000;
-/// Slots that a turn looks at: about 50 µs.
+/// The number of slots that a turn checks, which takes about 50 µs.
 const SLOTS_A_TURN: u32 = 1024;
 
-/// A session with its slot and its places in the directory, but for the client identifier.
+/// A session with its slot and its places in the directory, without the client identifier.
 const SESSION_BYTES: usize = allocated(size_of::<Session>()) + 64;
-/// A connection with its slots in machine, outbox and driver.
+/// A connection with its slots in the machine, outbox and driver.
 const CONNECTION_BYTES: usize = allocated(size_of::<Connection>()) + 116;
-/// The state of TLS of a connection, in the handshake and after it (measured: 2,500 connections of each kind).
+/// The TLS state of a connection, during and after the handshake (measured: 2,500 connections of each kind).
 const TLS_BYTES: usize = 2800;
 /// A QoS 2 packet identifier in its list and table.
 const HELD_BYTES: usize = 24;
-/// A topic filter's place in a list or an index, but for its text.
+/// A topic filter's place in a list or an index, without its text.
 const FILTER_BYTES: usize = 80;
 
 const NO_ROOM_TO_CONNECT: Violation = Violation {
     reason: Reason::QuotaExceeded,
-    cause: "limits.memory_bytes is reached, and what comes before the client is in is too long to be kept",
+    cause: "limits.memory_bytes is reached, and the data before CONNACK is too long to be kept",
 };
 
 const THE_WORST: Violation = Violation {
@@ -74,23 +75,23 @@ const THE_WORST: Violation = Violation {
 };
 
 impl Shard {
-    /// Is there less than an eighth of `limits.memory_bytes` left?
+    /// Whether less than an eighth of `limits.memory_bytes` is left.
     pub(in crate::broker) fn is_memory_tight(&self) -> bool {
         self.memory.is_tight()
     }
 
-    /// Is there less than a quarter of `limits.memory_bytes` left? What slow clients have not taken stays below
-    /// that, so that they alone never stop anyone else.
+    /// Whether less than a quarter of `limits.memory_bytes` is left. The backlogs of slow clients stay below
+    /// that, so that they alone never affect others.
     pub(in crate::broker) fn is_memory_short(&self) -> bool {
         self.memory.is_short()
     }
 
-    /// Do the messages that are kept for sessions fill this shard's part of `limits.queue_bytes_total`?
+    /// Whether the messages that are kept for sessions fill this shard's part of `limits.queue_bytes_total`.
     pub(in crate::broker) fn is_message_memory_full(&self) -> bool {
         self.memory.queues_excess(0) > 0
     }
 
-    /// Tells what was refused, stopped or ended.
+    /// Reports an action because of the bound.
     pub(in crate::broker) fn report_memory(&mut self, relief: MemoryRelief, client: &str) {
         self.report(Event::LimitReached { limit: Limit::Memory(relief), client: client.into() });
     }
@@ -104,7 +105,7 @@ impl Shard {
         }
     }
 
-    /// So many more QoS 2 packet identifiers are held.
+    /// Counts more QoS 2 packet identifiers that are held.
     pub(in crate::broker) fn note_held(&self, count: usize) {
         self.memory.account().add(MemoryKind::Sessions, count * HELD_BYTES);
     }
@@ -133,14 +134,14 @@ impl Shard {
         }
     }
 
-    /// What a subscription takes on this shard: its text stands in the session and in the index, and that of a
-    /// wildcard filter in the list of those that other shards know.
+    /// The size of a subscription on this shard. Its text is in the session and in the index. A wildcard
+    /// filter is also in the list of those that other shards know.
     fn subscription_bytes(&self, filter: &str) -> usize {
         let is_listed = self.shared.shards() > 1 && filter.bytes().any(|byte| matches!(byte, b'+' | b'#'));
         (2 + usize::from(is_listed)) * (FILTER_BYTES + allocated(filter.len()))
     }
 
-    /// A wildcard filter of another shard came into the index, or left it.
+    /// Counts a wildcard filter of another shard that was added to the index or removed.
     pub(in crate::broker) fn note_foreign_filter(&self, filter: &str, begins: bool) {
         let bytes = FILTER_BYTES + allocated(filter.len());
         if begins {
@@ -150,14 +151,15 @@ impl Shard {
         }
     }
 
-    /// A packet under way has grown: may the connection be read on, and be kept if no client is in by it?
+    /// A packet in progress has grown. Decides whether the connection may be read further, and, before
+    /// CONNACK, whether it may stay.
     pub(in crate::broker) fn check_partial(&mut self, now: Time, slot: ConnectionSlot) {
         if !self.is_memory_tight() {
             return;
         }
         let Some(connection) = self.connections.get(slot) else { return };
         if !matches!(connection.stage, Stage::Serving { .. }) {
-            // A CONNECT has bounds of its own, and is refused when it is whole.
+            // A CONNECT has its own bounds, and is refused when it is complete.
             if self.memory.is_full() && connection.partial_bytes() > HANDSHAKE_BYTES_FREE {
                 self.report_memory(MemoryRelief::Connect, "");
                 self.end_connection(now, slot, EndCause::Violation(NO_ROOM_TO_CONNECT));
@@ -173,7 +175,7 @@ impl Shard {
         }
     }
 
-    /// The turn's end looks.
+    /// The end of the turn checks memory.
     pub(in crate::broker) fn handle_memory_timer(&mut self) {
         self.memory.note_fired();
     }
@@ -182,7 +184,8 @@ impl Shard {
         self.connections.session_of(slot).map_or_else(|| "".into(), |session| self.client_told(session))
     }
 
-    /// Once a turn: tells the other shards, hears from them, and makes room where it has to.
+    /// Called once per turn. Tells the other shards about this one's memory, reads theirs, and makes room if
+    /// necessary.
     pub(in crate::broker) fn look_at_memory(&mut self, now: Time) {
         if self.memory.needs_telling() {
             self.tell_memory();
@@ -200,14 +203,14 @@ impl Shard {
         }
     }
 
-    /// The gauges stand in the order of the kinds.
+    /// The gauges are in the order of the kinds.
     fn tell_memory(&self) {
         let own = &self.shared.counters[usize::from(self.id)];
         own.set_all(Counter::MemoryMessages, &self.memory.account().of_all());
         own.set(Counter::MemoryTotal, self.memory.account().total() as u64);
     }
 
-    /// There is room again.
+    /// Ends the measures, because there is room again.
     fn end_tightness(&mut self, now: Time) {
         for key in self.memory.end() {
             if self.connections.has(key) {
@@ -219,7 +222,7 @@ impl Shard {
     fn make_room(&mut self, now: Time) {
         let since = self.memory.note_tight(now);
         if self.memory.needs_timer() {
-            // Another shard may make room, and nothing else tells this one.
+            // Another shard may make room, of which this shard gets no other notice.
             self.timers.schedule(now.after_millis(WATCH_MILLIS), Timer::Memory);
         }
         if self.must_make_room(now, since) {
@@ -227,7 +230,7 @@ impl Shard {
         }
     }
 
-    /// Is memory full, or tight for long, and this shard one of those that keep more than their part?
+    /// Whether memory is full, or has been tight for a while, and this shard keeps at least its part.
     fn must_make_room(&self, now: Time, since: Time) -> bool {
         let for_long = now.millis_since(since) >= TIGHT_MILLIS_MAX;
         (self.memory.is_full() || for_long)
@@ -235,7 +238,7 @@ impl Shard {
             && self.memory.may_search(now)
     }
 
-    /// Is the search for the connection that holds the most under way?
+    /// Whether the search for the connection that holds the most is in progress.
     pub(in crate::broker) fn is_making_room(&self) -> bool {
         self.memory.is_searching()
     }
@@ -255,7 +258,7 @@ impl Shard {
             return;
         }
         let Some(worst) = self.memory.end_search(now.after_millis(REST_MILLIS)) else { return };
-        // A long search may have been overtaken.
+        // The connection may have ended during a long search.
         if self.connections.has(worst.key) {
             let client = self.client_of(worst.key.slot);
             self.report_memory(MemoryRelief::End, &client);
@@ -263,7 +266,7 @@ impl Shard {
         }
     }
 
-    /// Bytes that the end of a connection sets free.
+    /// The number of bytes that the end of a connection frees.
     fn held_by(&self, slot: ConnectionSlot) -> usize {
         let Some(connection) = self.connections.get(slot) else { return 0 };
         let own = connection.backlog_bytes() + connection.partial_bytes() + connection.alias_bytes();
@@ -277,7 +280,7 @@ impl Shard {
     }
 }
 
-/// The gauge that shows a kind.
+/// The gauge of a kind.
 const fn gauge(kind: MemoryKind) -> Counter {
     match kind {
         MemoryKind::Messages => Counter::MemoryMessages,

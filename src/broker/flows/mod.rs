@@ -1,5 +1,5 @@
-//! What happens in a shard, one file for each thing. A flow owns nothing: it sees the components, and says in which order
-//! they are asked.
+//! The actions of a shard, one file for each. A flow owns no state. It sees all components, and defines the
+//! order in which they are called.
 
 pub(super) mod acknowledge;
 pub(super) mod authentication;

@@ -1,7 +1,8 @@
-//! Why a connection is not read, and that none of it counts against the client's keep alive.
+//! The reasons why a connection is not read. A pause does not count against the client's keep alive.
 //!
-//! The reasons of the machine and of its host stand in one place, the connection itself, and go with it. The host
-//! stops reading at [`Effect::Pause`] and at [`Shard::hold_back`], and reads again when no reason is left.
+//! The reasons of the machine and of its host are stored together in the connection, and end with it. The
+//! host stops reading at [`Effect::Pause`] and at [`Shard::hold_back`], and reads again when no reason is
+//! left.
 
 use crate::base::ConnectionSlot;
 use crate::base::Time;
@@ -9,7 +10,7 @@ use crate::broker::components::connections::HoldBack;
 use crate::broker::{Effect, Shard};
 
 impl Shard {
-    /// Stops reading from a connection; false if it is stopped for this reason already.
+    /// Stops reading from a connection. Returns `false` if it is already stopped for this reason.
     pub(in crate::broker) fn pause(&mut self, slot: ConnectionSlot, why: u16) -> bool {
         let Some(connection) =
             self.connections.get_mut(slot).filter(|connection| connection.paused & why == 0)
@@ -24,14 +25,14 @@ impl Shard {
         true
     }
 
-    /// The reason is gone; reads from the connection again if there is no other.
+    /// Removes a reason, and reads from the connection again if there is no other.
     pub(in crate::broker) fn unpause(&mut self, now: Time, slot: ConnectionSlot, why: u16) {
         if self.end_pause(now, slot, why) {
             self.effects.push(Effect::Resume { slot });
         }
     }
 
-    /// True if reading may go on by it.
+    /// Removes a reason. Returns whether reading may continue.
     fn end_pause(&mut self, now: Time, slot: ConnectionSlot, why: u16) -> bool {
         let Some(connection) =
             self.connections.get_mut(slot).filter(|connection| connection.paused & why != 0)
@@ -42,13 +43,13 @@ impl Shard {
         if connection.paused != 0 {
             return false;
         }
-        // What has come meanwhile is unread, PINGREQ included.
+        // Packets that arrived meanwhile are unread, including PINGREQ.
         connection.hear(now);
         true
     }
 
-    /// The host stops reading from a connection; false if it has for this reason already, or there is no such
-    /// connection.
+    /// The host stops reading from a connection. Returns `false` if it has already stopped for this reason,
+    /// or if there is no such connection.
     pub fn hold_back(&mut self, slot: ConnectionSlot, why: HoldBack) -> bool {
         let Some(connection) = self.connections.get_mut(slot).filter(|c| !c.is_paused_by(why as u16)) else {
             return false;
@@ -57,12 +58,12 @@ impl Shard {
         true
     }
 
-    /// The host's reason is gone; true if it may read again.
+    /// Removes the host's reason. Returns whether the host may read again.
     pub fn let_go(&mut self, now: Time, slot: ConnectionSlot, why: HoldBack) -> bool {
         self.end_pause(now, slot, why as u16)
     }
 
-    /// Is there a reason not to read from this connection?
+    /// Whether there is a reason not to read from this connection.
     pub fn is_paused(&self, slot: ConnectionSlot) -> bool {
         self.connections.get(slot).is_some_and(|connection| connection.paused != 0)
     }

@@ -1,6 +1,6 @@
-//! What a client may do, from the moment it is let in, and what changes that: new rules, a new password file, bans, the
-//! end of what it was let in with. It is asked here on the way of a message: without an access list that is one look at a
-//! flag.
+//! The permissions of a client after it is accepted, and what changes them: new rules, a new password file,
+//! bans, and the end of its login. They are checked for each message. Without an access list, that check is a
+//! single flag.
 
 use crate::base::Time;
 use crate::base::steps;
@@ -15,27 +15,27 @@ use crate::policy::acl::Permissions;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Filters that a turn looks at, and those of one client at a time.
+/// The number of filters that a turn checks, and of filters of one client that are checked at once.
 const FILTERS_A_TURN: usize = 1024;
 const FILTERS_AT_ONCE: usize = 128;
 
 const EVERYTHING: &Permissions = &Permissions::everything();
 
 impl Shard {
-    /// What the listeners ask of their clients, by number of the listener, from now on. Clients that are in are
-    /// judged anew, some in each turn: what they may not receive any more they do not get, and whose line in the
-    /// password file is gone, or another, has to come in anew.
+    /// Sets the access rules of the listeners, by number. Connected clients are checked again, some in each
+    /// turn. They do not receive messages that are not allowed any more. If a client's line in the password
+    /// file has changed or is gone, it must log in again.
     pub fn handle_access(&mut self, access: Arc<[Access]>) {
         self.access.set(access);
         self.turn.put_off();
     }
 
-    /// Is anyone still to be judged?
+    /// Whether any client must still be checked.
     pub(in crate::broker) fn is_judging(&self) -> bool {
         self.access.is_under_way()
     }
 
-    /// Goes on with judging those who are in.
+    /// Continues to check connected clients.
     pub(in crate::broker) fn judge_again(&mut self, now: Time) {
         let mut looked_at = 0;
         while looked_at < FILTERS_A_TURN
@@ -56,13 +56,14 @@ impl Shard {
         }
     }
 
-    /// Goes on with the filters of one client; how many it has looked at.
+    /// Continues with the filters of one client. Returns the number of checked filters.
     fn judge_filters(&mut self, left: FiltersLeft) -> usize {
         let FiltersLeft { slot, judgement, after } = left;
         let Some(session) = self.connections.session_of(slot) else { return 0 };
         let extras = self.connections.get(slot).and_then(|connection| connection.extras.as_ref());
         if extras.is_none_or(|extras| extras.identity.judgement != Some(judgement)) {
-            // Another connection, or another judgement, or what it gets has to be looked at anyhow.
+            // The connection or the judgement is a different one, or the client's messages must be checked
+            // anyway.
             return 0;
         }
         let filters = self.sessions.session(session).subscriptions().after(&after);
@@ -80,7 +81,7 @@ impl Shard {
         looked_at
     }
 
-    /// What the client gets is looked at, or it is not, whatever its other filters are.
+    /// Ends a judgement: the client's messages are either checked or not, whatever its other filters are.
     fn forget_judgement(&mut self, slot: ConnectionSlot) {
         if let Some(extras) = self.connections.get_mut(slot).and_then(|connection| connection.extras.as_mut())
         {
@@ -102,8 +103,8 @@ impl Shard {
         }
     }
 
-    /// Ends the connections of those who are banned from now on, in some slots from this one on. Gives where to go on
-    /// in the next turn, if not all is done.
+    /// Ends the connections of banned addresses, in some slots from this one on. Returns the slot from which
+    /// to continue in the next turn, if any are left.
     pub fn handle_bans(
         &mut self,
         now: Time,
@@ -127,7 +128,8 @@ impl Shard {
         self.connections.get(slot)?.extras.as_ref()?.identity.user.as_deref()
     }
 
-    /// The wall clock was set by so many milliseconds. What clients were let in with ends by it, and only by it.
+    /// Notes that the wall clock was set by this many milliseconds. The ends of logins, and only these,
+    /// depend on it.
     pub fn handle_wall_step(&mut self, now: Time, step_millis: i64) {
         for slot in (0..self.connections.slots()).map(ConnectionSlot::new) {
             let Some(connection) = self.connections.get(slot) else { continue };
@@ -149,7 +151,7 @@ impl Shard {
         }
     }
 
-    /// What a client was let in with has run out.
+    /// Ends the connection of a client whose login has expired.
     pub(in crate::broker) fn handle_permission_end(&mut self, now: Time, slot: ConnectionSlot) {
         let Some(connection) = self.connections.get_mut(slot) else {
             return;
@@ -160,14 +162,14 @@ impl Shard {
         }
     }
 
-    /// The rules of the listener that a connection came in by; none if it has gone.
+    /// The rules of a connection's listener. `None` if the connection has ended.
     pub(in crate::broker) fn access_of(&self, slot: ConnectionSlot) -> Option<&Access> {
         self.access.of(self.connections.get(slot)?.listener.into())
     }
 
-    /// Works out what the client of a session may do, and whether each message for it must be looked at. Of many
-    /// filters it looks at some, and leaves the others for later; each message is looked at till then. How many it
-    /// has looked at.
+    /// Determines the permissions of a session's client, and whether each message for it must be checked. If
+    /// there are many filters, it checks some and leaves the others for later. Until then, each message is
+    /// checked. Returns the number of checked filters.
     pub(in crate::broker) fn grant(&mut self, slot: ConnectionSlot, session: SessionSlot) -> usize {
         let Some(access) = self.access_of(slot) else { return 0 };
         let identity = self
@@ -206,18 +208,19 @@ impl Shard {
         judged.looked_at
     }
 
-    /// None for a connection that has gone: its client may do nothing.
+    /// The permissions of a connection's client. `None` if the connection has ended: then nothing is allowed.
     pub(in crate::broker) fn permissions(&self, slot: ConnectionSlot) -> Option<&Permissions> {
         let extras = self.connections.get(slot)?.extras.as_ref();
         Some(extras.and_then(|extras| extras.identity.permissions.as_ref()).unwrap_or(EVERYTHING))
     }
 
-    /// May the client of this connection publish to a topic name?
+    /// Whether the client of this connection may publish to a topic name.
     pub(in crate::broker) fn may_publish(&self, slot: ConnectionSlot, topic: &str) -> bool {
         self.permissions(slot).is_some_and(|permissions| permissions.may_publish(topic))
     }
 
-    /// May the client of a session subscribe to a topic filter? Notes if what it then gets must be looked at.
+    /// Whether the client of a session may subscribe to a topic filter. Notes if messages for it must then be
+    /// checked.
     pub(in crate::broker) fn may_subscribe(&mut self, session: SessionSlot, filter: &str) -> bool {
         let Some(slot) = self.sessions.slot(session).connection else { return false };
         let Some(permissions) = self.permissions(slot) else { return false };
@@ -234,8 +237,8 @@ impl Shard {
         granted
     }
 
-    /// May the client of a session be sent a message with this topic name? Only asked when the session is
-    /// [`CHECKED`]. One without a connection is asked when it is back.
+    /// Whether the client of a session may receive a message with this topic name. It is called only if the
+    /// session is [`CHECKED`]. Without a connection the check is made when the client returns.
     pub(in crate::broker) fn may_receive(&self, session: SessionSlot, topic: &str) -> bool {
         let may_now = |slot| self.permissions(slot).is_some_and(|permissions| permissions.may_receive(topic));
         let may = self.sessions.slot(session).connection.is_none_or(may_now);
@@ -246,22 +249,22 @@ impl Shard {
     }
 }
 
-/// What came of looking at some filters.
+/// The result of checking some filters.
 struct FiltersJudged {
     looked_at: usize,
     end: JudgedEnd,
 }
 
 enum JudgedEnd {
-    /// All that they match is received.
+    /// The client may receive all matches of the filters.
     All,
-    /// There is one that matches what the client may not receive.
+    /// A filter matches a topic that the client may not receive.
     NotAllReceived,
-    /// There are more behind this one.
+    /// There are more filters after this one.
     More(Box<str>),
 }
 
-/// Looks at the first [`FILTERS_AT_ONCE`] of some filters.
+/// Checks the first [`FILTERS_AT_ONCE`] filters.
 fn judge_some<'a>(filters: impl Iterator<Item = &'a str>, permissions: &Permissions) -> FiltersJudged {
     let mut filters = filters.peekable();
     for looked_at in 1..=FILTERS_AT_ONCE {

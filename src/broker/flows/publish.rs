@@ -1,4 +1,4 @@
-//! PUBLISH from a client: checks, the acknowledgement, and the way to every subscriber.
+//! PUBLISH from a client: the checks, the acknowledgement, and the delivery to every subscriber.
 
 use super::convoy::{Served, size_of_message, step_of, work_of};
 use super::full_disk::DISK;
@@ -29,30 +29,32 @@ const DENIED: Violation = Violation {
     cause: "the access list does not let the client publish to this topic",
 };
 
-/// Topics that clients may read and not write. `[MQTT5 §4.7.2]`
+/// Whether clients may only read this topic. `[MQTT5 §4.7.2]`
 pub(in crate::broker) fn is_reserved(topic: &str) -> bool {
-    // `$share/…` is a form of filters; as a topic name it would reach no one who means it.
+    // `$share/…` is a form of topic filters. A topic name of that form would not reach the intended
+    // receivers.
     topic.starts_with('$')
         && ["$SYS", "$share"].iter().any(|root| topic.strip_prefix(root).is_some_and(begins_level))
         && !is_bridge_state(topic)
 }
 
-/// A mosquitto bridge tells the broker at its other end about itself under this topic; the only
-/// one below `$SYS` that mosquitto lets clients write, and so do we.
+/// Whether this is the topic with the state of a mosquitto bridge. Such a bridge publishes it to the broker
+/// at its other end. As in mosquitto, it is the only topic below `$SYS` that clients may write.
 fn is_bridge_state(topic: &str) -> bool {
     topic.strip_prefix("$SYS/broker/connection/").is_some_and(|rest| rest.ends_with("/state"))
 }
 
-/// What the broker alone publishes to: a value for each topic, and as many topics as it has.
+/// Whether only the broker publishes to this topic. There is one value for each of these topics, and their
+/// number is fixed.
 pub(in crate::broker) fn is_brokers_own(topic: &str) -> bool {
     topic.starts_with("$SYS/") && !is_bridge_state(topic)
 }
 
-/// QoS 2 messages that a 3.x client may have received PUBREC for, and not released. The standard gives it no bound
-/// but the number of identifiers, and no way to be told of ours: this is far above what client libraries have under
-/// way (10 to 100 by default). One that exceeds it is disconnected: its PUBRELs stand behind its next PUBLISH in the
-/// same stream, so that a connection that is not read would never go on. A new connection releases them first.
-/// `[MQTT311-4.4.0-1]`
+/// The number of QoS 2 messages for which a 3.x client may have received PUBREC without sending PUBREL. The
+/// standard sets no bound except the number of identifiers, and no way to announce one. This value is far
+/// above the number that client libraries have in flight (10 to 100 by default). A client that exceeds it is
+/// disconnected: its PUBRELs come after its next PUBLISH in the same stream, so pausing the connection would
+/// block it forever. On a new connection the client sends the PUBRELs first. `[MQTT311-4.4.0-1]`
 fn unreleased_max(receive_maximum: usize) -> usize {
     UNRELEASED_FACTOR * receive_maximum.max(UNRELEASED_BASIS_MIN)
 }
@@ -81,7 +83,7 @@ impl Shard {
         match publish.topic_alias {
             None => self.take_publish(now, slot, session, publish, publish.topic),
             Some(alias) => {
-                // The table is taken out for as long as a topic name is borrowed from it.
+                // The table is taken out while a topic name is borrowed from it.
                 let mut aliases = self.take_aliases(slot, alias)?;
                 let bound = &mut aliases[usize::from(alias) - 1];
                 if !publish.topic.is_empty() {
@@ -106,7 +108,7 @@ impl Shard {
         }
     }
 
-    /// What the topic aliases of a connection count for.
+    /// The memory charge of a connection's topic aliases.
     pub(in crate::broker) fn alias_charge(&mut self, slot: ConnectionSlot) -> Option<&mut Charge> {
         let account = self.memory.account().clone();
         let extras = self.connections.get_mut(slot)?.extras();
@@ -197,7 +199,7 @@ impl Shard {
         Ok(())
     }
 
-    /// A message that is acknowledged, on its way to everyone, and its acknowledgement.
+    /// Delivers a message that needs an acknowledgement, and acknowledges it.
     fn take_acknowledged(
         &mut self,
         now: Time,
@@ -221,7 +223,7 @@ impl Shard {
         if kind == AckKind::Pubrec && (!refused || version == ProtocolVersion::V5) {
             let payload_bytes = u32::try_from(publication.payload.len()).unwrap_or(u32::MAX);
             if refused {
-                // Until its PUBREC is sent.
+                // The identifier is held until its PUBREC is sent.
                 let state = self.sessions.session_mut(session);
                 state.hold(packet_id.get(), payload_bytes, ticket);
                 state.refuse_held(packet_id.get());
@@ -241,26 +243,27 @@ impl Shard {
             let intents = std::mem::take(&mut fanout.intents);
             self.replies.open_ticket(fanout.missing, outcome, intents, Purpose::Answer(answer));
         }
-        // PUBREC stands before what the publisher gets of its own message, as clients and test suites
-        // know it; PUBACK comes after.
+        // PUBREC comes before the publisher's own copy of its message, as clients and test suites expect it.
+        // PUBACK comes after it.
         self.reply(now, slot, mark, ticket, publish_reply(version, kind, packet_id, outcome));
         self.deliver_own(now, Some(slot), &mut fanout);
     }
 
-    /// Is a message so large that its publisher is not read until every other shard has it? Boxes are bounded in mails,
-    /// and a client that has to wait for its own messages can't fill them with large ones.
+    /// Whether a message is so large that its publisher is not read until every other shard has it. Boxes are
+    /// bounded by the number of mails. So a client that must wait for its own messages can't fill them with
+    /// large ones.
     fn waits_for_others(&self, fanout: &Fanout<'_>) -> bool {
         self.shared.shards() > 1 && size_of_message(fanout) > MAIL_BYTES_MAX
     }
 
-    /// Stops reading from a publisher; its name, for [`Shard::read_on_later`].
+    /// Stops reading from a publisher. Returns its key for [`Shard::read_on_later`].
     fn hold_until_received(&mut self, slot: ConnectionSlot) -> Option<ConnectionKey> {
         let key = self.connections.key(slot)?;
         self.pause(slot, PAUSED_BY_WORK);
         Some(key)
     }
 
-    /// A QoS 2 message came again: its PUBREC, once what the first one promises is there.
+    /// Answers a repeated QoS 2 message with PUBREC, when the promises for the first one are fulfilled.
     fn answer_repeat(&mut self, now: Time, slot: ConnectionSlot, session: SessionSlot, packet_id: PacketId) {
         let ticket = self.sessions.session(session).held_ticket(packet_id.get());
         let ticket = ticket.filter(|&ticket| self.replies.is_ticket_open(ticket));
@@ -274,7 +277,7 @@ impl Shard {
         self.reply(now, slot, mark, ticket, Reply::Ack(pubrec));
     }
 
-    /// What the connection was told in CONNACK. Each is the end of it.
+    /// Checks the capabilities that CONNACK announced. Each violation ends the connection.
     fn check_capabilities(
         &self,
         slot: ConnectionSlot,
@@ -308,15 +311,15 @@ impl Shard {
         if publish.qos == QoS::ExactlyOnce && held >= unreleased_max(receive_maximum) {
             return refuse(
                 Reason::ReceiveMaximumExceeded,
-                "more QoS 2 messages without PUBREL than protocol.receive_maximum lets a 3.x client have",
+                "more QoS 2 messages without PUBREL than protocol.receive_maximum allows a 3.x client",
             );
         }
         Ok(())
     }
 
-    /// A repeat of a QoS 2 message that carries DUP is what the standard asks of a client. One
-    /// without is an identifier used twice: once we take it for a repeat, as mosquitto does; a
-    /// client that sends the same again and again would never come to an end.
+    /// Checks a repeated QoS 2 message. With DUP it is the repeat that the standard requires. Without DUP, an
+    /// identifier is used twice. midge accepts that once as a repeat, like mosquitto. Otherwise a client
+    /// could send the same message again and again without end.
     fn check_repeat(
         &mut self,
         session: SessionSlot,
@@ -333,7 +336,7 @@ impl Shard {
         Ok(())
     }
 
-    /// What a well-formed message may still be refused for; the connection stays.
+    /// Checks the reasons to refuse a well-formed message. The connection stays.
     pub(in crate::broker) fn check_message(
         &self,
         slot: ConnectionSlot,
@@ -364,7 +367,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Answers a message that was refused: 5.0 hears the truth; 3.x gets an acknowledgement without meaning. `[MQTT311-3.3.5-2]`
+    /// Answers a message that was refused. 5.0 clients get the reason code. 3.x clients get an
+    /// acknowledgement without meaning. `[MQTT311-3.3.5-2]`
     fn refuse_publish(&mut self, now: Time, slot: ConnectionSlot, session: SessionSlot, ack: Ack) {
         let version = self.version_of_session(session);
         let mut mark = LogMark::START;
@@ -392,13 +396,13 @@ impl Shard {
         self.report(Event::PublishRefused { client, topic: beginning(topic), rule, violation });
     }
 
-    /// Of a message that is not there any more.
+    /// Reports the refusal of a message that is not available any more.
     pub(in crate::broker) fn report_quota(&mut self, session: SessionSlot) {
         self.report_refused(session, "", QUOTA);
     }
 
-    /// Distributes a message that has passed every check: retained store, own subscriptions,
-    /// other shards.
+    /// Distributes a message that has passed every check: to the retained store, the subscriptions of this
+    /// shard, and other shards.
     pub(in crate::broker) fn publish(&mut self, now: Time, fanout: &mut Fanout<'_>) -> Outcome {
         let publication = fanout.publication;
         let mut retained_home = None;
@@ -407,7 +411,7 @@ impl Shard {
             fanout.topic_hash = Some(hash);
             retained_home = Some(self.shared.home(hash));
         }
-        // What the retained store has no room for reaches those who are subscribed now.
+        // A message for which the retained store has no room still reaches present subscribers.
         let kept = if retained_home == Some(self.id) { self.retain(now, fanout) } else { Outcome::default() };
         let mut outcome = self.route(now, fanout);
         outcome.merge(kept);
@@ -424,7 +428,7 @@ impl Shard {
         outcome
     }
 
-    /// To the subscribers of this shard: to all of them now, or to the rest of them later.
+    /// Delivers to the subscribers of this shard: to all of them now, or to the rest of them later.
     pub(in crate::broker) fn route(&mut self, now: Time, fanout: &mut Fanout<'_>) -> Outcome {
         let mut outcome = Outcome::default();
         self.detail_matched(fanout);
@@ -435,13 +439,13 @@ impl Shard {
         let publication = fanout.publication;
         let origin = publication.origin.and_then(|key| self.sessions.resolve(key));
         let matches = self.subscriptions.find(publication.topic, origin);
-        // One whose only subscription has No Local is a matching subscriber too.
+        // A subscriber whose only matching subscription has No Local counts too.
         outcome.matched = matches.filters() > 0;
         let topic_bytes = fanout.publication.topic.len() as u64;
         self.spend(matches.visited() as u64 / VISITED_A_STEP + topic_bytes / TOPIC_BYTES_A_STEP);
         let is_done = match matches.as_slice() {
             [] => true,
-            // The way of most messages: no visit is begun for one.
+            // Most messages take this path, which begins no visit.
             [matched] => {
                 self.spend(work_of(fanout));
                 let (session, ids) =
@@ -459,7 +463,8 @@ impl Shard {
         outcome
     }
 
-    /// To all matches, as far as a visit goes; false if the rest of them, and the groups, get it later.
+    /// Delivers to the matches, as far as a visit goes. Returns `false` if the rest of them, and the groups,
+    /// get the message later.
     fn fan_out(
         &mut self,
         now: Time,
@@ -495,10 +500,10 @@ impl Shard {
         }
     }
 
-    /// To one of those whom the index has found; false if it refuses the message. `own`: the publisher, if it is
-    /// served last.
+    /// Delivers to one match of the index. `own` is the publisher if it is served last. The result shows
+    /// whether the session refuses the message.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)] // As many sides as a delivery has.
+    #[allow(clippy::too_many_arguments)] // A delivery has that many inputs.
     pub(in crate::broker) fn deliver_matched(
         &mut self,
         now: Time,
@@ -509,15 +514,15 @@ impl Shard {
         ids: &[u32],
         own: Option<SessionSlot>,
     ) -> Taken {
-        // At QoS 0 no queue has a say, and one that is full now must not let it pass what waits already.
-        // [MQTT5-4.6.0-6]
+        // At QoS 0 no queue can refuse it, and a queue that is full now must not let it overtake messages
+        // that wait already. [MQTT5-4.6.0-6]
         if own == Some(session) && self.leaves_for_own(fanout, session, qos, retain, ids) {
             return Taken::Yes;
         }
         self.deliver(now, fanout, session, qos, retain, ids, None)
     }
 
-    /// May the publisher get its own message last? Then it is put aside for that.
+    /// Whether the publisher may get its own message last. If so, the delivery is stored for that.
     fn leaves_for_own(
         &mut self,
         fanout: &mut Fanout<'_>,
@@ -533,7 +538,7 @@ impl Shard {
         may_wait
     }
 
-    /// To the publisher itself, what `route` has left for the end.
+    /// Delivers to the publisher itself what `route` has left for the end.
     #[inline(always)]
     pub(in crate::broker) fn deliver_own(
         &mut self,
@@ -550,14 +555,14 @@ impl Shard {
         let Some((granted, retain_as_published, ids)) = fanout.own_delivery.take() else { return };
         let own = fanout.publication.origin.and_then(|key| self.sessions.resolve(key));
         let Some(session) = own else { return };
-        // What the session must have, though the connection should end now, or its queue be full by then, can't
-        // wait for the PUBREC.
+        // A message that the session must get, even if the connection ends now or the queue becomes full,
+        // can't wait for the PUBREC.
         let Some(slot) = slot.filter(|&slot| granted == QoS::AtMostOnce && self.replies.are_pending(slot))
         else {
             self.deliver(now, fanout, session, granted, retain_as_published, &ids, None);
             return;
         };
-        // It comes behind the PUBREC, which may wait for a disk; what is retained of it does not wait.
+        // It follows the PUBREC, which may wait for a disk. A retained copy of it does not wait.
         self.note_live(session, fanout, false);
         let own = OwnDelivery {
             message: fanout.keep(self.memory.account()),
@@ -570,10 +575,10 @@ impl Shard {
     }
 }
 
-/// Larger messages go to other shards one at a time from each publisher.
+/// Of larger messages, each publisher sends only one at a time to other shards.
 const MAIL_BYTES_MAX: usize = 32 << 10;
 
-/// So many nodes of the trie are looked at in the time of a delivery.
+/// The number of trie nodes that are visited in the time of a delivery.
 pub(in crate::broker) const VISITED_A_STEP: u64 = 4;
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
-//! Rates: clients, and all clients of a listener together, send as fast as they may and no faster.
+//! Rate limits of clients, and of all clients of a listener together. Clients that exceed the rate are
+//! throttled: midge reads from them more slowly and drops nothing.
 //!
-//! Comes in: each packet of a connection whose listener has rates, before it is handled, and the timers that end
-//! a wait. Goes out: whether the packet may be taken now. If not, it stays with the connection's unread bytes, and
-//! reading stops until there is enough in the bucket that is too empty: nothing is dropped. Those who wait for the
-//! bucket of a listener stand in a lane and go on in turn, with as much of what has come together as the others.
+//! The input is each packet of a connection whose listener has rates, before the packet is handled, and the
+//! timers that end a wait. The output is whether the packet may be handled now. If not, it stays with the
+//! connection's unread bytes, and reading stops until the bucket has enough. Connections that wait for the
+//! bucket of a listener are in a lane and continue in turn, each with the same part of what has accumulated.
 
 use crate::base::ConnectionKey;
 use crate::base::ConnectionSlot;
@@ -17,7 +18,7 @@ use crate::broker::{Effect, EndCause, Event, Limit, Shard};
 use crate::mqtt::codec::Frame;
 
 impl Shard {
-    /// A client is in: from now on its packets count.
+    /// Begins to count the packets of an accepted client.
     pub(in crate::broker) fn start_pace(&mut self, now: Time, slot: ConnectionSlot) {
         let terms = self.terms(slot);
         if !terms.is_paced() {
@@ -30,7 +31,8 @@ impl Shard {
         }
     }
 
-    /// May a packet be taken? If not, the connection is paused, and goes on with it when there is enough for it.
+    /// Whether a packet may be handled. If not, the connection is paused, and continues with this packet when
+    /// there is enough for it.
     pub(in crate::broker) fn takes_packet(
         &mut self,
         now: Time,
@@ -76,7 +78,7 @@ impl Shard {
         true
     }
 
-    /// Told once for each connection, and counted each time that reading stops.
+    /// Reports once for each connection, and counts each time that reading stops.
     fn pause_for_rate(&mut self, slot: ConnectionSlot, why: u16, limit: Limit) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let is_stopped = connection.is_paused_by(GOES_ON);
@@ -94,7 +96,7 @@ impl Shard {
         }
     }
 
-    /// There is enough in a client's own bucket.
+    /// Continues a connection whose own bucket has enough.
     pub(in crate::broker) fn handle_rate_timer(&mut self, now: Time, slot: ConnectionSlot) {
         let connection = self.connections.get_mut(slot);
         let pace = connection.and_then(|connection| connection.pace_mut());
@@ -109,9 +111,10 @@ impl Shard {
         }
     }
 
-    /// There is enough for the first one in the lane. Each gets the same part of what is there, and at least one
-    /// packet. What they leave is shared in another round, and who gets something of it stands behind the others the next
-    /// time: if the last of a round had all that is left, it would be the same one each time.
+    /// Continues the connections of a lane, because there is enough for the first one. Each gets the same
+    /// part of the level, and at least one packet. The remainder is shared in another round, and connections
+    /// that get some of it are placed after the others for the next time. If the last one of a round always
+    /// got the remainder, it would be the same connection each time.
     pub(in crate::broker) fn handle_lane_timer(&mut self, now: Time, listener: u16) {
         self.lanes.of(listener).note_fired(now);
         let (mut round, mut part) = (0, Levels::default());
@@ -129,11 +132,11 @@ impl Shard {
         self.start_lane_timer(listener);
     }
 
-    /// Handles what a connection has sent before it was paused, and reads from it again when that is done.
+    /// Handles what a connection has sent before it was paused, and then reads from it again.
     pub(in crate::broker) fn go_on(&mut self, now: Time, slot: ConnectionSlot, why: u16) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         connection.begin_going_on(why);
-        // What the client has sent meanwhile is unread, PINGREQ included. [MQTT5-3.1.2-22]
+        // Packets that the client has sent meanwhile are unread, including PINGREQ. [MQTT5-3.1.2-22]
         connection.last_packet = now;
         self.read(now, slot, &[]);
         let Some(connection) = self.connections.get_mut(slot) else { return };
@@ -148,7 +151,7 @@ impl Shard {
         }
     }
 
-    /// The connection is not this machine's any more.
+    /// Ends the rate state of a connection that leaves this machine.
     pub(in crate::broker) fn end_pace(&mut self, connection: &mut Connection) {
         let waits_in_lane = connection.is_paused_by(PAUSED_BY_LANE);
         if let Some(timer) = connection.pace_mut().and_then(|pace| pace.timer().take()) {
@@ -160,5 +163,5 @@ impl Shard {
     }
 }
 
-/// Packet type of PUBLISH.
+/// The packet type of PUBLISH.
 const PUBLISH_TYPE: u8 = 3;

@@ -1,4 +1,4 @@
-//! A connection: from the first byte to the close, whichever side closes.
+//! A connection, from the first byte to the close, whichever side closes it.
 
 use super::behind::Brought;
 use super::refuse::RefusedClient;
@@ -16,31 +16,31 @@ use crate::mqtt::codec::{Connect, DecodeError, Frame, Framing, frame};
 use crate::settings::Terms;
 use std::net::SocketAddr;
 
-/// On the shard's clock.
+/// The shard's clock in seconds.
 pub(in crate::broker) fn seconds_of(now: Time) -> u32 {
     u32::try_from(now.millis_since(Time::ZERO) / 1000).unwrap_or(u32::MAX)
 }
 
-/// What became of a packet.
+/// The outcome of a packet.
 pub(in crate::broker) enum Progress {
-    /// Go on with the next one.
+    /// Continue with the next one.
     Next,
-    /// It stays with the unread bytes until the connection goes on.
+    /// It stays with the unread bytes until the connection continues.
     Wait,
     /// The connection is closed or has left this shard.
     Gone,
-    /// All unread bytes, this packet included, go to another shard.
+    /// All unread bytes, including this packet, go to another shard.
     HandOver { to: ShardId },
 }
 
-/// A record of TLS with a handshake in it, and the first byte of its version.
+/// The type of a TLS record with a handshake, and the first byte of its version.
 const TLS_HANDSHAKE: &[u8] = &[0x16, 0x03];
 
-/// Bytes that are not the beginning of a CONNECT: no waiting for the rest of what a browser or a port scanner sends,
-/// and no word to it. `[MQTT5-3.1.0-1]`
+/// Recognizes bytes that are not the beginning of a CONNECT. midge does not wait for the rest of data from a
+/// browser or a port scanner, and does not answer it. `[MQTT5-3.1.0-1]`
 fn no_connect(bytes: &[u8]) -> Option<Violation> {
     if bytes.starts_with(TLS_HANDSHAKE) {
-        // It would be a malformed CONNECT too, but that helps nobody who reads the log.
+        // The bytes would be a malformed CONNECT too, but that cause would not help a reader of the log.
         return Some(Violation {
             reason: Reason::MalformedPacket,
             cause: "the client speaks TLS, and this listener does not",
@@ -50,7 +50,7 @@ fn no_connect(bytes: &[u8]) -> Option<Violation> {
     is_other.then_some(Violation { reason: Reason::ProtocolError, cause: "the first packet is not CONNECT" })
 }
 
-/// What has arrived of the body of a CONNECT.
+/// The part of the body of a CONNECT that has arrived.
 fn body_so_far(bytes: &[u8]) -> Option<&[u8]> {
     let (&0x10, rest) = bytes.split_first()? else { return None };
     let length_ends = rest.iter().take(4).position(|byte| byte & 0x80 == 0)?;
@@ -95,7 +95,7 @@ impl Shard {
         self.note_connection(listener, true);
     }
 
-    /// Takes bytes in, packet by packet.
+    /// Reads bytes, packet by packet.
     #[inline(always)]
     pub(in crate::broker) fn read(&mut self, now: Time, slot: ConnectionSlot, bytes: &[u8]) {
         self.count(Counter::BytesReceived, bytes.len() as u64);
@@ -132,7 +132,7 @@ impl Shard {
         self.check_partial(now, slot);
     }
 
-    /// Bytes have come of which MQTT has seen nothing. They are as good as bytes of the packet.
+    /// Notes bytes that MQTT has not seen. They count like bytes of the packet.
     pub(in crate::broker) fn read_below(&mut self, now: Time, slot: ConnectionSlot, bytes: BytesBelow) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let partial = connection.partial.take();
@@ -146,11 +146,11 @@ impl Shard {
         }
     }
 
-    /// Handles every whole packet; how many bytes that were, or `None` when the connection is
-    /// not here any more.
+    /// Handles every complete packet. Returns the number of their bytes, or `None` if the connection is not
+    /// here any more.
     fn read_packets(&mut self, now: Time, slot: ConnectionSlot, bytes: &[u8]) -> Option<usize> {
         let mut used = 0;
-        // Begun with the first packet that has others behind it: most have none.
+        // A visit begins at the first packet with others after it. Most packets have none.
         let mut visit: Option<(Visit, Brought)> = None;
         while used < bytes.len() {
             let connection = self.connections.get(slot)?;
@@ -163,7 +163,7 @@ impl Shard {
                     (Some(session), max)
                 }
                 Stage::Check | Stage::Refuse => return Some(used),
-                // Logins go on: they take no place from those who are in.
+                // Logins always continue. They take no turn from connected clients.
                 Stage::Connect { .. } | Stage::Authenticate => {
                     let is_first = matches!(connection.stage, Stage::Connect { .. });
                     if is_first && let Some(violation) = no_connect(&bytes[used..]) {
@@ -191,7 +191,7 @@ impl Shard {
                         Some(session) => self.handle_served_packet(now, slot, session, packet),
                         None => self.handle_packet(now, slot, packet),
                     };
-                    // What a packet set going here is done before the next one is looked at.
+                    // The local consequences of a packet are completed before the next packet.
                     self.settle(now);
                     if matches!(progress, Progress::Next) {
                         used += len;
@@ -203,7 +203,7 @@ impl Shard {
             match progress {
                 Progress::Next => {}
                 Progress::Wait => {
-                    // It is counted when it is taken.
+                    // The packet is counted when it is taken.
                     self.shared.counters[usize::from(self.id)].subtract(Counter::PacketsReceived, 1);
                     return Some(used);
                 }
@@ -218,7 +218,7 @@ impl Shard {
         Some(used)
     }
 
-    /// The home of a client identifier reads the CONNECT again, and counts it.
+    /// Hands a connection over. The home of the client identifier reads the CONNECT again, and counts it.
     fn hand_over(&mut self, slot: ConnectionSlot, to: ShardId, unread: &[u8]) {
         let Some(connection) = self.forget_connection(slot) else { return };
         let handover = Handover {
@@ -233,7 +233,8 @@ impl Shard {
         self.effects.push(Effect::HandOver { slot, to, handover });
     }
 
-    /// Must the next packet of a served connection wait, for its turn or for room? `visit`: from its first packet on.
+    /// Whether the next packet of a served connection must wait for its turn or for room. `visit` begins at
+    /// its first packet.
     fn waits_for_visit(&mut self, slot: ConnectionSlot, visit: Option<&(Visit, Brought)>) -> bool {
         if self.is_spent() || visit.is_some_and(|(visit, _)| self.is_over(visit)) {
             self.put_off_reading(slot);
@@ -242,7 +243,7 @@ impl Shard {
         visit.is_some_and(|(_, before)| self.waits_for_room(slot, *before))
     }
 
-    /// What a packet may have before CONNACK: the cost of a peer that has not said who it is.
+    /// The maximum size of a packet before CONNACK. It limits the cost of a peer that is not identified.
     fn connect_bytes_max(&self, connection: &Connection) -> usize {
         let limits = &self.shared.config.limits;
         let is_named = connection.extras.as_ref().is_some_and(|extras| extras.certificate_user.is_some());
@@ -252,7 +253,7 @@ impl Shard {
         }
     }
 
-    /// A CONNECT is above its bound: counted, and its cause names the bound.
+    /// The violation of a CONNECT above its bound. It is counted, and its cause names the bound.
     fn connect_too_large(&self, slot: ConnectionSlot) -> Violation {
         self.count(Counter::LimitConnectBytes, 1);
         let max = self.connections.get(slot).map(|connection| self.connect_bytes_max(connection));
@@ -264,35 +265,35 @@ impl Shard {
         Violation { reason: Reason::PacketTooLarge, cause }
     }
 
-    /// What holds on the listener that a connection came in by; if it has gone, nothing is allowed.
+    /// The terms of a connection's listener. If the connection has ended, nothing is allowed.
     pub(in crate::broker) fn terms(&self, slot: ConnectionSlot) -> &Terms {
         self.shared.terms_of(self.connections.get(slot).map(|connection| connection.listener.into()))
     }
 
-    /// What holds on the listener by which a session's client has come in last, also when its connection has gone. Of a
-    /// session of an earlier run that is not known until its client is back: nothing is allowed.
+    /// The terms of the listener that a session's client used last, even if its connection has ended. For a
+    /// session of an earlier run the listener is unknown until its client returns, so nothing is allowed.
     pub(in crate::broker) fn terms_of_session(&self, session: SessionSlot) -> &Terms {
         self.shared.terms_of(self.sessions.slot(session).listener.map(u16::from))
     }
 
-    /// One packet of a login.
+    /// Handles one packet of a login.
     fn handle_packet(&mut self, now: Time, slot: ConnectionSlot, packet: Frame<'_>) -> Progress {
         let Some(connection) = self.connections.get(slot) else { return Progress::Gone };
         match connection.stage {
             Stage::Connect { .. } => {
                 let progress = self.handle_connect_frame(now, slot, packet);
-                // The home of the client identifier reads it again, and counts it.
+                // The home of the client identifier reads the packet again, and counts it.
                 let is_taken = !matches!(progress, Progress::HandOver { .. });
                 self.count(Counter::ConnectsReceived, u64::from(is_taken));
                 progress
             }
             Stage::Authenticate => self.handle_authentication(now, slot, packet),
-            // Nothing is read meanwhile.
+            // Nothing is read in these stages.
             Stage::Check | Stage::Refuse | Stage::Serving { .. } => Progress::Gone,
         }
     }
 
-    /// One packet of a client that is in; every failure ends the connection.
+    /// Handles one packet of a connected client. Every failure ends the connection.
     fn handle_served_packet(
         &mut self,
         now: Time,
@@ -309,7 +310,7 @@ impl Shard {
         }
     }
 
-    /// Bytes that are no packet, or one that is too large.
+    /// Handles bytes that are not a packet, or a packet that is too large.
     fn handle_unreadable(
         &mut self,
         now: Time,
@@ -324,7 +325,8 @@ impl Shard {
             violation = self.connect_too_large(slot);
         }
         if is_connect && let Some(body) = body_so_far(bytes) {
-            // [MQTT5-3.2.2-15]: a CONNECT that is too large hears why, if it has told its version.
+            // [MQTT5-3.2.2-15]: a CONNECT that is too large is answered with the reason, if its version is
+            // known.
             let frame = Frame { first_byte: bytes[0], body, total_len: bytes.len() };
             let client = Connect::version_of(frame).map(RefusedClient::unread);
             return self.refuse(now, slot, client, violation);
@@ -338,7 +340,8 @@ impl Shard {
         self.try_send_packet(slot, encode);
     }
 
-    /// The same; false if the encoder wrote none, because the client takes no packet that large.
+    /// The same. Returns `false` if the encoder wrote none, because the client does not accept packets that
+    /// large.
     pub(in crate::broker) fn try_send_packet(
         &mut self,
         slot: ConnectionSlot,
@@ -359,20 +362,20 @@ impl Shard {
         range.len > 0
     }
 
-    /// Is the connection still on its way to being served?
+    /// Whether the connection is not yet served.
     pub fn is_handshaking(&self, slot: ConnectionSlot) -> bool {
         self.connections
             .get(slot)
             .is_some_and(|connection| !matches!(connection.stage, Stage::Serving { .. }))
     }
 
-    /// Does the connection wait for the answer to its login? Nothing is to be read meanwhile.
+    /// Whether the connection waits for the result of its login. Nothing may be read meanwhile.
     pub fn awaits_verdict(&self, slot: ConnectionSlot) -> bool {
         let waits = |stage: &Stage| matches!(stage, Stage::Check | Stage::Refuse);
         self.connections.get(slot).is_some_and(|connection| waits(&connection.stage))
     }
 
-    /// Does a session use this connection still?
+    /// Whether a session still uses this connection.
     pub(in crate::broker) fn is_served_by(&self, session: SessionSlot, key: ConnectionKey) -> bool {
         self.sessions.get(session).is_some_and(|entry| entry.connection == Some(key.slot))
             && self.connections.has(key)

@@ -1,7 +1,7 @@
-//! What the machine takes down for its log, and what it gets back at a start.
+//! The records of the machine for its log, and the state that it restores at a start.
 //!
-//! Only sessions that outlive their connection are in the log: those have a name there, `sid`, in their
-//! slot of the directory. Everything else leaves no trace.
+//! Only sessions that outlive their connection are in the log. They have a number there, `sid`, in their slot
+//! of the directory. Other sessions leave no records.
 
 use super::groups::member_of;
 use crate::base::Time;
@@ -24,10 +24,10 @@ use crate::store::{
 use std::sync::Arc;
 
 impl Shard {
-    /// Once, before `handle_start`: from now on what must survive goes to this journal, and this is what
-    /// survived. `wall` is the log's clock.
+    /// Opens the store. Call this once, before `handle_start`. From now on, changes that must survive go to
+    /// this journal. `restored` is the state that has survived, and `wall` is the log's clock.
     ///
-    /// Once `is_restoring` says of no shard that others do not know yet what it wants, `handle_restored` is due.
+    /// When `is_restoring` is false for every shard, `handle_restored` must be called.
     pub fn open_store(&mut self, now: Time, journal: Journal, wall: Wall, restored: Restored) {
         self.durability.open(now, self.id, journal, wall, restored.next_number);
         self.restart = Restart::held(restored.wills);
@@ -49,7 +49,7 @@ impl Shard {
     fn restore_retained(&mut self, message: Message) {
         let topic: Box<str> = message.as_publication().topic.into();
         if self.retained.store(&topic, message).is_err() {
-            // A bound that is lower than last time.
+            // A bound may be lower than in the last run.
             self.count(Counter::LimitRetained, 1);
         }
     }
@@ -132,7 +132,7 @@ impl Shard {
         match PacketId::new(packet_id) {
             Some(packet_id) => state.inflight.restore(packet_id, released, delivery),
             None => {
-                // It was acknowledged: no bound that is lower now may drop it.
+                // It was acknowledged, so a lower bound must not drop it.
                 let bytes = delivery.message.bytes();
                 let unlimited = QueueLimits { messages: usize::MAX, bytes: usize::MAX };
                 if state.queue.push(delivery, unlimited).is_ok() {
@@ -142,47 +142,47 @@ impl Shard {
         }
     }
 
-    /// Do the other shards not yet know all that this one's sessions want?
+    /// Whether the other shards do not yet know all that this one's sessions want.
     pub fn is_restoring(&self) -> bool {
         self.restart.is_restoring()
     }
 
-    /// Frames for the log, if there are any: at the end of a turn, when no write is under way.
+    /// Takes frames for the log, if there are any. Call it at the end of a turn if no write is in progress.
     pub fn take_batch(&mut self) -> Option<crate::store::Batch> {
         let batch = self.durability.take_batch();
         self.note_journal();
         batch
     }
 
-    /// Does anyone wait for the log to be durable?
+    /// Whether anything waits for the log to be durable.
     pub fn awaits_log(&self) -> bool {
         self.replies.await_log()
     }
 
-    /// Bytes that wait to be taken.
+    /// The number of bytes that wait to be taken.
     pub fn journal_bytes(&self) -> usize {
         self.durability.waiting_bytes()
     }
 
-    /// All that was taken down so far has sequences up to this one.
+    /// The mark of everything recorded so far.
     pub fn journal_mark(&self) -> LogMark {
         self.durability.mark()
     }
 
-    /// Is this connection the machine's?
+    /// Whether this connection belongs to the machine.
     pub fn has_connection(&self, slot: ConnectionSlot) -> bool {
         self.connections.get(slot).is_some()
     }
 
-    /// The clocks of the machine, at the start of the log and whenever the wall clock was set: what the log says of
-    /// the time from now on goes by them.
+    /// Records the clocks of the machine, at the start of the log and whenever the wall clock was set. Later
+    /// times in the log depend on them.
     pub fn handle_clock(&mut self, now: Time, reading: ClockReading) {
         self.durability.set_now(now);
         self.durability
             .record(&Record::Clock(ClockMark { at_millis: self.durability.wall().millis(now), reading }));
     }
 
-    /// While anyone is connected whose session is kept.
+    /// Records that the broker is alive, while there are connected clients whose sessions are kept.
     pub(in crate::broker) fn handle_alive(&mut self, now: Time) {
         self.durability.note_alive_fired();
         if self.connections.len() > 0 {
@@ -209,13 +209,13 @@ impl Shard {
         }
     }
 
-    /// A session has a new connection, whose terms and will it has by now.
+    /// Records that a session has a new connection. Its settings and will must already be set.
     pub(in crate::broker) fn record_session(&mut self, now: Time, session: SessionSlot) {
         let expiry_seconds = self.sessions.session(session).expiry_seconds;
         let sid = self.sessions.slot(session).sid;
         if expiry_seconds == 0 || !self.durability.is_on() {
             if sid != 0 {
-                // It ends with its connection, whatever becomes of us.
+                // It ends with its connection, even if midge ends first.
                 self.record_end(session, sid);
                 self.sessions.slot_mut(session).sid = 0;
             }
@@ -233,9 +233,10 @@ impl Shard {
         self.durability.record(&Record::Session { sid, client_id, version, expiry_seconds, will });
     }
 
-    /// The name of a new will in the log; 0: it has none, as it is its session's. A session that ends with its
-    /// connection leaves nothing but its will, should the broker end before it. `[MQTT5-3.1.2-8]` While the log takes nothing down the will is kept in memory alone: to let no client in would
-    /// be worse.
+    /// The number of a new will in the log. 0 if it has none because it belongs to its session. A session
+    /// that ends with its connection leaves only its will if the broker ends first. `[MQTT5-3.1.2-8]` While
+    /// the log accepts no records, the will is kept only in memory, because refusing all clients would be
+    /// worse.
     pub(in crate::broker) fn will_number(&mut self, expiry_seconds: u32) -> u64 {
         let takes = self.durability.is_on() && !self.durability.has_failed() && !self.durability.is_full();
         if expiry_seconds == 0 && takes { self.durability.next_number() } else { 0 }
@@ -248,7 +249,7 @@ impl Shard {
         self.durability.record(&Record::Will { number, client_id, will });
     }
 
-    /// A will is no longer its session's, which may be over: it is published or dropped.
+    /// Records that a will was published or dropped. Its session may have ended.
     pub(in crate::broker) fn record_will_gone(&mut self, will: &Will, session: Option<SessionSlot>) {
         if will.number != 0 {
             self.durability.record(&Record::WillOver { number: will.number });
@@ -257,19 +258,20 @@ impl Shard {
         }
     }
 
-    /// A session that is kept ends.
+    /// Records the end of a kept session.
     pub(in crate::broker) fn record_end(&mut self, session: SessionSlot, sid: u64) {
         self.durability.record(&Record::Ended { sid });
         self.note_end(session);
     }
 
-    /// The client of a session is told nothing before what was taken down until now is durable.
+    /// Notes the end of a session. Its client gets no answer until everything recorded so far is durable.
     pub(in crate::broker) fn note_end(&mut self, session: SessionSlot) {
         let client = self.shared.hash(&self.sessions.session(session).client_id);
         self.durability.note_end(Some(client));
     }
 
-    /// When the end of the last session of a client is durable that has none: a power cut before brings it back.
+    /// The mark at which the end of the client's last session is durable. The client must have no session. A
+    /// power failure before that would bring the session back.
     pub(in crate::broker) fn end_mark(&mut self, client_id: &str) -> LogMark {
         if self.durability.are_ends_durable() {
             return LogMark::START;
@@ -285,13 +287,14 @@ impl Shard {
         }
     }
 
-    /// The name of a session in the log, if it is there.
+    /// The number of a session in the log, if it is there.
     pub(in crate::broker) fn sid(&self, session: SessionSlot) -> Option<u64> {
         let sid = self.sessions.slot(session).sid;
         (sid != 0).then_some(sid)
     }
 
-    /// A QoS 2 packet identifier of the client is in use until its PUBREL. `ticket`: that its PUBREC waits for, if for one.
+    /// Holds a QoS 2 packet identifier of the client until its PUBREL. `ticket` is the ticket that its PUBREC
+    /// waits for, if any.
     pub(in crate::broker) fn hold(
         &mut self,
         session: SessionSlot,
@@ -306,7 +309,7 @@ impl Shard {
         }
     }
 
-    /// A QoS 2 packet identifier of the client is free; false if it was not held.
+    /// Frees a QoS 2 packet identifier of the client. Returns `false` if it was not held.
     pub(in crate::broker) fn release_held(&mut self, session: SessionSlot, packet_id: PacketId) -> bool {
         let Some(was_refused) = self.sessions.session_mut(session).release(packet_id.get()) else {
             return false;
@@ -318,8 +321,9 @@ impl Shard {
         true
     }
 
-    /// The message of a held identifier is refused; false if it was not held. The log lets the identifier go, so
-    /// that a start takes what comes with it for a new message; memory does when the PUBREC is sent.
+    /// Notes that the message of a held identifier is refused. Returns `false` if it was not held. The log
+    /// frees the identifier, so that a start treats the next message with it as new. Memory frees it when the
+    /// PUBREC is sent.
     pub(in crate::broker) fn refuse_held(&mut self, session: SessionSlot, packet_id: PacketId) -> bool {
         let held = self.sessions.session_mut(session).refuse_held(packet_id.get());
         if let (true, Some(sid)) = (held, self.sid(session)) {
@@ -328,8 +332,8 @@ impl Shard {
         held
     }
 
-    /// A delivery that is in its session by now, in the window if it has a packet identifier.
-    #[allow(clippy::too_many_arguments)] // As many as the record has.
+    /// Records a delivery that is already in its session. It is in the window if it has a packet identifier.
+    #[allow(clippy::too_many_arguments)] // The record has that many fields.
     pub(in crate::broker) fn record_delivery(
         &mut self,
         sid: u64,
@@ -353,7 +357,7 @@ impl Shard {
         });
     }
 
-    /// A delivery of a session is done with.
+    /// Records that a delivery of a session is completed.
     pub(in crate::broker) fn record_settled(&mut self, session: SessionSlot, number: u64) {
         if let (Some(sid), true) = (self.sid(session), number != 0) {
             self.durability.record(&Record::Settled { sid, number });

@@ -1,8 +1,9 @@
-//! Refusals: CONNACK with a reason and the end of the connection, at once or, after a failed login, when the login
-//! throttle says.
+//! Refusals: CONNACK with a reason and the end of the connection, at once or, after a failed login, when the
+//! login throttle allows.
 //!
-//! How long the refusal of a failed login waits depends on the client's address. This machine alone does not know enough
-//! of it: the failure is an effect, and the answer comes as [`Shard::handle_penalty`]. Nothing is read meanwhile.
+//! The delay after a failed login depends on the client's address. This machine alone does not know enough
+//! about the address: it reports the failure as an effect, and the answer comes as [`Shard::handle_penalty`].
+//! Nothing is read meanwhile.
 
 use super::read::Progress;
 use crate::base::ConnectionSlot;
@@ -15,15 +16,16 @@ use crate::mqtt::codec::{Connack, Connect, encode_connack};
 use crate::mqtt::{ProtocolVersion, Reason};
 use std::net::SocketAddr;
 
-/// Refusals of a shard that wait at a time: more are sent at once, so that guessing does not fill the
-/// shard with connections that wait. `gate.delay_milliseconds_max` tells of it.
+/// The largest number of refusals of a shard that wait at the same time. Others are sent at once, so that
+/// guessing does not fill the shard with waiting connections. The documentation of
+/// `gate.delay_milliseconds_max` mentions it.
 pub const REFUSALS_WAITING_MAX: usize = 1000;
 
-/// To whom a refusal goes.
+/// The client that is refused.
 pub(in crate::broker) struct RefusedClient<'a> {
     client_id: &'a str,
     version: ProtocolVersion,
-    /// The refusal must not be larger. `[MQTT5-3.1.2-24]`
+    /// The maximum size of the refusal. `[MQTT5-3.1.2-24]`
     packet_bytes_max: u32,
     /// The beginning of its user name, for the log.
     user: Option<Box<str>>,
@@ -39,24 +41,25 @@ impl<'a> RefusedClient<'a> {
         }
     }
 
-    /// A client whose CONNECT could not be read further than its version.
+    /// A client whose CONNECT could be read only up to its version.
     pub(in crate::broker) fn unread(version: ProtocolVersion) -> RefusedClient<'a> {
         RefusedClient { client_id: "", version, packet_bytes_max: u32::MAX, user: None }
     }
 
-    /// The client under the identifier that it got from the broker.
+    /// The client with the identifier that the broker has assigned.
     pub(in crate::broker) fn named(self, client_id: &str) -> RefusedClient<'_> {
         RefusedClient { client_id, ..self }
     }
 
-    /// CONNACK with a reason; nothing where the version has no return code for it, or it would be too large.
+    /// Encodes CONNACK with a reason. Writes nothing if the version has no return code for it, or if the
+    /// packet would be too large.
     fn encode(&self, out: &mut Vec<u8>, reason: Reason) {
         encode_connack(out, self.version, reason, &Connack::default(), self.packet_bytes_max);
     }
 }
 
 impl Shard {
-    /// CONNACK with a reason, where the version has one for it, and the end. `[MQTT5-3.2.2-7]`
+    /// Sends CONNACK with a reason, if the version has one for it, and ends the connection. `[MQTT5-3.2.2-7]`
     pub(in crate::broker) fn refuse(
         &mut self,
         now: Time,
@@ -78,13 +81,13 @@ impl Shard {
         Progress::Gone
     }
 
-    /// The user name with which a client that is refused has tried: that of its certificate rules.
+    /// The user name that a refused client has tried. The name of its certificate has priority.
     fn user_tried(&self, slot: ConnectionSlot, client: Option<&RefusedClient<'_>>) -> Option<Box<str>> {
         let certified = self.certificate_user(slot);
         certified.as_deref().map(beginning).or_else(|| client?.user.clone())
     }
 
-    /// There are as many sessions as there may be, and the client has none of them.
+    /// Refuses a client without a session because the limit of sessions is reached.
     pub(in crate::broker) fn refuse_session(
         &mut self,
         now: Time,
@@ -93,14 +96,14 @@ impl Shard {
         client_id: &str,
     ) -> Progress {
         self.report(Event::LimitReached { limit: Limit::Sessions, client: client_id.into() });
-        // As mosquitto says it: there is room again when another session ends.
+        // The code is the same as in mosquitto: there is room again when another session ends.
         let is_3 = connect.version < ProtocolVersion::V5;
         let reason = if is_3 { Reason::ServerUnavailable } else { Reason::ServerBusy };
         let violation = Violation { reason, cause: "limits.sessions is reached" };
         self.refuse(now, slot, Some(RefusedClient::of(connect).named(client_id)), violation)
     }
 
-    /// The session or the will of a client would take memory that is short.
+    /// Refuses a client because its session or will would take memory that is short.
     pub(in crate::broker) fn refuse_for_memory(
         &mut self,
         now: Time,
@@ -115,14 +118,16 @@ impl Shard {
         self.refuse(now, slot, Some(RefusedClient::of(connect).named(client_id)), violation)
     }
 
-    /// The address of a connection is known, and the gate is closed to it. Not a word, and no log line of its own.
+    /// Ends a connection because its address became known and the gate refuses it. Nothing is sent, and it
+    /// has no log line.
     pub fn handle_turned_away(&mut self, now: Time, slot: ConnectionSlot) {
         self.end_connection(now, slot, EndCause::Refused);
         self.settle(now);
     }
 
-    /// What a wrong login of this connection costs. `serial`: as in [`Effect::LoginFailed`]. The refusal is sent
-    /// after the delay, in milliseconds; at once with none, or when [`REFUSALS_WAITING_MAX`] wait.
+    /// Takes the penalty for a wrong login of this connection. `serial`: as in [`Effect::LoginFailed`]. The
+    /// refusal is sent after the delay, or at once if there is none or if [`REFUSALS_WAITING_MAX`] refusals
+    /// wait.
     pub fn handle_penalty(&mut self, now: Time, slot: ConnectionSlot, serial: u32, delay_millis: u64) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         if connection.serial != serial || !matches!(connection.stage, Stage::Refuse) {
@@ -132,7 +137,7 @@ impl Shard {
             return self.send_refusal(now, slot);
         }
         self.count(Counter::RefusalsDelayed, 1);
-        // The time for CONNECT is over with its answer.
+        // The answer has ended the time limit for CONNECT.
         let timer = self.timers.schedule(now.after_millis(delay_millis), Timer::Connection(slot));
         let Some(connection) = self.connections.get_mut(slot) else { return };
         if let Some(connect_timer) = connection.timer.replace(timer) {
@@ -140,7 +145,7 @@ impl Shard {
         }
     }
 
-    /// The client has not proved who it is: it hears so when the gate says.
+    /// Refuses a client that has not proved its identity, when the gate allows.
     pub(in crate::broker) fn refuse_login(
         &mut self,
         slot: ConnectionSlot,
@@ -163,14 +168,15 @@ impl Shard {
         self.effects.push(Effect::LoginFailed { slot, serial, peer });
     }
 
-    /// A client that is in has not proved itself again: it counts as any wrong login, and has its end at once.
+    /// Notes that a connected client has failed to authenticate again. It counts like any wrong login, and
+    /// the connection ends at once.
     pub(in crate::broker) fn note_failed_again(&mut self, slot: ConnectionSlot) {
         if let Some(connection) = self.connections.get(slot) {
             self.note_failure(slot, connection.serial, SocketAddr::from(&connection.peer));
         }
     }
 
-    /// The client has proved who it is, whatever becomes of it.
+    /// Notes that the client has proved its identity, even if it is refused for another reason.
     pub(in crate::broker) fn note_proof(&mut self, slot: ConnectionSlot) {
         if let Some(connection) = self.connections.get(slot) {
             let peer = SocketAddr::from(&connection.peer);

@@ -1,4 +1,5 @@
-//! Topic filters of a SUBSCRIBE that are refused: each is counted, and the first ones of a packet are told one by one.
+//! Refused topic filters of a SUBSCRIBE. Each is counted, and the first ones of a packet are reported one by
+//! one.
 
 use crate::base::{ConnectionSlot, SessionSlot};
 use crate::broker::components::requests::RefusedFilters;
@@ -7,13 +8,14 @@ use crate::broker::{Counter, Event, Limit, Shard};
 use crate::mqtt::Reason;
 use crate::mqtt::TopicFilter;
 
-/// Of the refused filters of a packet, so many are told one by one: a packet may have tens of thousands.
+/// The number of refused filters of a packet that are reported one by one. A packet may have tens of
+/// thousands.
 const TOLD_MAX: u32 = 20;
 
-/// Why a well-formed filter is refused.
+/// The reason why a well-formed filter is refused.
 pub(in crate::broker) struct RefusedFilter {
     pub reason: Reason,
-    /// The bound that it has met, if that is the cause.
+    /// The bound that was reached, if that is the cause.
     pub limit: Option<Limit>,
 }
 
@@ -24,7 +26,7 @@ impl From<Reason> for RefusedFilter {
 }
 
 impl Shard {
-    /// Counts a filter that was refused, and tells of it if not too many are told already.
+    /// Counts a filter that was refused, and reports it if not too many are reported already.
     pub(in crate::broker) fn report_refused_filter(
         &mut self,
         session: SessionSlot,
@@ -55,7 +57,7 @@ impl Shard {
         self.report(Event::SubscribeRefused { client, user, filter, rule, reason });
     }
 
-    /// All filters of a packet are looked at: tells how many more were refused.
+    /// Reports how many more filters of a packet were refused, after all were checked.
     pub(in crate::broker) fn report_untold_filters(
         &mut self,
         session: SessionSlot,

@@ -1,5 +1,4 @@
-//! Retained messages: keeping them, and sending them to a new subscription at the pace of its
-//! client.
+//! Retained messages: storing them, and sending them to a new subscription at the pace of its client.
 
 use super::publish::is_brokers_own;
 use super::source::SourceCheck;
@@ -21,10 +20,10 @@ use crate::session::{Delivery, Extra, Replay, Replays};
 use crate::session::{Message, Publication};
 use crate::store::Record;
 
-/// One answer to a query: so much at a time that neither shard is held up.
+/// The limits of one answer to a query. They are small enough to hold up neither shard.
 const BATCH: BatchLimits = BatchLimits { messages: 64, bytes: 64 * 1024, visits: 1024 };
 
-/// Above this, a session has one replay for each of its filters, whose number has its own bound.
+/// Above this number, a session has only one replay per filter. The number of filters has its own bound.
 const REPLAYS_MAX: usize = 64;
 
 impl RetainedMessage for Message {
@@ -45,7 +44,7 @@ impl RetainedMessage for Message {
     }
 }
 
-/// The broker's own topics say what is now: they are not for the disk.
+/// Whether the disk keeps this topic. The broker's own topics show the present state and are not kept.
 fn is_kept(topic: &str) -> bool {
     !is_brokers_own(topic)
 }
@@ -84,7 +83,7 @@ impl Shard {
             })
         };
         if self.durability.count() == before && is_kept(publication.topic) {
-            // It is gone already, or a newer one is there: by what another publisher did a moment ago.
+            // Another publisher has just removed it or replaced it by a newer one.
             self.durability.rely_on_earlier();
         }
         self.note_retained();
@@ -103,7 +102,7 @@ impl Shard {
         }
     }
 
-    /// Would a retained message take more memory than the one of its topic that is there?
+    /// Whether a retained message would take more memory than the present one of its topic.
     fn is_larger_than_retained(&self, now: Time, publication: &Publication<'_>) -> bool {
         let there = self.retained.get(publication.topic, now);
         there.is_none_or(|there| there.as_publication().payload.len() < publication.payload.len())
@@ -116,19 +115,20 @@ impl Shard {
         self.memory.account().set(MemoryKind::Retained, self.retained.bytes());
     }
 
-    /// From now on live messages are noted, so that none is followed by an older one from the store.
+    /// Adds a replay. From now on live messages are noted, so that none is followed by an older one from the
+    /// store.
     pub(in crate::broker) fn add_replay(&mut self, session: SessionSlot, replay: Replay) {
         let state = self.sessions.session_mut(session);
         if state.replays.len() >= REPLAYS_MAX {
-            // Who subscribes again and again without reading gets the last one.
+            // A client that subscribes again and again without reading gets only the last replay.
             state.replays.filled().drop_filter(&replay.filter);
         }
         state.replays.filled().push(replay);
         self.sessions.slot_mut(session).flags |= REPLAYING;
     }
 
-    /// A session gets a live message: a replay that is under way must not bring it, nor an older one. `is_queued`: it
-    /// gets it later, if [`Shard::forget_live`] does not say otherwise.
+    /// Notes that a session gets a live message: a running replay must send neither this message nor an older
+    /// one. With `is_queued` it gets it later, unless [`Shard::forget_live`] is called.
     #[inline]
     pub(in crate::broker) fn note_live(
         &mut self,
@@ -145,7 +145,7 @@ impl Shard {
         }
     }
 
-    /// What was noted so does not reach it after all: as a retained message it may.
+    /// Notes that such a message does not reach the session after all. A replay may then send it.
     pub(in crate::broker) fn forget_live(&mut self, session: SessionSlot, message: &Message) {
         let entry = self.sessions.slot_mut(session);
         if entry.flags & REPLAYING != 0 && message.is_retained() {
@@ -154,7 +154,7 @@ impl Shard {
         }
     }
 
-    /// The SUBACK of this SUBSCRIBE is out.
+    /// Starts the replays of a SUBSCRIBE whose SUBACK was sent.
     pub(in crate::broker) fn start_replays(
         &mut self,
         now: Time,
@@ -167,7 +167,7 @@ impl Shard {
         }
     }
 
-    /// One retained message, or one query for more; false when there is nothing to be done now.
+    /// Sends one retained message or one query for more. Returns `false` if there is nothing to do now.
     pub(in crate::broker) fn pump_replay(&mut self, now: Time, session: SessionSlot) -> bool {
         let key = self.sessions.key(session);
         let state = self.sessions.session_mut(session);
@@ -188,8 +188,8 @@ impl Shard {
             }
             let Some(message) = replay.ready.pop_front() else { return false };
             let hidden = message.origin() == Some(key) && replay.hides_own(message.stamp());
-            // What the client has got live since it subscribed, or something newer, it does not get
-            // a second time, nor anything older after it.
+            // If the client has received a message live since it subscribed, or a newer one, it gets neither
+            // that message again nor an older one.
             let overtaken = state.has_overtaken() && {
                 let hash = self.shared.hash(message.as_publication().topic);
                 self.sessions.session(session).is_overtaken(hash, message.stamp(), token)
@@ -207,7 +207,7 @@ impl Shard {
             }
             return more;
         }
-        // Without a shard to ask, only the log is missing.
+        // If there is no shard left to ask, it waits only for the log.
         if let Some(&to) = replay.shards.front().filter(|_| !replay.waiting) {
             replay.waiting = true;
             let query = Mail::RetainedQuery {
@@ -241,7 +241,7 @@ impl Shard {
         }
         let extra = (subscription_id != 0)
             .then(|| Box::new(Extra { subscription_ids: [subscription_id].as_slice().into(), group: None }));
-        // [MQTT5-3.3.1-9]: RETAIN 1, whatever Retain As Published says.
+        // [MQTT5-3.3.1-9]: RETAIN is 1, whatever the value of Retain As Published.
         self.send_delivery(
             now,
             session,
@@ -261,20 +261,21 @@ impl Shard {
         self.turn.put_off();
     }
 
-    /// Before [`Shard::handle_turn`]: have mails been left in the boxes that were there when they were last looked at?
+    /// Notes whether some mails that were in the boxes at the last look remain. Call it before
+    /// [`Shard::handle_turn`].
     pub fn note_mails_left(&mut self, are_left: bool) {
         self.turn.set_mails_left(are_left);
         let has_more = self.has_next_turn();
         self.turn.put_off_if(has_more);
     }
 
-    /// Is there any of these to be handled, or will there be without another mail?
+    /// Whether any of these can be handled now, or without another mail.
     pub(in crate::broker) fn has_next_turn(&self) -> bool {
         if self.turn.has_mails_left() { self.queries.has_due() } else { !self.queries.is_empty() }
     }
 
-    /// Handles what came before the boxes were last emptied, as far as the turn allows, and keeps what came since. A
-    /// single shard has nothing to wait for.
+    /// Handles mails that came before the boxes were last emptied, as far as the turn allows, and keeps later
+    /// ones. A single shard has nothing to wait for.
     pub(in crate::broker) fn handle_next_turn(&mut self, now: Time) {
         if self.shared.shards() == 1 {
             self.queries.make_all_due();
@@ -329,14 +330,14 @@ impl Shard {
         let state = self.sessions.session_mut(session);
         let replay = state.replays.existing().and_then(|replays| replays.get_mut(token));
         let Some(replay) = replay else {
-            // Its subscription has ended meanwhile: the next one has waited for its turn.
+            // Its subscription has ended, and the next one has waited for its turn.
             self.pump(now, session);
             return;
         };
         let fruitless = messages.is_empty() && next.is_some();
         replay.handle_batch(messages, next);
         if fruitless {
-            // A long walk without a match goes on next turn, so that it holds up no one.
+            // A long walk without a match continues in the next turn, so that it holds up nothing else.
             self.defer(session);
         } else {
             self.pump(now, session);

@@ -1,9 +1,8 @@
-//! Replies: sent at once, or when the log and the other shards have what they promise.
+//! Replies. They are sent at once, or when the log and the other shards have what they promise.
 //!
-//! Whatever the machine says to someone about something that must survive is said only once the record
-//! of it is durable. The replies of a connection keep their order (`[MQTT5-4.6.0-2]`), so each that waits
-//! holds up those behind it; without anything that waits there is no list, and a reply goes out at
-//! once.
+//! If a reply depends on something that must survive, the machine sends it only when the record is durable.
+//! The replies of a connection keep their order (`[MQTT5-4.6.0-2]`), so each waiting reply holds up the later
+//! ones. If nothing waits, there is no list, and a reply is sent at once.
 
 use super::full_disk::DISK;
 use crate::base::ConnectionSlot;
@@ -23,16 +22,16 @@ use crate::mqtt::codec::{Ack, AckKind, encode_ack, encode_pingresp};
 use crate::mqtt::{PacketId, ProtocolVersion, Reason};
 use crate::store::Record;
 
-/// A connection that waits for more replies than this times Receive Maximum, or [`PENDING_BASIS_MIN`], is not read
-/// until it waits for half of that. A client that does not wait for its acknowledgements has no other bound; one
-/// that keeps to Receive Maximum never gets here. No reply that waits needs anything from the client, so it
-/// comes.
+/// A connection is not read if it waits for more replies than the maximum of [`PENDING_BASIS_MIN`] and this
+/// factor times Receive Maximum. It is read again at half that number. There is no other bound for a client
+/// that does not wait for its acknowledgements. A client that respects Receive Maximum never reaches it. No
+/// waiting reply needs anything from the client, so each will come.
 const PENDING_FACTOR: usize = 8;
 const PENDING_BASIS_MIN: usize = 1000;
 
 impl Shard {
-    /// Replies to a connection: now, or once the log is durable up to `mark`, the ticket is complete, and
-    /// whatever the connection waited for before has gone out.
+    /// Sends a reply to a connection: now, or when the log is durable up to `mark`, the ticket is complete,
+    /// and earlier replies to the connection have been sent.
     pub(in crate::broker) fn reply(
         &mut self,
         now: Time,
@@ -59,7 +58,7 @@ impl Shard {
         PENDING_FACTOR * usize::from(self.terms(slot).receive_maximum).max(PENDING_BASIS_MIN)
     }
 
-    /// `what` is done once the log is durable up to `mark`, and after what waits already.
+    /// Adds an item that waits until the log is durable up to `mark`, and until the earlier items are done.
     pub(in crate::broker) fn wait_for_log(&mut self, mark: LogMark, what: AfterLog) {
         if self.durability.has_failed() {
             self.replies.give_up_waiting_for_log();
@@ -76,7 +75,7 @@ impl Shard {
         match reply {
             Reply::Ack(ack) => {
                 if ack.kind == AckKind::Pubrec && ack.reason.is_error() {
-                    // From now on the identifier's next message is a new one. [MQTT5-4.3.3-9]
+                    // From now on the next message with this identifier is a new one. [MQTT5-4.3.3-9]
                     let released = self.sessions.session_mut(session).release(ack.packet_id.get());
                     self.note_released(released.iter().len());
                 }
@@ -124,7 +123,7 @@ impl Shard {
         while let Some(reply) = self.replies.pop_ready(slot, durable) {
             self.send_reply(now, slot, reply);
         }
-        // What was sent may have ended the connection, and with it the list.
+        // A reply may have ended the connection, and its list with it.
         if !self.replies.are_pending(slot) {
             return;
         }
@@ -137,8 +136,8 @@ impl Shard {
         }
     }
 
-    /// The log is durable up to the frame with the sequence `last`. Takes effect once and for all; what was waiting for
-    /// it goes out.
+    /// Notes that the log is durable up to the frame with the sequence `last`. Items that waited for it are
+    /// handled.
     pub fn handle_durable(&mut self, now: Time, last: u64) {
         self.durability.set_now(now);
         self.durability.set_durable(last);
@@ -148,12 +147,12 @@ impl Shard {
         self.settle(now);
     }
 
-    /// Is there something that the log has, and that has not gone out?
+    /// Whether the log has something that was not handled yet.
     pub(in crate::broker) fn has_durable(&self) -> bool {
         self.replies.has_durable(self.durability.durable())
     }
 
-    /// What has waited for the log and need not any more, as far as the turn allows.
+    /// Handles items that no longer wait for the log, as far as the turn allows.
     pub(in crate::broker) fn release_durable(&mut self, now: Time) {
         while !self.is_spent()
             && let Some(what) = self.replies.pop_durable(self.durability.durable())
@@ -190,7 +189,7 @@ impl Shard {
         }
     }
 
-    /// Every shard has the message of a publish, or has refused it.
+    /// Answers a publish after every shard has the message or has refused it.
     fn finish_publish(&mut self, now: Time, ticket: Ticket, answer: &PublishAnswer, outcome: Outcome) {
         if let Some(key) = answer.reads_on {
             self.read_on_later(key);
@@ -222,7 +221,7 @@ impl Shard {
         self.send_ready(now, answer.slot);
     }
 
-    /// Tells another shard what became of its message, once what it became is durable.
+    /// Tells another shard the outcome of its message, when that outcome is durable.
     pub(in crate::broker) fn give_receipt(&mut self, to: ShardId, mark: LogMark, receipt: Receipt) {
         if mark > self.durability.durable() {
             self.wait_for_log(mark, AfterLog::Receipt { to, receipt });
@@ -231,7 +230,7 @@ impl Shard {
         }
     }
 
-    /// One mail a turn and shard, whatever came together; false if there was nothing.
+    /// Sends the collected receipts, in one mail per turn and shard. Returns `false` if there were none.
     pub(in crate::broker) fn post_receipts(&mut self) -> bool {
         let mut posted = false;
         for to in 0..ShardId::try_from(self.shared.shards()).expect("at most 128 shards") {
@@ -244,7 +243,7 @@ impl Shard {
     }
 }
 
-/// What a publisher is told.
+/// The reply to a publisher.
 pub(in crate::broker) fn publish_reply(
     version: ProtocolVersion,
     kind: AckKind,
@@ -253,13 +252,14 @@ pub(in crate::broker) fn publish_reply(
 ) -> Reply {
     let reason = if outcome.is_refused_for(version) {
         if version < ProtocolVersion::V5 {
-            // Rare: the disk of another shard has become full since `waits_for_disk` asked. The client connects
-            // and sends the message again, which waits for room then; on this connection it never would.
+            // This is rare: the disk of another shard has become full since `waits_for_disk` was called. The
+            // client connects again and sends the message again, which then waits for room. On this
+            // connection it would never do so.
             return Reply::End;
         }
         Reason::QuotaExceeded
     } else if !outcome.matched && kind == AckKind::Puback {
-        // As mosquitto: 0x10 in PUBACK alone.
+        // As in mosquitto, only PUBACK has 0x10.
         Reason::NoMatchingSubscribers
     } else {
         Reason::Success
@@ -267,7 +267,7 @@ pub(in crate::broker) fn publish_reply(
     Reply::Ack(Ack { kind, packet_id, reason })
 }
 
-/// A bound keeps a message from a session that should get it.
+/// The refusal if a bound keeps a message from a session that should get it.
 pub(in crate::broker) const QUOTA: Violation = Violation {
     reason: Reason::QuotaExceeded,
     cause: "a bound for queued or retained messages is reached, or the disk is full or has failed",

@@ -1,9 +1,10 @@
-//! What fell due while the broker was down: ends of sessions, and wills.
+//! What became due while the broker was down: ends of sessions, and wills.
 //!
-//! Comes in: what a start restored, and [`Shard::handle_restored`] once every shard knows what the sessions of all of
-//! them want: a will that was published before would pass them by. Goes out: the ends and the wills, some of them a
-//! turn. Nobody is let in before [`Shard::is_settled`]: no session that is over is resumed, and no will comes after
-//! what its client publishes when it is back. Keeps chapters 3.1.2.5 and 3.1.2.11.2.
+//! The input is the restored state, and [`Shard::handle_restored`] when every shard knows what the sessions
+//! of all shards want. A will that was published earlier would not reach them. The output is the ends and the
+//! wills, some per turn. No client is accepted before [`Shard::is_settled`]. So no expired session is
+//! resumed, and no will follows messages that its client publishes after its return. Implements sections
+//! 3.1.2.5 and 3.1.2.11.2.
 
 use crate::base::SessionSlot;
 use crate::base::Time;
@@ -12,26 +13,26 @@ use crate::broker::components::restart::OverdueWork;
 use crate::broker::components::timers::Timer;
 use crate::session::{NEVER_EXPIRES, Will};
 
-/// So many are worked off in a turn.
+/// The number of items that a turn handles.
 const OVERDUE_A_TURN: usize = 64;
-/// None while more bytes than these wait for the log.
+/// No items are handled while more bytes than this wait for the log.
 const JOURNAL_BYTES_MAX: usize = 4 << 20;
 
 impl Shard {
-    /// Every shard knows what the sessions of all shards want (see [`Shard::is_restoring`]). What is overdue begins
-    /// with the next turn.
+    /// Notes that every shard knows what the sessions of all shards want (see [`Shard::is_restoring`]).
+    /// Overdue items are handled from the next turn on.
     pub fn handle_restored(&mut self) {
         self.restart.release();
         let has_more = self.restart.has_work();
         self.turn.put_off_if(has_more);
     }
 
-    /// May clients come in? Not before what was overdue at the start is done.
+    /// Whether clients may be accepted. They must wait until the overdue items are handled.
     pub fn is_settled(&self) -> bool {
         !self.restart.is_held() && self.restart.is_empty()
     }
 
-    /// The time that a restored session and its will have left, which has run while the broker was down.
+    /// Restores the time that is left to a session and its will. It has run while the broker was down.
     pub(in crate::broker) fn restore_deadlines(
         &mut self,
         now: Time,
@@ -67,7 +68,7 @@ impl Shard {
         }
     }
 
-    /// Some of what is overdue.
+    /// Handles some overdue items.
     pub(in crate::broker) fn work_off_overdue(&mut self, now: Time) {
         for _ in 0..OVERDUE_A_TURN {
             if self.durability.waiting_bytes() > JOURNAL_BYTES_MAX {

@@ -1,5 +1,5 @@
-//! Messages that a session gets only when the log has them: they wait beside their place in its window, and go out for
-//! the first time when the write has ended.
+//! Messages that a session gets only when the log has them. They wait beside their place in its window, and
+//! are sent for the first time when the write has ended.
 
 use super::deliver::ids_of;
 use crate::base::{RequestToken, SessionSlot, Time};
@@ -12,8 +12,9 @@ use crate::session::AckOutcome;
 use std::rc::Rc;
 
 impl Shard {
-    /// Once the log has the packet identifier, and all that it came from. A session that is not in the
-    /// log ends with its connection: what it gets twice, it gets as another.
+    /// Sends a message when the log has the packet identifier and everything that it results from. A session
+    /// that is not in the log ends with its connection: if it gets the message twice, it gets the second copy
+    /// as another session.
     pub(in crate::broker) fn publish_when_durable(
         &mut self,
         session: SessionSlot,
@@ -37,7 +38,7 @@ impl Shard {
         self.wait_for_log(self.durability.mark(), AfterLog::Publish(sending));
     }
 
-    /// The log has it. A newer connection sends it again by itself.
+    /// Sends a message that the log has. A newer connection sends it again by itself.
     pub(in crate::broker) fn send_durable_publish(&mut self, now: Time, sending: FirstSending) {
         let FirstSending { session, connection, packet_id, number, replay, qos } = sending;
         let Some(session) = self.sessions.resolve(session) else { return };
@@ -55,7 +56,7 @@ impl Shard {
         self.send_first(now, session, packet_id, number);
     }
 
-    /// The same of a retained message: it may have been overtaken by a newer live one while it waited.
+    /// Does the same for a retained message. A newer live message may have overtaken it while it waited.
     fn send_durable_retained(
         &mut self,
         now: Time,

@@ -1,8 +1,9 @@
-//! Who published a retained message, for as long as it is kept: with `protocol.check_retain_source`, the access list
-//! has the last word on retained messages too. And whose a will is: its client is gone when the list is asked again.
+//! The publisher of a retained message, which is stored with the message. With
+//! `protocol.check_retain_source`, the access list is also checked when retained messages are sent. The
+//! client of a will is stored too, because it has gone when the list is checked.
 //!
-//! The source goes with the message as bytes, to its home, into its store and onto the disk. Where there is no
-//! access list it is not taken down, and where the option is off it is not looked at.
+//! The source goes with the message as bytes: to its home, into its store and onto the disk. Without an
+//! access list it is not recorded, and without the option it is not checked.
 
 use crate::base::{ConnectionSlot, SessionSlot};
 use crate::broker::Shard;
@@ -13,13 +14,13 @@ use crate::session::{Message, Publication};
 /// A publisher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Source<'a> {
-    /// Number of the listener that it came in by: its place in the configuration.
+    /// The number of the publisher's listener: its place in the configuration.
     listener: u16,
     user: Option<&'a str>,
     client_id: &'a str,
 }
 
-/// In the place of a user name's length.
+/// Stands in place of a user name's length.
 const NO_USER: u32 = u32::MAX;
 
 impl<'a> Source<'a> {
@@ -49,13 +50,13 @@ impl<'a> Source<'a> {
     }
 }
 
-/// The source of what a client has published elsewhere.
+/// The source of a message that a client has published to another broker.
 pub fn source_bytes(listener: u16, user: Option<&str>, client_id: &str) -> Vec<u8> {
     Source { listener, user, client_id }.encode()
 }
 
 impl Shard {
-    /// The source of what a client publishes; empty if nobody will ask for it.
+    /// The source of a client's message. Empty if nothing will check it.
     pub(in crate::broker) fn source_of(
         &self,
         slot: ConnectionSlot,
@@ -73,15 +74,16 @@ impl Shard {
         self.source_of_will(slot, session)
     }
 
-    /// The source of a will, whatever rules there are now: there may be others when it is published.
+    /// The source of a will. It does not depend on the present rules, because they may have changed when it
+    /// is published.
     pub(in crate::broker) fn source_of_will(&self, slot: ConnectionSlot, session: SessionSlot) -> Vec<u8> {
         let Some(connection) = self.connections.get(slot) else { return Vec::new() };
         let (listener, user) = (u16::from(connection.listener), self.user(slot));
         Source { listener, user, client_id: &self.sessions.session(session).client_id }.encode()
     }
 
-    /// Would the client of a will be let publish it now? A listener that has gone lets nobody. A will without a source
-    /// is of an earlier version of midge, and was looked at when it came.
+    /// Whether the client of a will would be allowed to publish it now. If its listener is gone, it would
+    /// not. A will without a source is from an earlier version of midge, and was checked at CONNECT.
     pub(in crate::broker) fn lets_will(&self, will: &Publication<'_>) -> bool {
         if will.source.is_empty() {
             return true;
@@ -92,14 +94,14 @@ impl Shard {
     }
 }
 
-/// The client identifier in a source; empty if there is none.
+/// The client identifier in a source. Empty if there is none.
 pub(in crate::broker) fn client_of_source(source: &[u8]) -> &str {
     Source::decode(source).map_or("", |source| source.client_id)
 }
 
-/// Asks about one message after the other; those of one publisher tend to come together.
+/// Checks messages one after the other. Messages of one publisher tend to be consecutive.
 pub(in crate::broker) struct SourceCheck<'a> {
-    /// By number of the listener; none where nobody asks.
+    /// By the number of the listener. `None` if nothing is checked.
     access: Option<&'a [Access]>,
     last: Option<(Vec<u8>, Option<Permissions>)>,
 }
@@ -109,14 +111,15 @@ impl<'a> SourceCheck<'a> {
         SourceCheck { access: is_on.then_some(access), last: None }
     }
 
-    /// Would the publisher of a message be let publish it now? A listener that has gone asks nothing of anybody.
+    /// Whether the publisher of a message would be allowed to publish it now. If its listener is gone, it
+    /// would be.
     pub(in crate::broker) fn lets(&mut self, topic: &str, message: &Message) -> bool {
         let (Some(access), bytes) = (self.access, message.source()) else { return true };
         if bytes.is_empty() {
             return true;
         }
         if self.last.as_ref().is_none_or(|(of, _)| of != bytes) {
-            // A source that can't be read is nobody, who may do nothing.
+            // If a source can't be read, the publisher is unknown and nothing is allowed.
             let permissions = Source::decode(bytes).map(|source| {
                 let access = access.get(usize::from(source.listener));
                 access.map_or(Permissions::everything(), |access| {

@@ -1,10 +1,10 @@
-//! SUBSCRIBE and UNSUBSCRIBE, and how other shards come to know what this one wants.
+//! SUBSCRIBE and UNSUBSCRIBE, and the announcement of interest to other shards.
 //!
-//! A SUBACK leaves only when every shard can see the interest, so that a message published
-//! after it reaches the subscriber (`[MQTT5 §3.9]`). An exact filter is seen at once, through
-//! the shared bits; a wildcard filter when every shard has answered; a shared subscription when
-//! its home has answered. An UNSUBACK leaves when the homes of its shared subscriptions have taken the
-//! session out: what they had chosen it for comes before.
+//! A SUBACK is sent only when every shard can see the interest, so that a message published after it reaches
+//! the subscriber (`[MQTT5 §3.9]`). All shards see an exact filter at once, through the shared bits. A
+//! wildcard filter is known when every shard has answered, and a shared subscription when its home has
+//! answered. An UNSUBACK is sent when the homes of its shared subscriptions have removed the session.
+//! Messages for which they had chosen it come before that.
 
 use super::groups::member_of;
 use super::refused_filters::RefusedFilter;
@@ -30,9 +30,9 @@ use crate::session::Replay;
 use crate::store::Record;
 use std::collections::VecDeque;
 
-/// The filters of a packet that are still to be looked at.
+/// The filters of a packet that must still be handled.
 enum Filters<'a> {
-    /// With the subscription identifier.
+    /// The filters, with the subscription identifier.
     Subscribe(SubscribeFilters<'a>, u32),
     Unsubscribe(UnsubscribeFilters<'a>),
 }
@@ -53,10 +53,11 @@ impl<'a> Filters<'a> {
     }
 }
 
-/// What a bridge of 3.x could not ask for: nothing that it has brought goes back to it, and what was published as
-/// retained stays so at its other end. They stay with the subscription, over restarts too. `[MQTT311 §3.1-r]`.
+/// The options for a bridge of 3.x, which could not request them: its own messages do not come back to it,
+/// and retained messages stay retained at its other end. The options stay with the subscription, also over
+/// restarts. `[MQTT311 §3.1-r]`.
 fn options_of_bridge(wanted: &SubscribeFilter<'_>) -> SubscriptionOptions {
-    // [MQTT5-3.8.3-4]: No Local is not for shared subscriptions.
+    // [MQTT5-3.8.3-4]: No Local is not allowed for shared subscriptions.
     let no_local = wanted.filter.shared().is_none();
     SubscriptionOptions { no_local, retain_as_published: true, ..wanted.options }
 }
@@ -80,7 +81,7 @@ impl Shard {
         self.take_filters(now, slot, session, token, pending, filters)
     }
 
-    /// As many filters as the visit allows; the others, and the answer, come later.
+    /// Handles as many filters as the visit allows. The others, and the answer, follow later.
     fn take_filters(
         &mut self,
         now: Time,
@@ -95,7 +96,7 @@ impl Shard {
             self.await_answers(now, token, pending);
             return Ok(());
         }
-        // Stands for the rest of the filters.
+        // This represents the rest of the filters.
         pending.needed.remaining += 1;
         self.requests.insert(token, pending);
         let Some(connection) = self.connections.key(slot) else { return Ok(()) };
@@ -112,7 +113,7 @@ impl Shard {
         Ok(())
     }
 
-    /// One visit of the filters of a packet.
+    /// Makes one visit to the filters of a packet.
     fn visit_filters(
         &mut self,
         session: SessionSlot,
@@ -147,7 +148,7 @@ impl Shard {
         Ok(())
     }
 
-    /// Goes on with the filters of long packets, each in its turn.
+    /// Continues with the filters of long packets, each in its turn.
     pub(in crate::broker) fn finish_filters(&mut self, now: Time) {
         while !self.is_spent()
             && let Some(unfinished) = self.requests.pop_unfinished()
@@ -174,7 +175,7 @@ impl Shard {
         }
     }
 
-    /// One visit of a packet; what is left of it, if anything is.
+    /// Makes one visit to a packet. Returns the rest of it, if there is any.
     fn go_on_with_filters(
         &mut self,
         session: SessionSlot,
@@ -193,7 +194,7 @@ impl Shard {
         Ok((unfinished.at < unfinished.rest.len()).then_some(unfinished))
     }
 
-    /// One filter of a SUBSCRIBE: the code that it gets.
+    /// Handles one filter of a SUBSCRIBE. Returns its reason code.
     fn take_filter(
         &mut self,
         session: SessionSlot,
@@ -226,13 +227,13 @@ impl Shard {
         }
     }
 
-    /// Is the session's client a bridge that has said so?
+    /// Whether the session's client has declared itself as a bridge.
     fn is_bridge(&self, session: SessionSlot) -> bool {
         let connection = self.sessions.slot(session).connection.and_then(|slot| self.connections.get(slot));
         connection.and_then(|connection| connection.extras.as_ref()).is_some_and(|extras| extras.is_bridge)
     }
 
-    /// One filter of an UNSUBSCRIBE: the code that it gets.
+    /// Handles one filter of an UNSUBSCRIBE. Returns its reason code.
     fn drop_filter(
         &mut self,
         session: SessionSlot,
@@ -247,7 +248,7 @@ impl Shard {
         if !self.sessions.session_mut(session).remove_subscription(filter.as_str()) {
             return Reason::NoSubscriptionExisted;
         }
-        // Its group's home may choose the session until it knows. [MQTT5-3.10.4-2]
+        // Its group's home may choose the session until it has taken note. [MQTT5-3.10.4-2]
         needed.remaining += usize::from(filter.shared().is_some());
         self.detail_unsubscribed(session, filter);
         self.withdraw(session, filter, Some(token));
@@ -269,7 +270,7 @@ impl Shard {
         }
     }
 
-    /// The shard may serve when the answers of other shards are there.
+    /// Waits for the answers of other shards before the shard may serve clients.
     pub(in crate::broker) fn await_restore(&mut self, now: Time, token: RequestToken, needed: Needed) {
         self.restart.set_restoring(true);
         self.await_answers(now, token, Pending { needed, then: Completion::Restored });
@@ -283,7 +284,7 @@ impl Shard {
         }
     }
 
-    /// What CONNACK said is not there.
+    /// Checks for features that CONNACK has announced as not available.
     fn check_subscribe_capabilities(
         &self,
         session: SessionSlot,
@@ -318,7 +319,7 @@ impl Shard {
         Ok(())
     }
 
-    /// A well-formed filter may still be refused, alone. `[MQTT5-3.8.4-7]`
+    /// Checks the reasons to refuse a single well-formed filter. `[MQTT5-3.8.4-7]`
     fn check_filter(&mut self, session: SessionSlot, filter: TopicFilter<'_>) -> Result<(), RefusedFilter> {
         if !self.may_subscribe(session, filter.as_str()) {
             return Err(Reason::NotAuthorized.into());
@@ -343,7 +344,7 @@ impl Shard {
         } else if is_new && filter.has_wildcard() && !self.has_room_for_pattern(session, filter) {
             (Limit::WildcardPatterns, Reason::QuotaExceeded)
         } else if filter.shared().is_some() && !terms.shared_subscriptions {
-            // A 3.x client could not know.
+            // A 3.x client can't be told in CONNACK.
             return Err(Reason::SharedSubscriptionsNotSupported.into());
         } else if filter.has_wildcard() && !terms.wildcard_subscriptions {
             return Err(Reason::WildcardSubscriptionsNotSupported.into());
@@ -353,7 +354,7 @@ impl Shard {
         Err(RefusedFilter { reason: limit.1, limit: Some(limit.0) })
     }
 
-    /// May a session bring in the patterns that are new with a filter?
+    /// Whether a session may add the new patterns of a filter.
     fn has_room_for_pattern(&self, session: SessionSlot, filter: TopicFilter<'_>) -> bool {
         let of_session = self.shared.config.limits.wildcard_patterns_per_client;
         let max = PatternsMax { of_session, of_shard: of_session * PATTERNS_FACTOR };
@@ -437,8 +438,8 @@ impl Shard {
         granted(qos)
     }
 
-    /// May this shard keep a retained message that matches a filter? If it keeps none now, its session needs no replay
-    /// from here: whatever is retained here later, the subscription gets live.
+    /// Whether this shard may have a retained message that matches a filter. If it has none now, its session
+    /// needs no replay from this shard: the subscription gets messages that are retained here later live.
     fn may_have_retained(&mut self, filter: &str) -> bool {
         let mut visits = 0;
         let may = self.retained.may_match(filter, VISITS_AT_SUBSCRIBE, &mut visits);
@@ -479,7 +480,7 @@ impl Shard {
         }
     }
 
-    /// All subscriptions of a session that ends.
+    /// Removes all subscriptions of a session that ends.
     pub(in crate::broker) fn drop_subscriptions(&mut self, session: SessionSlot) {
         let filters = self.sessions.session_mut(session).take_subscriptions();
         self.detail_ended(session, filters.iter().map(|filter| &**filter));
@@ -490,7 +491,7 @@ impl Shard {
         }
     }
 
-    /// The first subscription with this filter, or a group with it.
+    /// Notes the first subscription or group with this filter.
     pub(in crate::broker) fn acquire_interest(&mut self, filter: &str) {
         self.interest.acquire(filter, self.shared.hash(filter));
     }
@@ -498,8 +499,8 @@ impl Shard {
     /// Makes sure that every shard knows the filter before `needed` is complete.
     pub(in crate::broker) fn announce(&mut self, filter: &str, token: RequestToken, needed: &mut Needed) {
         let Some(serial) = self.interest.unknown(filter) else { return };
-        // Told again while the first answers are on their way: mails keep their order, so an
-        // answer to this question means the same.
+        // The filter may be announced again while the first answers are on their way. Mails keep their order,
+        // so an answer to this request means the same.
         needed.wildcards.push((filter.into(), serial));
         for shard in self.other_shards() {
             needed.remaining += 1;
@@ -507,7 +508,7 @@ impl Shard {
         }
     }
 
-    /// The last subscription with this filter is gone, or a group with it.
+    /// Notes that the last subscription or group with this filter is gone.
     pub(in crate::broker) fn release_interest(&mut self, filter: &str) {
         if self.interest.release(filter, self.shared.hash(filter)) {
             for shard in self.other_shards() {
@@ -537,7 +538,8 @@ impl Shard {
         }
     }
 
-    /// A member joins a group at home here; the answer leaves when every shard knows the filter.
+    /// Handles a member that joins a group at home here. The answer is sent when every shard knows the
+    /// filter.
     pub(in crate::broker) fn handle_group_join(
         &mut self,
         now: Time,
@@ -557,7 +559,7 @@ impl Shard {
         self.await_answers(now, own_token, Pending { needed, then });
     }
 
-    /// One answer of those that a token waits for.
+    /// Takes one of the answers that a token waits for.
     pub(in crate::broker) fn handle_answer(&mut self, now: Time, token: RequestToken) {
         if let Some(pending) = self.requests.take_answer(token) {
             self.complete(now, token, pending);
@@ -596,11 +598,11 @@ impl Shard {
     }
 }
 
-/// Retained messages that a SUBSCRIBE looks at before it begins a replay from its own shard.
+/// The number of retained messages that a SUBSCRIBE visits before it begins a replay from its own shard.
 const VISITS_AT_SUBSCRIBE: usize = 16;
 
-/// The patterns of all clients of a shard are at most so many times those of one: what a search for the subscribers of
-/// a topic name may cost, a millisecond at most by default.
+/// The patterns of all clients of a shard are limited to this many times the limit of one client. This bounds
+/// a search for the subscribers of a topic name, by default to a millisecond.
 const PATTERNS_FACTOR: usize = 32;
 
 fn granted(qos: QoS) -> Reason {

@@ -1,4 +1,4 @@
-//! `$SYS`: publishes what the broker counts, as retained messages.
+//! `$SYS`: publishes the counts of the broker as retained messages.
 
 use crate::base::Time;
 use crate::broker::Shard;
@@ -8,7 +8,8 @@ use crate::mqtt::QoS;
 use crate::session::Publication;
 
 impl Shard {
-    /// Publishes what has changed; all of it, and the start of the uptime, when `first`.
+    /// Publishes the values that have changed. With `first`, publishes all and starts the clock of the
+    /// uptime.
     pub(in crate::broker) fn publish_sys(&mut self, now: Time, first: bool) {
         let mut sys = std::mem::take(&mut self.sys);
         if first {

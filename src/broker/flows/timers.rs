@@ -1,4 +1,5 @@
-//! What the clock does: keep alive, time for CONNECT, will delay, session expiry, house-keeping.
+//! The actions of timers: keep alive, the time limit for CONNECT, will delay, session expiry, and
+//! housekeeping.
 
 use crate::base::Time;
 use crate::base::TimerId;
@@ -8,15 +9,15 @@ use crate::broker::components::connections::Stage;
 use crate::broker::components::timers::Timer;
 use crate::broker::{Counter, EndCause, Shard};
 
-/// Expired retained messages are looked for this often, while there are any messages.
+/// The interval of sweeps for expired retained messages, while there are any messages.
 const SWEEP_SECONDS: u32 = 10;
-/// And this many entries at a time.
+/// The number of entries per sweep.
 const SWEEP_VISITS: usize = 4096;
 
-/// A packet of a client without a keep alive is judged as if this were it.
+/// The keep alive that applies to packets of a client without one.
 const UNTIMED_SECONDS: u16 = 600;
 
-/// One and a half times the keep alive after the last packet. `[MQTT5-3.1.2-22]`
+/// The deadline: one and a half times the keep alive after the last packet. `[MQTT5-3.1.2-22]`
 pub(in crate::broker) fn keep_alive_deadline(last_packet: Time, keep_alive_seconds: u16) -> Time {
     last_packet.after_millis(u64::from(keep_alive_seconds) * 1500)
 }
@@ -29,7 +30,7 @@ impl Shard {
         }
     }
 
-    /// Nothing to sweep, no timer: an idle broker sleeps.
+    /// Starts the timer of the sweep, if there is something to sweep. An idle broker needs no timer.
     pub(in crate::broker) fn start_sweep(&mut self, now: Time) {
         if self.retained.needs_sweep_timer() {
             self.timers.schedule(now.after_seconds(SWEEP_SECONDS), Timer::Sweep);
@@ -50,7 +51,7 @@ impl Shard {
         {
             self.spend(WORK_A_TIMER);
             self.handle_timer(now, timer);
-            // What it set going here is done before the next one is looked at.
+            // The local consequences of a timer are completed before the next timer.
             self.settle(now);
         }
     }
@@ -79,8 +80,9 @@ impl Shard {
         }
     }
 
-    // Between the time when a timer fires and its turn, the connection or session may have gone, and another may be in
-    // its place, or the timer may have been replaced: one that is running is not the one that has fired.
+    // Between the time when a timer fires and its turn, the connection or session may have ended, and another
+    // may have its slot, or the timer may have been replaced. A timer that is running is not the one that has
+    // fired.
 
     fn handle_will_delay(&mut self, now: Time, session: SessionSlot) {
         let waits = self.sessions.get(session).is_some()
@@ -108,10 +110,11 @@ impl Shard {
         self.end_session(now, session);
     }
 
-    /// A timer fires up to a tick late: its client is back after the deadline all the same.
+    /// Handles the due timers of a session whose client returns. A timer fires up to a tick late, so its
+    /// deadline may have passed already.
     pub(in crate::broker) fn run_due(&mut self, now: Time, session: SessionSlot) {
         let state = self.sessions.session(session);
-        // One that has fired waits for its turn.
+        // A timer that has fired waits for its turn.
         let has_passed = |timer| self.timers.deadline(timer).is_none_or(|deadline| deadline <= now);
         let is_due = |timer: Option<TimerId>| timer.filter(|&timer| has_passed(timer));
         let (will, expiry) = (is_due(state.will_timer), is_due(state.expiry_timer));
@@ -144,7 +147,7 @@ impl Shard {
         self.end_connection(now, slot, cause);
     }
 
-    /// The keep alive of a client may be over: why it ends, or nothing, and the timer is set anew.
+    /// Checks a keep alive that may be over. Returns the cause if it is. Otherwise sets the timer again.
     fn judge_silence(
         &mut self,
         now: Time,
@@ -162,14 +165,14 @@ impl Shard {
             Some(partial) if is_untimed => (UNTIMED_SECONDS, partial.since()),
             _ => (keep_alive_seconds, connection.last_packet),
         };
-        // Packets came since the timer was set: they do not touch the wheel.
+        // Packets may have arrived since the timer was set, because they do not touch the wheel.
         let mut deadline = keep_alive_deadline(since, seconds);
         if deadline <= now {
             let Some(partial) = &mut connection.partial else { return Some(EndCause::KeepAlive) };
             if !partial.comes_at(now, rate.into()) {
                 return Some(EndCause::SlowPacket);
             }
-            // A packet that is under way is a sign of life.
+            // A packet in progress is a sign of life.
             partial.count_anew(now);
             connection.last_packet = now;
             deadline = keep_alive_deadline(now, seconds);
@@ -179,7 +182,7 @@ impl Shard {
         None
     }
 
-    /// A packet of a client without a keep alive has begun, and has not come whole.
+    /// Times a packet of a client without a keep alive, whose end has not arrived.
     pub(in crate::broker) fn time_untimed_packet(&mut self, now: Time, slot: ConnectionSlot) {
         let timer = self.timers.schedule(keep_alive_deadline(now, UNTIMED_SECONDS), Timer::Connection(slot));
         if let Some(connection) = self.connections.get_mut(slot) {

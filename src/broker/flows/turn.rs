@@ -1,8 +1,8 @@
-//! The end of a turn: what was put off goes on.
+//! The end of a turn, when work that was put off continues.
 //!
-//! Each kind of work has a part of the share, so that none keeps out another: fan-outs and unread packets, sessions
-//! with queues, what the log has, timers, retained messages, and all that is seldom. What is left over goes on in the
-//! next turn, which comes at once.
+//! Each kind of work has a part of the share, so that none keeps out another: fan-outs and unread packets,
+//! sessions with queues, items that the log has, timers, retained messages, and rare work. The rest continues
+//! in the next turn, which follows at once.
 
 use crate::base::ConnectionKey;
 use crate::base::ConnectionSlot;
@@ -13,7 +13,8 @@ use crate::broker::components::connections::PAUSED_BY_WORK;
 use crate::broker::{EndCause, Hangup, Shard};
 
 impl Shard {
-    /// Once a turn, after all input: goes on with what was put off so that nobody fills a turn alone.
+    /// Called once per turn, after all input. Continues work that was put off so that no client can fill a
+    /// turn alone.
     pub fn handle_turn(&mut self, now: Time) {
         self.durability.set_now(now);
         if self.has_deferred() {
@@ -21,7 +22,7 @@ impl Shard {
             let has_more = self.look_for_put_off();
             self.turn.set_put_off(has_more);
         }
-        // What a receipt sets going may bring about others.
+        // The consequences of a receipt may cause more receipts.
         while self.post_receipts() {
             self.settle(now);
         }
@@ -56,13 +57,14 @@ impl Shard {
         self.settle(now);
     }
 
-    /// Is there work for the next turn even if nothing comes in?
+    /// Whether there is work for the next turn even without input.
     pub fn has_deferred(&self) -> bool {
         debug_assert!(self.turn.has_put_off() || !self.look_for_put_off(), "what puts something off says so");
         self.turn.has_put_off() || self.has_room_for_waiting()
     }
 
-    /// Every turn asks, and nearly always there is nothing: [`Shard::has_put_off`] says so without a look.
+    /// Whether work was put off. Every turn needs to know this, and nearly always there is none, which
+    /// [`Shard::has_put_off`] shows without this search.
     fn look_for_put_off(&self) -> bool {
         self.turn.has_work()
             || !self.convoys.is_empty()
@@ -96,7 +98,7 @@ impl Shard {
     }
 
     fn pump_deferred(&mut self, now: Time) {
-        // A session that is put off again has its turn behind all others.
+        // A session that is put off again is placed after all others.
         for _ in 0..self.turn.deferred_sessions() {
             if self.is_spent() {
                 return;
@@ -107,14 +109,14 @@ impl Shard {
         }
     }
 
-    /// Fan-outs and connections by turns.
+    /// Continues with fan-outs and connections by turns.
     fn read_on(&mut self, now: Time) {
         loop {
             if self.is_spent() {
                 return;
             }
             let has_convoy = self.run_convoy(now);
-            // The publisher gets its answer, and is read on.
+            // The publisher gets its answer, and is read again.
             while self.post_receipts() {
                 self.settle(now);
             }
@@ -131,7 +133,7 @@ impl Shard {
         }
     }
 
-    /// Reading of a connection stops until its turn comes again.
+    /// Stops reading from a connection until its turn comes again.
     pub(in crate::broker) fn put_off_reading(&mut self, slot: ConnectionSlot) {
         if self.pause(slot, PAUSED_BY_WORK)
             && let Some(key) = self.connections.key(slot)
@@ -140,17 +142,18 @@ impl Shard {
         }
     }
 
-    /// Bytes of MQTT that wait in the machine: of a packet that is not whole, or that is read on later.
+    /// The number of bytes of MQTT that wait in the machine: of an incomplete packet, or of packets that are
+    /// handled later.
     pub fn unread_bytes(&self, slot: ConnectionSlot) -> usize {
         self.connections.get(slot).map_or(0, Connection::unread_bytes)
     }
 
-    /// What a connection has been waiting for is done.
+    /// Reads a connection again, because the work that it waited for is done.
     pub(in crate::broker) fn read_on_later(&mut self, key: ConnectionKey) {
         self.turn.read_later(key);
     }
 
-    /// Connections for which one turn had more than its arena holds: their streams end before the gap.
+    /// Ends connections whose data of one turn exceeded its arena. Their streams end before the gap.
     fn end_overrun(&mut self, now: Time) {
         for slot in self.outbox.take_overrun() {
             self.end_connection(now, slot, EndCause::Hangup(Hangup::BacklogFull));
