@@ -1,4 +1,4 @@
-//! Logins, access lists, and what a change of them means for clients that are in.
+//! Logins, access lists, and the effect of their changes on connected clients.
 
 use crate::broker::Hangup;
 use crate::broker::world::{World, slot};
@@ -18,7 +18,7 @@ fn with_passwords() -> Access {
     Access { checks_passwords: true, ..Access::default() }
 }
 
-/// What everyone may do with some topics, and nothing else.
+/// An access list that grants everyone some topics and nothing else.
 pub(super) fn list(subscribing: Subscribing, grants: &[(RuleEffect, Actions, &str)]) -> Access {
     let rule = |&(effect, actions, topic): &(RuleEffect, Actions, &str)| Rule {
         who: Who::Everyone,
@@ -37,7 +37,7 @@ pub(super) fn string(packet: &mut Vec<u8>, text: &str) {
     packet.extend_from_slice(text.as_bytes());
 }
 
-/// CONNECT of 3.1.1, with clean session or without.
+/// CONNECT of 3.1.1, with the given flags.
 fn connect(client_id: &str, flags: u8, login: Option<(&str, &str)>) -> Vec<u8> {
     let mut body = b"\x00\x04MQTT\x04".to_vec();
     body.extend_from_slice(&[flags | if login.is_some() { 0xC0 } else { 0 }, 0, 60]);
@@ -107,7 +107,7 @@ fn an_answer_that_comes_too_late_is_for_nobody() {
     world.hang_up(client, Hangup::Reset);
     world.answer(Verdict::Good(Grant::default()));
     assert_eq!(world.shard(0).connections(), 0);
-    // And the time for a whole CONNECT is also that for its login.
+    // The time limit for a complete CONNECT also applies to its login.
     let client = world.open(0);
     world.send(client, &connect("c", 2, Some(("u", "p"))));
     world.pass(11_000);
@@ -126,7 +126,7 @@ fn anonymous_clients_come_in_only_where_they_may() {
     config.auth.allow_anonymous = Some(false);
     let mut world = World::new(1, config);
     for login in [None, Some(("u", "p"))] {
-        // Without a password file nobody can prove anything.
+        // Without a password file no client can prove its identity.
         let client = world.open(0);
         world.send(client, &connect("c", 2, login));
         assert_eq!(world.take(client), [0x20, 2, 0, 5]);
@@ -160,7 +160,7 @@ fn what_the_list_does_not_grant_is_refused_on_every_way() {
         }
         world.send(client, &subscribe("$share/g/#", 1));
         assert_eq!(world.take(client)[4], 0x80);
-        // 3.x hears nothing of it, and neither does anyone else.
+        // The 3.x publisher is not told, and nobody receives the message.
         let listener = enter(&mut world, "listener", 2);
         world.ask(&Access::default());
         world.send(listener, &subscribe("#", 0));
@@ -171,7 +171,7 @@ fn what_the_list_does_not_grant_is_refused_on_every_way() {
         world.send(client, &publish(0x30, "in/a", None));
         world.send(client, &publish(0x30, "out/c", None));
         assert_eq!((world.take(client), world.take(listener)), (vec![], vec![]));
-        // A will is a PUBLISH too.
+        // A will is checked like a PUBLISH.
         let dying = world.open(0);
         let mut packet = b"\x10\x1A\x00\x04MQTT\x04\x06\x00\x3C\x00\x01w\x00\x05out/c\x00\x04gone".to_vec();
         packet[1] = u8::try_from(packet.len() - 2).unwrap();
@@ -200,7 +200,7 @@ fn a_filtered_subscription_gets_what_it_may_and_so_do_its_queue_and_the_retained
             world.send(publisher, &publish(0x30, topic, None));
         }
         assert_eq!(world.take(client), publish(0x30, "open/l", None));
-        // What waits for it while it is away is looked at when it is back.
+        // Messages that wait while it is away are checked when it returns.
         world.hang_up(client, Hangup::Closed);
         for (id, topic) in [(1, "closed/q"), (2, "open/q")] {
             world.send(publisher, &publish(0x32, topic, Some(id)));
@@ -257,7 +257,7 @@ fn what_came_with_a_login_limits_its_client_beside_the_list_also_after_a_reload(
     assert_eq!(world.take(client), IN);
     world.send(client, &subscribe("a/1", 0));
     assert_eq!(world.take(client), [0x90, 3, 0, 1, 0]);
-    // The list has it, the grant has not.
+    // The list allows it, but the grant does not.
     world.send(client, &subscribe("b", 0));
     assert_eq!(world.take(client), [0x90, 3, 0, 1, 0x80]);
     world.send(client, &publish(0x30, "a/1", None));
@@ -291,7 +291,7 @@ fn client_is_let_go_when_its_permission_ends_and_its_will_is_published() {
     let bye = world.take(client);
     assert_eq!((bye[0], bye[2]), (0xE0, 0xA0));
     assert_eq!(world.take(watcher), publish(0x30, "gone", None));
-    // One that leaves earlier leaves no timer behind for the next one.
+    // A client that leaves earlier leaves no timer for the next one.
     let early = world.open(0);
     world.send(early, &connect("early", 2, Some(("u", "p"))));
     world.answer(Verdict::Good(Grant { seconds: Some(5), ..Grant::default() }));
@@ -301,7 +301,7 @@ fn client_is_let_go_when_its_permission_ends_and_its_will_is_published() {
     assert!(!world.is_closed(next));
 }
 
-/// A token ends at a time of the wall clock, which NTP has set meanwhile.
+/// A token ends at a time of the wall clock. NTP has set the clock meanwhile.
 #[test]
 fn a_permission_ends_by_the_wall_clock_though_it_is_set() {
     for (step_millis, ends_after_millis) in [(20_000, 40_000), (-20_000, 80_000), (90_000, 0)] {

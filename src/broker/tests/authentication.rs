@@ -1,4 +1,4 @@
-//! Enhanced authentication by SCRAM-SHA-256: on the way in, again later, and what goes wrong.
+//! Enhanced authentication with SCRAM-SHA-256: at CONNECT, again later, and its failures.
 
 use super::admission::{list, quiet, string};
 use crate::auth::hash::{PasswordHash, Scheme};
@@ -15,8 +15,8 @@ use crate::policy::method::TEST_METHOD;
 use crate::settings::Config;
 use std::sync::Arc;
 
-/// The users `user` and `other` with the password `pencil`, and a salt all of this byte; `old`, whose line is of
-/// another kind.
+/// The users `user` and `other` with the password `pencil`, and a salt whose bytes are all `salt`. The line
+/// of `old` has another scheme.
 fn users(salt: u8) -> Arc<PasswordFile> {
     let line = |user: &str, scheme| {
         let hash = PasswordHash::new(scheme, b"pencil", &[salt; 16]).expect("good arguments");
@@ -41,7 +41,7 @@ fn property(id: u8, bytes: &[u8]) -> Vec<u8> {
     [&[id], length.as_slice(), bytes].concat()
 }
 
-/// Authentication Method and Authentication Data.
+/// The properties Authentication Method and Authentication Data.
 fn properties(method: &str, data: Option<&str>) -> Vec<u8> {
     let mut properties = property(0x15, method.as_bytes());
     properties.extend(data.into_iter().flat_map(|data| property(0x16, data.as_bytes())));
@@ -58,7 +58,7 @@ fn packet(first_byte: u8, body: &[u8]) -> Vec<u8> {
     }
 }
 
-/// What a CONNECT of 5.0 says; a clean start, no keep alive.
+/// The variable parts of a CONNECT of 5.0 with a clean start and no keep alive.
 #[derive(Default)]
 struct Said<'a> {
     client_id: &'a str,
@@ -90,7 +90,7 @@ impl Said<'_> {
 fn auth(code: u8, method: &str, data: Option<&str>) -> Vec<u8> {
     let properties = properties(method, data);
     let length = u8::try_from(properties.len()).unwrap();
-    // Above 127 the topmost bit is there already: seven bits are left, and one more follows.
+    // Above 127 the highest bit is set already: seven bits are left, and one more follows.
     let length = if length < 0x80 { vec![length] } else { vec![length, 1] };
     packet(0xF0, &[vec![code], length, properties].concat())
 }
@@ -107,7 +107,7 @@ fn offer(world: &mut World, client_id: &str, user: &str) -> usize {
     client
 }
 
-/// The data of the AUTH with this code that the broker has sent, and of nothing else.
+/// The data of the AUTH with code 0x18. The broker must have sent nothing else.
 fn challenge(world: &mut World, client: usize) -> String {
     data_of(&world.take(client), 0x18)
 }
@@ -125,7 +125,7 @@ fn data_of(packet: &[u8], code: u8) -> String {
     String::from_utf8(text.to_vec()).expect("SCRAM is text")
 }
 
-/// What the client answers to the challenge, and the signature that it then expects.
+/// The client's answer to the challenge, and the signature that it then expects.
 fn answer(user: &str, server_first: &str, password: &str) -> (Vec<u8>, String) {
     let (last, expected) = client_final(&client_first(user), server_first, password);
     (auth(0x18, METHOD, Some(&last)), expected)
@@ -150,7 +150,7 @@ fn refused(world: &mut World, client: usize) -> u8 {
     connack[3]
 }
 
-/// The DISCONNECT that comes last.
+/// The reason code of the final DISCONNECT.
 fn cut(world: &mut World, client: usize) -> u8 {
     let got = world.take(client);
     assert!(world.is_closed(client) && got[0] == 0xE0, "{got:?}");
@@ -179,7 +179,7 @@ fn client_comes_in_as_the_user_that_it_has_proved_to_be() {
             assert_eq!(world.take(client), [0x90, 4, 0, 1, 0, 0x87]);
         }
         assert!(world.logins.is_empty(), "no password is checked");
-        // Its will is the user's too.
+        // Its will is checked as the user's too.
         for (topic, code) in [("of/user/a", 0), ("of/other/a", 0x87)] {
             let client = world.open(0);
             let properties = properties(METHOD, Some(&client_first("user")));
@@ -224,7 +224,7 @@ fn each_exchange_has_a_nonce_of_its_own() {
     };
     let (one, other) = (nonce(&mut world), nonce(&mut world));
     assert_ne!(one, other);
-    // What was right for one is wrong for another.
+    // A proof for one exchange is wrong for another.
     let client = offer(&mut world, "c", "user");
     let (last, _) = answer("user", &challenge(&mut world, client), "pencil");
     let client = offer(&mut world, "c", "user");
@@ -245,7 +245,7 @@ fn user_name_of_connect_must_be_the_one_of_the_proof() {
     };
     assert_eq!(connect("other"), [0x20, 3, 0, 0x87, 0]);
     assert_eq!(connect("user")[..1], [0xF0]);
-    // A soft hyphen is nothing. (RFC 4013)
+    // A soft hyphen is ignored. (RFC 4013)
     assert_eq!(connect("us\u{ad}er")[..1], [0xF0]);
 }
 
@@ -314,14 +314,14 @@ fn test_method_proves_nobody() {
         world.send(client, &said.packet());
         client
     };
-    // Where users are to prove themselves, it is not there.
+    // The test method is not offered where users must prove their identity.
     for access in [with_scram(), Access { names_by_certificate: true, ..Access::default() }] {
         let mut world = World::new(1, config.clone());
         world.ask(&access);
         let client = connect(&mut world, None);
         assert_eq!(refused(&mut world, client), 0x8C);
     }
-    // Elsewhere its client is nobody, whatever name it gives.
+    // Elsewhere a client of the test method has no user, whatever name it sends.
     let access = list(Subscribing::Strict, &[(RuleEffect::Allow, Actions::ALL, "of/%u/#")]);
     let mut world = World::new(1, config.clone());
     world.ask(&access);
@@ -368,7 +368,7 @@ fn failed_proof_and_wrong_steps_end_the_connection_of_a_client_that_is_in() {
 
     let again = || auth(0x19, METHOD, Some(&client_first("user")));
     for (steps, code) in [
-        // The session is the user's, and stays it.
+        // The session still belongs to the user.
         (vec![auth(0x19, METHOD, Some(&client_first("other")))], 0x87),
         (vec![auth(0x19, METHOD, None)], 0x82),
         (vec![auth(0x19, TEST_METHOD, None)], 0x82),
@@ -410,7 +410,7 @@ fn who_has_another_line_in_the_password_file_or_none_has_to_come_in_anew() {
     for (changed, stay) in [(without_other(), [true, false, false]), (with_users(users(8)), [false; 3])] {
         let mut world = quiet(1, with_scram());
         let mut clients = vec![enter(&mut world, "c", "user"), enter(&mut world, "d", "other")];
-        // By a plain password, which the pool has checked.
+        // A client with a plain password, which the pool has checked.
         clients.push(world.open(0));
         let said = Said { client_id: "e", user: Some("old"), ..Said::default() };
         world.send(clients[2], &said.packet());

@@ -1,4 +1,4 @@
-//! Short conversations with the machine, and what it keeps afterwards.
+//! Short conversations with the machine, and the state that it keeps afterwards.
 
 use crate::broker::Hangup;
 use crate::broker::world::World;
@@ -10,7 +10,7 @@ pub(super) fn quiet(shards: usize) -> World {
     World::new(shards, config)
 }
 
-/// A connection that is accepted by `shard`, and its CONNECT (3.1.1, clean session).
+/// A connection that `shard` accepts, and its CONNECT (3.1.1, clean session).
 pub(super) fn connect(world: &mut World, shard: usize, client_id: &str, keep_alive: u8) -> usize {
     let client = world.open(shard);
     let length = u8::try_from(client_id.len()).unwrap();
@@ -157,7 +157,7 @@ fn everything_is_given_back_when_the_last_client_has_gone() {
     }
 }
 
-/// A topic whose retained message is at home on `shard`.
+/// A topic whose retained message has its home on `shard`.
 fn topic_of(world: &World, shard: usize) -> String {
     let shared = world.shared();
     let mut topics = (0..).map(|at| format!("t{at:03}"));
@@ -216,7 +216,7 @@ fn live_message_does_not_follow_a_newer_one_from_the_store() {
     world.hold(from, to);
     world.send(publisher, &retained(&topic, b'1'));
     world.send(publisher, &retained(&topic, b'2'));
-    // The subscriber's shard has looked into the publisher's box before, and meets the answer only.
+    // The subscriber's shard has already looked into the publisher's box, and sees only the answer.
     world.release(to, home);
     for _ in 0..3 {
         world.turn(home);
@@ -241,7 +241,7 @@ fn message_that_was_seen_under_an_earlier_subscription_is_sent_for_a_new_one() {
         world.hold(1, 0);
         world.send(subscriber, b"\x82\x06\x00\x01\x00\x01+\x00");
         world.send(publisher, &retained(&topic, b'x'));
-        // The first replay is not at its end when the second subscription comes.
+        // The first replay is not finished when the second subscription arrives.
         world.send(subscriber, b"\xa2\x05\x00\x02\x00\x01+\x82\x06\x00\x03\x00\x01+\x00");
         let mut live = [&[0x30], &retained(&topic, b'x')[1..]].concat();
         live.extend_from_slice(b"\xb0\x02\x00\x02");
@@ -278,7 +278,7 @@ fn member_gets_nothing_from_its_group_after_unsuback() {
 
 #[test]
 fn refusal_is_not_larger_than_the_client_takes() {
-    // [MQTT5-3.1.2-24]: an authentication method that is not there, and CONNACK 0x8C has five bytes.
+    // [MQTT5-3.1.2-24]: the authentication method is unknown, and CONNACK 0x8C has five bytes.
     for (max, answer) in [(4, &b""[..]), (5, &b"\x20\x03\x00\x8c\x00"[..])] {
         let mut world = quiet(1);
         let client = world.open(0);

@@ -1,4 +1,4 @@
-//! Bounds of what waits for the disk and for other shards, within a turn and over turns.
+//! The bounds of data that waits for the disk and for other shards, within a turn and over turns.
 
 use super::basics::{connect, quiet};
 use super::kept::{at_home, connect_kept};
@@ -7,21 +7,21 @@ use crate::broker::{Counter, Hangup};
 
 const BOUND: usize = 1 << 20;
 
-/// A broker of so many shards that keeps something, each with a small bound for its journal.
+/// A broker with this many shards and a log, each with a small bound for its journal.
 fn bounded(shards: usize) -> World {
     let mut world = quiet(shards);
     world.shards().for_each(|shard| shard.bound_journal(BOUND));
     world
 }
 
-/// A session of the name on a shard, which has subscribed to `a/b` at QoS 1 and is away.
+/// Creates a session on a shard that has subscribed to `a/b` at QoS 1 and is away.
 fn leave_session(world: &mut World, shard: usize, name: &str) {
     let away = connect_kept(world, shard, name);
     world.send(away, b"\x82\x08\x00\x01\x00\x03a/b\x01");
     world.hang_up(away, Hangup::Closed);
 }
 
-/// QoS 1 PUBLISH to `a/b` with 10,000 bytes, so often, with identifiers from 1 on.
+/// `count` PUBLISH packets with QoS 1 and 10,000 bytes to `a/b`, with identifiers from 1 on.
 fn publishes(count: u16) -> Vec<u8> {
     let mut bytes = Vec::new();
     for id in 1..=count {
@@ -47,16 +47,16 @@ fn the_journal_is_bounded_within_one_read_and_what_was_unread_is_read_when_the_d
     for &client in &clients {
         world.send(client, &publishes(200));
         let bytes = world.shard(0).journal_bytes();
-        // One packet of each may be too much.
+        // Each connection may exceed the bound by one packet.
         assert!(bytes < BOUND + 6 * 10_100, "{bytes}");
     }
     assert!(world.shard(0).journal_bytes() > BOUND && world.shard(0).is_log_behind());
-    // Once more after the first batch was taken.
+    // Reading stops once more after the first batch was taken.
     assert_eq!(world.shared().counters[0].get(Counter::LimitLog), 2);
-    // Who needs no log is served.
+    // A client that needs no log is served.
     world.send(other, b"\x30\x05\x00\x01xhi\xC0\x00\x30\x05\x00\x01xhi\xC0\x00");
     assert_eq!(world.take(other), b"\xD0\x00\xD0\x00");
-    // The silence of those who are not read is the broker's doing.
+    // The silence of clients that are not read does not count against them.
     world.pass(200_000);
     for &client in &clients {
         assert!(!world.is_closed(client));
@@ -69,7 +69,7 @@ fn the_journal_is_bounded_within_one_read_and_what_was_unread_is_read_when_the_d
         assert_eq!(world.take(client), b"\xD0\x00", "it is read as ever");
     }
     assert!(!world.shard(0).is_log_behind() && !world.shard(0).has_deferred());
-    // All of it is kept.
+    // All messages are kept.
     let mut world = world.cut_power(1, 0);
     let away = connect_kept(&mut world, 0, "away");
     for _ in 0..1000 {
@@ -116,7 +116,8 @@ fn mails_wait_while_the_log_is_behind_and_shards_that_fill_each_other_go_on() {
         world.send(client, &publishes(400));
     }
     for shard in world.shards() {
-        // The other's one client may bring one packet beyond the bound, and its mails wait in the box.
+        // The only client of the other shard may exceed the bound by one packet, and its mails wait in the
+        // box.
         assert!(shard.is_log_behind());
         assert!(shard.journal_bytes() < BOUND + 4 * 10_100, "{}", shard.journal_bytes());
     }
@@ -150,7 +151,7 @@ fn while_the_box_of_another_shard_is_full_who_fills_it_is_read_no_further() {
     world.run();
     assert_eq!(received(&world), 100);
     assert_eq!(world.take(publisher), pubacks(100));
-    // Even when no box is full, one read hands over no more than a bound before the driver looks at the boxes.
+    // Even if no box is full, one read produces no more than the bound before the driver checks the boxes.
     world.send(publisher, &publishes(400));
     assert_eq!(world.take(publisher), pubacks(400));
 }

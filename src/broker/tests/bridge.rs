@@ -1,9 +1,9 @@
-//! What mosquitto's bridges get: each message once, retained ones as retained. `[MQTT311 §3.1-r]`.
+//! What mosquitto's bridges receive: each message once, and retained ones as retained. `[MQTT311 §3.1-r]`.
 
 use super::basics::{connect, quiet};
 use crate::broker::world::World;
 
-/// CONNECT with clean session 0 under a level, and what comes behind CONNACK.
+/// CONNECT with clean session 0 and a protocol level. Returns the data that follow CONNACK.
 fn connect_at(world: &mut World, name: &str, level: u8) -> (usize, Vec<u8>) {
     let mut packet = vec![0x10, u8::try_from(12 + name.len()).unwrap(), 0, u8::try_from(name.len()).unwrap()];
     packet.extend_from_slice(name.as_bytes());
@@ -23,7 +23,7 @@ fn subscribe(world: &mut World, link: usize, filter: &str) {
     assert_eq!(world.take(link), b"\x90\x03\x00\x01\x01", "{filter}");
 }
 
-/// The same, and its answer is not read.
+/// The same without reading the answer.
 fn subscribe_only(world: &mut World, link: usize, filter: &str) {
     let length = u8::try_from(filter.len()).unwrap();
     let mut packet = vec![0x82, 5 + length, 0, 1, 0, length];
@@ -34,12 +34,12 @@ fn subscribe_only(world: &mut World, link: usize, filter: &str) {
 
 const RETAINED_UP: &[u8] = b"\x31\x0A\x00\x07site1/u1";
 const RETAINED_DOWN: &[u8] = b"\x31\x0A\x00\x07site1/d2";
-/// The same to one who has not asked for Retain As Published.
+/// The same for a subscriber without Retain As Published.
 const LIVE_DOWN: &[u8] = b"\x30\x0A\x00\x07site1/d2";
 const DOWN: &[u8] = b"\x30\x0A\x00\x07site1/d3";
 const ACKNOWLEDGED_DOWN: &[u8] = b"\x33\x0C\x00\x07site1/d\x00\x094";
 
-/// The levels of a bridge of 3.1.1 and of 3.1, and those of others.
+/// The levels of a bridge of 3.1.1 and of 3.1, and the levels of other clients.
 const LEVELS: [(&str, u8, bool); 4] =
     [("MQTT", 0x84, true), ("MQIsdp", 0x83, true), ("MQTT", 4, false), ("MQIsdp", 3, false)];
 
@@ -68,7 +68,7 @@ fn a_bridge_gets_nothing_back_and_retained_messages_as_retained() {
 
 #[test]
 fn many_filters_of_a_bridge_are_all_a_bridges_and_shared_ones_too() {
-    // More than a visit takes.
+    // More filters than one visit handles.
     const FILTERS: u16 = 3000;
     let mut world = quiet(1);
     let (edge, _) = connect_at(&mut world, "MQTT", 0x84);
@@ -93,7 +93,7 @@ fn many_filters_of_a_bridge_are_all_a_bridges_and_shared_ones_too() {
         assert_eq!(world.take(edge), publish.as_bytes());
     }
 
-    // No Local is not for them. [MQTT5-3.8.3-4]
+    // No Local is not allowed for shared subscriptions. [MQTT5-3.8.3-4]
     subscribe(&mut world, edge, "$share/g/site1/#");
     world.send(edge, RETAINED_UP);
     assert_eq!(world.take(edge), RETAINED_UP);
@@ -111,13 +111,13 @@ fn the_session_of_a_bridge_stays_one_over_a_restart() {
         assert_eq!(world.take(centre), b"\x40\x02\x00\x09");
         let (edge, waited) = connect_at(&mut world, name, level);
         assert_eq!(waited[0], if is_bridge { 0x33 } else { 0x32 }, "{name} {level}: {waited:?}");
-        // Before it subscribes again.
+        // This is before it subscribes again.
         world.send(edge, RETAINED_UP);
         assert_eq!(world.take(edge).is_empty(), is_bridge);
     }
 }
 
-/// It is the client's own, though it stands below `$SYS`.
+/// The topic belongs to the client, although it is below `$SYS`.
 #[test]
 fn the_state_that_a_bridge_tells_is_kept_over_a_restart() {
     const STATE: &str = "$SYS/broker/connection/edge/state";

@@ -1,4 +1,4 @@
-//! What one client can pile up, and that the machine finds its way in it in few steps.
+//! Limits the number of steps that the machine needs for state that one client can accumulate.
 
 use super::admission::{list, string};
 use super::basics::connect;
@@ -40,7 +40,7 @@ fn ids(range: impl Iterator<Item = u16>, head: u8) -> Vec<u8> {
     range.flat_map(|id| publish(head, id)).collect()
 }
 
-/// Review B1: the search for an identifier to pass over never came to an end.
+/// Review B1: the search for a free identifier never ended.
 #[test]
 fn with_every_identifier_in_flight_an_expired_message_in_the_queue_is_passed_over() {
     let mut world = world(1, |config| {
@@ -59,14 +59,14 @@ fn with_every_identifier_in_flight_an_expired_message_in_the_queue_is_passed_ove
         world.send(publisher, &many);
     }
     assert_eq!(world.take(subscriber).len(), 4 + 5 + 65_535 * 7);
-    // One that expires in a second, and waits.
+    // A message that expires in a second, and waits.
     world.send(publisher, b"\x32\x0B\x00\x01q\x00\x01\x05\x02\x00\x00\x00\x01");
     world.pass(2000);
     world.take(publisher);
     let ((), steps) = steps::of(|| world.send(publisher, b"\x32\x06\x00\x01q\x00\x02\x00"));
     assert_eq!(world.take(publisher), b"\x40\x02\x00\x02");
     assert!(steps < 1100, "{steps}");
-    // The place of an acknowledged one is taken by the message that waits.
+    // The waiting message takes the place of an acknowledged one.
     world.send(subscriber, b"\x40\x02\x00\x07");
     assert_eq!(world.take(subscriber), b"\x32\x05\x00\x01q\x00\x07");
 }
@@ -82,7 +82,7 @@ fn a_3x_client_that_releases_nothing_has_a_bound_and_is_let_go_on() {
     let ((), steps) = steps::of(|| world.send(client, &ids((1..=8000).rev(), 0x3C)));
     assert_eq!(world.take(client).len(), 8000 * 4);
     assert!(steps < 8000 * 4, "{steps}");
-    // One that is released makes room for another one.
+    // A released message makes room for another one.
     world.send(client, b"\x62\x02\x00\x07");
     world.send(client, &publish(0x34, 8001));
     assert_eq!(world.take(client), b"\x70\x02\x00\x07\x50\x02\x1F\x41");
@@ -92,7 +92,7 @@ fn a_3x_client_that_releases_nothing_has_a_bound_and_is_let_go_on() {
     let told = |event: &Event| matches!(event, Event::Disconnected { cause, .. } if cause.to_string().contains("protocol.receive_maximum"));
     assert!(world.events.iter().any(told));
     assert_eq!(world.shared().counters[0].get(Counter::LimitReceiveMaximum), 1);
-    // It comes back, releases what it had PUBREC for, and goes on.
+    // The client reconnects, releases the messages with PUBREC, and continues.
     let client = connect_kept(&mut world, 0, "kept");
     let releases: Vec<u8> = (1..=8001_u16).flat_map(|id| packet(0x62, &id.to_be_bytes())).collect();
     world.send(client, &[releases, publish(0x3C, 8002)].concat());
@@ -141,16 +141,16 @@ fn of_a_large_group_only_those_who_can_take_a_message_are_looked_at() {
         })
         .collect();
     let publisher = connect(&mut world, 0, "publisher", 60);
-    // Those who are away are passed over once.
+    // Members that are away are skipped once.
     world.send(publisher, &publish(0x32, 1));
     let ((), steps) = steps::of(|| world.send(publisher, &ids(2..=6, 0x32)));
     assert!(steps < 5 * 200, "{steps}");
     let first = members.iter().map(|&member| world.take(member).len()).collect::<Vec<_>>();
     assert_eq!(first, [14, 14, 14], "in turn, as many as their windows hold");
-    // All windows are full: the next waits for the member that has its turn, and no message is lost.
+    // All windows are full: the next message waits for the member whose turn it is, and no message is lost.
     world.send(publisher, &publish(0x32, 7));
     assert!(members.iter().all(|&member| world.take(member).is_empty()));
-    // Two acknowledge, and are chosen again.
+    // Two members acknowledge, and are chosen again.
     for &member in &members[..2] {
         world.send(member, b"\x40\x02\x00\x01\x40\x02\x00\x02");
     }
@@ -190,7 +190,7 @@ fn a_member_of_thousands_of_groups_tells_each_shard_once_that_it_is_busy() {
         for client in [member, other] {
             world.take(client);
         }
-        // Groups of its own: the second message waits, so it is busy.
+        // The member has its own groups. The second message waits, so it is busy.
         publish(&mut world, 1000, 1);
         let ((), steps) = steps::of(|| publish(&mut world, 1001, 2));
         assert!(steps < 100, "{steps} steps with {shards} shards");
@@ -203,14 +203,14 @@ fn a_member_of_thousands_of_groups_tells_each_shard_once_that_it_is_busy() {
             shared.len(),
             "none goes to the busy one, with {shards} shards"
         );
-        // What waits goes, and so does what comes then.
+        // The waiting message is sent, and so is a later one.
         let ((), steps) = steps::of(|| world.send(member, b"\x40\x02\x00\x01"));
         assert!(steps < 100, "{steps} steps with {shards} shards");
         world.send(member, b"\x40\x02\x00\x02");
         assert_eq!(copies(&world.take(member)), 1);
         for at in &shared {
             publish(&mut world, *at, 4);
-            // It acknowledges each; identifiers count on.
+            // It acknowledges each message. Identifiers keep rising.
             let got = world.take(member);
             if let [.., high, low] = got[..] {
                 world.send(member, &[0x40, 2, high, low]);
@@ -221,7 +221,7 @@ fn a_member_of_thousands_of_groups_tells_each_shard_once_that_it_is_busy() {
     }
 }
 
-/// PUBLISH packets among the bytes that a client was sent.
+/// The number of PUBLISH packets in the bytes that a client was sent.
 fn copies(mut bytes: &[u8]) -> usize {
     let mut count = 0;
     while let [head, length, rest @ ..] = bytes {
@@ -254,7 +254,7 @@ fn new_rules_are_asked_of_many_filters_over_many_turns_and_hold_at_once() {
     let publisher = connect(&mut world, 0, "publisher", 60);
     world.take(client);
     assert!(!is_checked(&mut world, "many"));
-    // The last filter of all is the one that is not granted any more.
+    // Only the very last filter is not granted any more.
     let shard = 0;
     for (topics, checked) in
         [(&["f/#", "x"][..], true), (&["f/#", "z/#", "x"], false), (&["f/#"], true), (&["#"], false)]
@@ -274,7 +274,7 @@ fn new_rules_are_asked_of_many_filters_over_many_turns_and_hold_at_once() {
         assert!(turns >= 3 || topics == ["#"], "{turns} turns");
         assert_eq!(is_checked(&mut world, "many"), checked, "{topics:?}");
     }
-    // A CONNECT has as many to be looked at, and looks at few at once.
+    // At CONNECT there are as many filters to check, and only a few are checked at once.
     world.ask(&may_receive(&["f/#", "z/#"]));
     world.hang_up(client, Hangup::Closed);
     let client = world.open(0);
@@ -307,7 +307,8 @@ fn a_subscription_during_the_judgement_is_not_forgotten_by_it() {
     let now = world.now();
     world.shard(0).handle_turn(now);
     assert!(world.shard(0).has_deferred() && is_checked(&mut world, "many"));
-    // It matches what the client may not receive, and stands before those that are still to be looked at.
+    // The filter matches a topic that the client may not receive, and is before the filters that must still
+    // be checked.
     world.shard(0).handle_bytes(now, slot(client), &subscribe("a/+", 0));
     world.run();
     assert!(is_checked(&mut world, "many"));

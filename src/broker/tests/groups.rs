@@ -1,4 +1,5 @@
-//! Which member gets a message, and what becomes of those of a member that ends, whenever the power goes.
+//! Which member gets a message, and what happens to the messages of a member that ends, with power failures
+//! at any time.
 
 use super::basics::{DELIVERED_AB, PUBLISH_AB, connect, quiet};
 use super::kept::connect_kept;
@@ -6,7 +7,7 @@ use crate::broker::Hangup;
 use crate::broker::world::World;
 use crate::settings::{Config, QueuePolicy};
 
-/// At home on this shard of three.
+/// A text whose home is this shard of three.
 fn at_home(shard: usize, text: impl Fn(u32) -> String) -> String {
     let homes = crate::base::Homes::new(3, 7);
     (0..).map(text).find(|text| usize::from(homes.home_of(text)) == shard).unwrap()
@@ -20,7 +21,7 @@ fn subscribe(filter: &str, qos: u8) -> Vec<u8> {
     packet
 }
 
-/// How often this payload is among the bytes.
+/// The number of times that this payload is in the bytes.
 fn copies(bytes: &[u8], payload: &[u8]) -> usize {
     bytes.windows(payload.len()).filter(|window| *window == payload).count()
 }
@@ -43,11 +44,12 @@ fn what_a_member_had_before_a_power_cut_goes_to_another_when_its_session_ends_af
         world.send(other, &subscribe("$share/g/a/b", 2));
         assert_eq!(world.take(other), [0x20, 2, 0, 0, 0x90, 3, 0, 1, 2]);
         connect(&mut world, 0, "member", 60);
-        // Of QoS 1, not acknowledged; of QoS 2, sent: to no one else; of QoS 2, queued.
+        // A QoS 1 message without an acknowledgement; a QoS 2 message that was sent, which goes to no other
+        // member; and a queued QoS 2 message.
         let expected = [DELIVERED_AB, b"\x34\x09\x00\x03a/b\x00\x02wa"].concat();
         assert_eq!(world.take(other), expected, "{shards} shards");
 
-        // Member no more, and nothing is left that might come again.
+        // It is not a member any more, and nothing is left that might come again.
         let mut world = world.cut_power(shards, 0);
         let member = connect_kept(&mut world, 0, "member");
         assert_eq!(world.take(member), [0x20, 2, 0, 0]);
@@ -56,8 +58,8 @@ fn what_a_member_had_before_a_power_cut_goes_to_another_when_its_session_ends_af
     }
 }
 
-/// A world of three shards: a member at home on the first is away and has a message, `hi`; its group is at home
-/// on the second, and another member on the third.
+/// A world of three shards. A member at home on the first is away and has the message `hi`. Its group is at
+/// home on the second, and another member on the third.
 struct Ending {
     world: World,
     member: String,
@@ -93,7 +95,7 @@ impl Ending {
         self.world.send(clean, &packet);
     }
 
-    /// What the members have after a power cut, in copies of the message.
+    /// The number of copies of the message that the members have after a power failure.
     fn left_after_power_cut(self, shards: usize) -> usize {
         let mut world = self.world.cut_power(shards, 0);
         let both = [&self.member, &self.other].map(|client| connect_kept(&mut world, 0, client));
@@ -120,7 +122,7 @@ fn what_a_member_gives_back_is_there_once_whenever_the_power_goes() {
     }
 }
 
-/// The member that is chosen leaves while the message is on its way to it.
+/// The chosen member leaves while the message is on its way to it.
 #[test]
 fn what_finds_its_member_gone_is_there_once_whenever_the_power_goes() {
     for stuck in 0..8 {
@@ -134,7 +136,7 @@ fn what_finds_its_member_gone_is_there_once_whenever_the_power_goes() {
             ending.world.hold(1, 0);
             ending.world.hold(1, 2);
             ending.end();
-            // Whichever of them was chosen: the message has not come there yet.
+            // Whichever member was chosen, the message has not arrived there yet.
             for name in [ending.other.clone(), name] {
                 let client = connect(&mut ending.world, 0, &name, 60);
                 ending.world.hang_up(client, Hangup::Reset);
@@ -155,7 +157,7 @@ fn what_finds_its_member_gone_is_there_once_whenever_the_power_goes() {
     }
 }
 
-/// Sessions with one message on its way and one more in the queue.
+/// Sessions with room for one message in flight and one more in the queue.
 fn narrow(shards: usize, policy: QueuePolicy) -> World {
     let mut config = Config::default();
     config.sys.interval_seconds = 0;
@@ -184,7 +186,7 @@ fn a_publisher_whose_own_queue_is_full_as_a_member_is_not_cut_off() {
         assert_eq!(world.take(client).len(), 10 + 4);
         world.send(client, &publish(2));
         assert_eq!(world.take(client), puback(2));
-        // 3.1.1 has no code for a message that its own queue has no room for.
+        // 3.1.1 has no code for a message that does not fit in the publisher's own queue.
         world.send(client, &publish(3));
         assert_eq!(world.take(client), puback(3));
         world.send(client, &puback(1));
@@ -213,7 +215,7 @@ fn waits_with_a_member_that_has_room(policy: QueuePolicy) {
     world.send(busy, &subscribe("$share/g/a/b", 1));
     world.take(busy);
     world.send(publisher, &publish(2));
-    // It is the turn of the one that is away, whose queue is full.
+    // It is the turn of the member that is away, whose queue is full.
     world.send(publisher, &publish(3));
     assert_eq!(world.take(publisher), [puback(1), puback(2), puback(3)].concat());
     assert_eq!(copies(&world.take(busy), b"y"), 1);
@@ -221,7 +223,7 @@ fn waits_with_a_member_that_has_room(policy: QueuePolicy) {
     assert_eq!(copies(&world.take(busy), b"z"), 1);
 }
 
-/// It was acknowledged to its publisher when a member took it whose session no disk keeps.
+/// The publisher got an acknowledgement when a member took the message whose session no disk keeps.
 #[test]
 fn what_a_clean_session_of_a_group_leaves_behind_is_not_refused_by_a_full_disk() {
     for shards in [1, 3] {
@@ -230,7 +232,7 @@ fn what_a_clean_session_of_a_group_leaves_behind_is_not_refused_by_a_full_disk()
             for member in 0..3 {
                 let kept = at_home(member, |salt| format!("kept{salt}"));
                 let mut world = quiet(shards);
-                // It is away, so the other one gets the message.
+                // This member is away, so the other one gets the message.
                 let away = connect_kept(&mut world, 0, &kept);
                 world.send(away, &subscribe(&filter, 1));
                 world.hang_up(away, Hangup::Reset);

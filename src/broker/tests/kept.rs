@@ -1,4 +1,4 @@
-//! What a power cut leaves, and what waits for the disk so that it does.
+//! What survives a power failure, and what must wait for the disk for that reason.
 
 use super::basics::{DELIVERED_AB, PUBLISH_AB, SUBSCRIBE_AB, connect, quiet};
 use crate::broker::world::World;
@@ -17,7 +17,7 @@ pub(super) fn connect_kept(world: &mut World, shard: usize, client_id: &str) -> 
     client
 }
 
-/// A client identifier that is at home on a shard of two.
+/// A client identifier whose home is this shard of two.
 pub(super) fn at_home(shard: usize, name: &str) -> String {
     let homes = crate::base::Homes::new(2, 7);
     let mut names = (0..).map(|n| format!("{name}{n}"));
@@ -33,7 +33,7 @@ fn who_is_owed_too_many_answers_is_not_read_until_half_of_them_are_out() {
         world.stick(0);
         let before = count(&world, Counter::PublishesReceived);
         for _ in 0..9000 {
-            // Retained: each is kept.
+            // The messages are retained, so each is kept.
             world.send(publisher, b"\x33\x09\x00\x03a/b\x00\x07hi");
         }
         assert_eq!(count(&world, Counter::PublishesReceived) - before, 8001);
@@ -42,7 +42,7 @@ fn who_is_owed_too_many_answers_is_not_read_until_half_of_them_are_out() {
         world.unstick(0);
         assert_eq!(world.take(publisher), b"\x40\x02\x00\x07".repeat(9000));
     }
-    // Nothing is left behind: it is read as ever.
+    // Nothing is left of the pause: the client is read as usual.
     world.send(publisher, b"\xC0\x00");
     assert_eq!(world.take(publisher), b"\xD0\x00");
 }
@@ -69,7 +69,7 @@ fn what_promises_something_that_is_kept_waits_for_the_disk() {
     world.send(publisher, PUBLISH_AB);
     assert_eq!(world.take(publisher), b"", "PUBACK of a message for a session that is kept");
     assert_eq!(world.take(client), DELIVERED_AB, "QoS 1 is delivered at once");
-    // A message that no one keeps is acknowledged behind it, in order.
+    // A message that nothing keeps is acknowledged after it, in order.
     world.send(publisher, b"\x32\x08\x00\x02xx\x00\x08hi");
     assert_eq!(world.take(publisher), b"");
     let other = connect(&mut world, 0, "other", 60);
@@ -97,7 +97,7 @@ fn a_message_that_nobody_keeps_is_not_taken_down() {
         let away = connect_kept(&mut world, 0, "away");
         world.send(away, SUBSCRIBE_AB);
         world.hang_up(away, Hangup::Closed);
-        // A publisher of 5.0, which is told and stays.
+        // A publisher of 5.0 is told and stays connected.
         let publisher = world.open(0);
         world.send(publisher, b"\x10\x0E\x00\x04MQTT\x05\x02\x00\x3C\x00\x00\x01p");
         world.take(publisher);
@@ -111,13 +111,13 @@ fn a_message_that_nobody_keeps_is_not_taken_down() {
         for _ in 0..100 {
             world.send(publisher, &publish);
         }
-        // A message is 170 bytes; what is taken down is that it was lost.
+        // A message has 170 bytes, but only the loss is recorded.
         let grown = world.shard(0).journal_bytes() - before;
         assert!(grown < 100 * 30, "{policy:?}: what is refused fills no disk: {grown}");
         world.unstick(0);
         let answers = world.take(publisher);
         assert_eq!(answers.len(), 100 * if policy == QueuePolicy::Refuse { 5 } else { 4 }, "{answers:x?}");
-        // And what was kept is there after a power cut.
+        // Kept messages are there after a power failure.
         let mut world = world.cut_power(1, 0);
         let away = connect_kept(&mut world, 0, "away");
         let mut got = world.take(away);
@@ -143,7 +143,7 @@ fn a_clean_start_waits_until_the_end_of_the_session_before_it_is_durable() {
     world.hang_up(first, Hangup::Reset);
     let second = clean_start(&mut world);
     assert_eq!(world.take(second), b"", "a power cut would bring the session back");
-    // Who never had one does not wait.
+    // A client that never had a session does not wait.
     connect(&mut world, 0, "other", 60);
     world.unstick(0);
     assert_eq!(world.take(second), [0x20, 2, 0, 0]);
@@ -160,7 +160,7 @@ fn a_retained_message_that_changes_nothing_waits_for_what_another_publisher_has_
     for fails in [false, true] {
         let mut world = quiet(1);
         let (one, other) = (connect(&mut world, 0, "one", 60), connect(&mut world, 0, "other", 60));
-        // Where nothing has changed, nobody waits.
+        // If nothing has changed, nobody waits.
         world.send(one, clear);
         assert_eq!(world.take(one), puback);
         world.send(one, b"\x31\x07\x00\x03a/bhi");
@@ -193,7 +193,7 @@ fn a_qos_2_message_leaves_when_its_identifier_is_on_the_disk_and_so_does_its_rel
     world.stick(0);
     world.send(publisher, b"\x34\x09\x00\x03a/b\x00\x07hi");
     assert_eq!((world.take(publisher), world.take(subscriber)), (vec![], vec![]));
-    // It comes again, and must not be acknowledged either.
+    // The repeat must not be acknowledged either.
     world.send(publisher, b"\x3C\x09\x00\x03a/b\x00\x07hi");
     assert_eq!(world.take(publisher), b"");
     world.unstick(0);
@@ -244,7 +244,7 @@ fn a_qos_2_message_goes_to_another_shard_once_its_own_has_it() {
     assert_eq!(world.take(subscriber), b"\x34\x09\x00\x03a/b\x00\x01hi");
 }
 
-/// The client may be another than the one whose PUBLISH it was: the promise is the session's.
+/// The client may be another than the publisher: the promise belongs to the session.
 #[test]
 fn a_repeat_on_a_new_connection_waits_for_the_other_shard_too() {
     let mut world = quiet(2);
@@ -263,8 +263,8 @@ fn a_repeat_on_a_new_connection_waits_for_the_other_shard_too() {
     assert_eq!(world.take(publisher), [0x50, 2, 0, 7]);
 }
 
-/// A queue of one message, a message in it, and another; then what the publisher hears, and what the
-/// subscriber gets later.
+/// Publishes to a queue for one message that is full. Returns the publisher's answer, whether the publisher
+/// is closed, and what the subscriber gets later.
 fn overflow(policy: QueuePolicy) -> (Vec<u8>, bool, Vec<u8>) {
     let mut config = Config::default();
     config.sys.interval_seconds = 0;
@@ -288,13 +288,13 @@ fn overflow(policy: QueuePolicy) -> (Vec<u8>, bool, Vec<u8>) {
 fn the_policy_says_what_a_full_queue_of_another_shard_means() {
     let old = b"\x20\x02\x01\x00\x32\x09\x00\x03a/b\x00\x01hi".to_vec();
     let new = b"\x20\x02\x01\x00\x32\x09\x00\x03a/b\x00\x01ho".to_vec();
-    // 3.1.1 has no code for it, and a publisher that is closed sends it again.
+    // 3.1.1 has no code for it, and a closed publisher sends the message again.
     assert_eq!(overflow(QueuePolicy::Refuse), (vec![0x40, 2, 0, 8], false, old.clone()));
     assert_eq!(overflow(QueuePolicy::DropNewest), (vec![0x40, 2, 0, 8], false, old));
     assert_eq!(overflow(QueuePolicy::DropOldest), (vec![0x40, 2, 0, 8], false, new));
 }
 
-/// [MQTT311-4.3.3-2]: a repeat of what a full queue has refused goes to no one a second time.
+/// [MQTT311-4.3.3-2]: a repeated message that a full queue has refused goes to no session a second time.
 #[test]
 fn qos_2_message_that_a_full_queue_refuses_is_held_and_delivered_once_to_the_others() {
     for shards in [1, 2] {
@@ -344,11 +344,11 @@ fn message_of_a_3x_publisher_that_must_be_kept_waits_until_the_disk_has_room() {
             world.pass(100_000);
             assert_eq!((world.take(publisher), world.take(live)), (vec![], vec![]));
             assert!(!world.is_closed(publisher), "nor does keep alive end it");
-            // Neither does a repeat on a new connection get through.
+            // A repeat on a new connection does not succeed either.
             world.hang_up(publisher, Hangup::Reset);
             let publisher = connect(&mut world, 0, &at_home(0, "publisher"), 60);
             world.send(publisher, &publish);
-            // What needs no disk does.
+            // A message that needs no disk does.
             world.send(live, b"\x32\x09\x00\x03x/y\x00\x09hi");
             assert_eq!(world.take(live), [0x40, 2, 0, 9]);
             world.shard(full).handle_store_full(false);
@@ -362,7 +362,7 @@ fn message_of_a_3x_publisher_that_must_be_kept_waits_until_the_disk_has_room() {
     }
 }
 
-/// What a client that comes back gets first: CONNACK of a session that is there.
+/// The first packet for a returning client: CONNACK with Session Present.
 const RESUMED: &[u8] = b"\x20\x02\x01\x00";
 
 fn resumed(rest: &[u8]) -> Vec<u8> {
@@ -377,7 +377,7 @@ fn queue_and_window_survive_a_power_cut_with_any_number_of_shards() {
         world.send(subscriber, b"\x82\x0E\x00\x01\x00\x03a/b\x02\x00\x03c/d\x01");
         world.take(subscriber);
         let publisher = connect(&mut world, 1, "publisher", 60);
-        // 1: QoS 1, unacknowledged. 2: QoS 2, PUBREC came. 3: QoS 2, sent.
+        // 1: QoS 1, unacknowledged. 2: QoS 2, PUBREC received. 3: QoS 2, sent.
         world.send(publisher, PUBLISH_AB);
         world.send(publisher, b"\x34\x09\x00\x03a/b\x00\x08h2");
         world.send(publisher, b"\x62\x02\x00\x08");
@@ -397,7 +397,7 @@ fn queue_and_window_survive_a_power_cut_with_any_number_of_shards() {
         );
         assert_eq!(world.take(subscriber), b"\x62\x02\x00\x03");
 
-        // All is settled, and the subscriptions are there.
+        // All deliveries are settled, and the subscriptions are there.
         let mut world = world.cut_power(2, 0);
         let subscriber = connect_kept(&mut world, 1, "kept");
         assert_eq!(world.take(subscriber), RESUMED);
@@ -429,7 +429,8 @@ fn a_repeated_qos_2_message_is_known_after_a_power_cut_until_it_was_released() {
     assert_eq!(world.take(subscriber), resumed(expected), "once each");
 }
 
-/// The power goes while the message is on its way to another shard: before that shard's log has it, and after.
+/// The power fails while the message is on its way to another shard: before that shard's log has it, and
+/// after.
 #[test]
 fn a_qos_2_message_between_shards_arrives_once_whenever_the_power_goes() {
     for other_has_it in [false, true] {
@@ -459,7 +460,7 @@ fn a_qos_2_message_between_shards_arrives_once_whenever_the_power_goes() {
 #[test]
 fn retained_messages_survive_and_newer_ones_still_win() {
     let mut world = quiet(2);
-    // Stamps are of the clock: the next broker's begins anew.
+    // Stamps depend on the clock, and the next broker's clock starts at zero.
     world.pass(1_000_000);
     let publisher = connect(&mut world, 0, "publisher", 60);
     for topic in [b'1', b'2', b'3', b'4'] {
@@ -473,7 +474,7 @@ fn retained_messages_survive_and_newer_ones_still_win() {
     let subscriber = connect(&mut world, 0, "subscriber", 60);
     world.send(subscriber, b"\x82\x08\x00\x01\x00\x03r/#\x00");
     let mut got = world.take(subscriber)[5..].to_vec();
-    // Homes answer in their own order.
+    // The homes answer in any order.
     let mut messages: Vec<Vec<u8>> =
         std::iter::from_fn(|| (!got.is_empty()).then(|| got.drain(..9).collect())).collect();
     messages.sort();
@@ -504,7 +505,7 @@ fn a_will_waits_for_its_delay_on_the_wall_clock_while_the_broker_is_down() {
         } else {
             assert_eq!(world.take(watcher), resumed(will), "its hour was while the broker was down");
         }
-        // The session ends by the wall clock too: 100 s after its connection did.
+        // The session ends by the wall clock too, 100 s after its connection.
         world.pass(90_000);
         let client = world.open(0);
         world.send(client, WITH_WILL);
@@ -540,7 +541,7 @@ fn a_publisher_gets_its_own_message_behind_the_pubrec_that_waits() {
     world.send(client, b"\x82\x08\x00\x01\x00\x03a/b\x00");
     world.take(client);
     world.stick(0);
-    // Retained, so that the log must have it.
+    // The message is retained, so the log must have it.
     world.send(client, b"\x35\x09\x00\x03a/b\x00\x07hi");
     assert_eq!(world.take(client), b"");
     world.unstick(0);
@@ -572,7 +573,7 @@ fn a_publisher_that_waits_for_its_pubrec_does_not_get_its_own_message_as_a_retai
         let client = connect(&mut world, 0, &name, 60);
         world.stick(home);
         let length = u8::try_from(topic.len()).unwrap();
-        // The question for what is retained is on its way when the message follows it.
+        // The query for retained messages is on its way when the message follows it.
         let subscribe = [&[0x82, 5 + length, 0, 1, 0, length], topic.as_bytes(), &[0]].concat();
         let publish = [&[0x35, 6 + length, 0, length], topic.as_bytes(), &[0, 7], b"hi"].concat();
         world.send(client, &[subscribe, publish].concat());

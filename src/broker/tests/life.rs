@@ -1,5 +1,5 @@
-//! What counts as a client's life: its packets, the bytes of one that is under way, and nothing that midge itself does
-//! to its connection.
+//! The signs of life of a client: its packets, and the bytes of a packet in progress. Actions of midge do not
+//! count.
 
 use super::basics::{connect, quiet};
 use crate::broker::world::{World, slot};
@@ -7,7 +7,7 @@ use crate::broker::{Backlog, BytesBelow, Counter, EndCause, Event, Hangup, HoldB
 use crate::settings::Config;
 
 const PINGREQ: &[u8] = b"\xC0\x00";
-/// QoS 0, to `f`.
+/// SUBSCRIBE to `f` with QoS 0.
 const SUBSCRIBE_F: &[u8] = b"\x82\x06\x00\x01\x00\x01f\x00";
 
 fn world(change: impl FnOnce(&mut Config)) -> World {
@@ -18,7 +18,7 @@ fn world(change: impl FnOnce(&mut Config)) -> World {
     World::new(1, config)
 }
 
-/// With a backlog's bound of 8000 bytes: a thousand of them may be answers.
+/// A world whose bound of a backlog is 8000 bytes. A thousand of them may be answers.
 fn slow_world() -> World {
     world(|config| config.limits.backlog_bytes = 8000)
 }
@@ -34,7 +34,7 @@ fn cause(world: &World, name: &str) -> Option<EndCause> {
     })
 }
 
-/// How many messages the operator was told that a slow client has lost.
+/// The numbers of lost messages that were reported for a slow client.
 fn dropped(world: &World, name: &str) -> Vec<u64> {
     let told = world.events.iter().filter_map(|event| match event {
         Event::DroppedForSlow { client, messages } if **client == *name => Some(*messages),
@@ -43,14 +43,14 @@ fn dropped(world: &World, name: &str) -> Vec<u64> {
     told.collect()
 }
 
-/// The driver says how much waits for a client, and how much its socket has taken.
+/// The driver reports how much waits for a client, and how much its socket has taken.
 fn backlog(world: &mut World, client: usize, bytes: usize, taken: u64) {
     let now = world.now();
     world.shard(0).handle_backlog(now, slot(client), Backlog { bytes, taken });
     world.run();
 }
 
-/// A PUBLISH of QoS 0 to `f`, of so many bytes.
+/// A PUBLISH of QoS 0 to `f` with this length.
 fn message(len: usize) -> Vec<u8> {
     let mut packet = vec![0x30];
     let mut rest = len;
@@ -71,20 +71,20 @@ fn a_client_whose_backlog_comes_from_others_is_read_on() {
     world.send(slow, SUBSCRIBE_F);
     backlog(&mut world, slow, 50_000, 0);
     world.take(slow);
-    // For a minute nothing reaches it but the answers to its pings, which wait behind.
+    // For a minute it gets only the answers to its pings, which wait in the backlog.
     for _ in 0..60 {
         world.pass(1000);
         world.send(slow, PINGREQ);
         assert_eq!(world.take(slow), b"\xD0\x00", "its ping is read");
     }
     assert!(!world.is_closed(slow));
-    // Its acknowledgements and its own messages are too.
+    // Its acknowledgements and its own messages are handled too.
     let other = connect(&mut world, 0, "other", 0);
     world.send(other, b"\x82\x06\x00\x01\x00\x01g\x00");
     world.take(other);
     world.send(slow, b"\x30\x04\x00\x01gh");
     assert_eq!(world.take(other), b"\x30\x04\x00\x01gh");
-    // What comes for it is dropped and counted as long as there is no room.
+    // Messages for it are dropped and counted while there is no room.
     world.send(other, &message(100));
     assert_eq!(world.take(slow), b"");
     assert_eq!(total(&world, Counter::PublishesDropped), 1);
@@ -136,7 +136,7 @@ fn who_asks_for_more_than_it_reads_is_stopped_and_lives_while_its_socket_takes_s
     assert_eq!(total(&world, Counter::LimitBacklog), 1);
     let is_told = |event: &Event| matches!(event, Event::LimitReached { limit: Limit::BacklogPause, client } if &**client == "greedy");
     assert_eq!(world.events.iter().filter(|event| is_told(event)).count(), 1);
-    // Nothing of it is read, and still it lives: it reads.
+    // It is not read, and stays connected because it reads.
     for second in 1..=20 {
         world.pass(1000);
         world.send(greedy, PINGREQ);
@@ -144,10 +144,10 @@ fn who_asks_for_more_than_it_reads_is_stopped_and_lives_while_its_socket_takes_s
         backlog(&mut world, greedy, 8500 - second, 502 + second as u64);
     }
     assert!(!world.is_closed(greedy));
-    // It has read half of what it had asked for: its pings are answered now.
+    // It has read half of what it had asked for, so its pings are answered now.
     backlog(&mut world, greedy, 400, 8602);
     assert_eq!(world.take(greedy), b"\xD0\x00".repeat(20));
-    // Again, and this time it takes nothing.
+    // It asks again, and this time it reads nothing.
     backlog(&mut world, greedy, 9000, 8602);
     world.send(greedy, &PINGREQ.repeat(2000));
     backlog(&mut world, greedy, 12_000, 8602);
@@ -197,7 +197,7 @@ fn answers_that_wait_for_a_disk_that_hangs_end_no_client() {
     let publisher = connect(&mut world, 0, "publisher", 2);
     world.stick(0);
     for _ in 0..9000 {
-        // Retained: each is kept.
+        // The messages are retained, so each is kept.
         world.send(publisher, b"\x33\x09\x00\x03a/b\x00\x07hi");
     }
     assert_eq!(total(&world, Counter::LimitAnswers), 1);
@@ -217,7 +217,7 @@ fn reading_goes_on_only_when_the_last_reason_is_gone() {
     assert!(!world.shard(0).let_go(now, slot, HoldBack::Mesh) && world.shard(0).is_paused(slot));
     assert!(!world.shard(0).let_go(now, slot, HoldBack::Mesh), "it is gone already");
     assert!(world.shard(0).let_go(now, slot, HoldBack::Log) && !world.shard(0).is_paused(slot));
-    // The reasons go with the connection.
+    // The reasons end with the connection.
     assert!(world.shard(0).hold_back(slot, HoldBack::Log));
     world.hang_up(client, Hangup::Reset);
     assert!(!world.shard(0).is_paused(slot) && !world.shard(0).let_go(now, slot, HoldBack::Log));
@@ -279,7 +279,7 @@ fn half_a_packet_and_silence_is_the_end_even_without_a_keep_alive() {
     world.send(never, &packet[..10_000]);
     world.pass(899_000);
     assert!(!world.is_closed(never));
-    // A packet that begins shortly before is not judged by the one before.
+    // A packet that begins shortly before is not timed together with the previous one.
     world.send(late, &packet);
     world.send(late, &packet[..10]);
     world.send(slow, &packet[..10_000]);
@@ -302,7 +302,7 @@ fn bytes_of_a_record_that_is_not_whole_are_as_good_as_those_of_a_packet() {
         world.shard(0).handle_bytes_below(now, slot(sender), BytesBelow { received: 200, held: 300 });
     }
     assert!(!world.is_closed(sender));
-    // The record was whole, and had nothing for MQTT: nothing is under way.
+    // The record was complete and had no bytes for MQTT, so no packet is in progress.
     let now = world.now();
     world.shard(0).handle_bytes_below(now, slot(sender), BytesBelow { received: 200, held: 0 });
     world.pass(3100);

@@ -1,4 +1,4 @@
-//! What a session has lost: counted by its cause, told once, and not forgotten by a power cut.
+//! The losses of a session: counted by cause, reported once, and not forgotten in a power failure.
 
 use super::admission::{list, string};
 use crate::broker::world::World;
@@ -16,7 +16,7 @@ fn world(shards: usize, policy: QueuePolicy) -> World {
     World::new(shards, config)
 }
 
-/// CONNECT of 5.0 with a session that stays, and these properties beside.
+/// CONNECT of 5.0 with a persistent session and further properties.
 fn connect_5(world: &mut World, shard: usize, client_id: &str, properties: &[u8]) -> usize {
     let mut body = b"\x00\x04MQTT\x05\x00\x00\x00".to_vec();
     body.push(5 + u8::try_from(properties.len()).unwrap());
@@ -28,7 +28,7 @@ fn connect_5(world: &mut World, shard: usize, client_id: &str, properties: &[u8]
     client
 }
 
-/// Of the CONNACK of a session that is there: the values of the two User Properties.
+/// The values of the two User Properties in the CONNACK of a session that is present.
 fn told(world: &mut World, client: usize) -> [Option<u32>; 2] {
     let connack = world.take(client);
     assert_eq!((connack[0], &connack[2..4]), (0x20, &[1, 0][..]), "{connack:x?}");
@@ -43,7 +43,7 @@ fn told_in(connack: &[u8]) -> [Option<u32>; 2] {
     })
 }
 
-/// What the log was told of a client, and no more is.
+/// The losses of a client that were logged since the last call.
 fn logged(world: &mut World, client_id: &str) -> Vec<[u32; 4]> {
     let events = std::mem::take(&mut world.events);
     let counts = |event: Event| match event {
@@ -53,7 +53,7 @@ fn logged(world: &mut World, client_id: &str) -> Vec<[u32; 4]> {
     events.into_iter().filter_map(counts).collect()
 }
 
-/// A session with a subscription to q, and gone.
+/// Creates a session with a subscription to q whose client is away.
 fn absent(world: &mut World, shard: usize) {
     let away = connect_5(world, shard, "away", b"");
     world.send(away, b"\x82\x07\x00\x01\x00\x00\x01q\x01");
@@ -61,7 +61,7 @@ fn absent(world: &mut World, shard: usize) {
     world.hang_up(away, Hangup::Closed);
 }
 
-/// Messages of QoS 1 to q, with an expiry interval or without.
+/// Publishes messages of QoS 1 to q, with or without an expiry interval.
 fn publish(world: &mut World, publisher: usize, count: usize, expiry_seconds: Option<u8>) {
     for _ in 0..count {
         let packet = match expiry_seconds {
@@ -85,11 +85,11 @@ fn what_a_full_queue_loses_is_told_once_and_survives_a_power_cut() {
         let publisher = super::basics::connect(&mut world, 0, "publisher", 0);
         world.take(publisher);
         publish(&mut world, publisher, 5, None);
-        // The first message lost is in the log long before the last one.
+        // The first lost message is in the log long before the last one.
         world.pass(5000);
         publish(&mut world, publisher, 1, None);
         if policy == QueuePolicy::DropNewest {
-            // What was never taken is taken down once a second: nobody waits for it.
+            // Losses of messages that were never taken are recorded once a second. Nobody waits for that.
             world.pass(2000);
         }
         let mut world = world.cut_power(3, 1000);
@@ -97,7 +97,7 @@ fn what_a_full_queue_loses_is_told_once_and_survives_a_power_cut() {
         assert_eq!(told(&mut world, away), [Some(4), None], "{policy:?}");
         assert_eq!(logged(&mut world, "away"), [[4, 0, 0, 0]]);
         world.hang_up(away, Hangup::Reset);
-        // That it was told is not forgotten either.
+        // The log also remembers that the client was told.
         world.await_logs();
         let mut world = world.cut_power(2, 1000);
         let away = connect_5(&mut world, 1, "away", b"");
@@ -148,7 +148,7 @@ fn what_is_too_large_or_withdrawn_is_counted_and_only_what_was_meant_for_the_cli
     absent(&mut world, 0);
     let publisher = connect_5(&mut world, 0, "publisher", b"");
     world.take(publisher);
-    // The client that comes takes packets of 8 bytes, and CONNACK is larger without its texts already.
+    // The client accepts packets of 8 bytes, and CONNACK is larger even without its texts.
     let mut large = b"\x32\x78\x00\x01q\x00\x07\x00".to_vec();
     large.resize(122, b'x');
     world.send(publisher, &large);
@@ -202,7 +202,7 @@ fn what_is_lost_while_a_connack_waits_for_the_disk_is_told_by_the_next_one() {
     let away = connect_5(&mut world, 0, "away", b"");
     world.send(publisher, b"\x32\x07\x00\x01q\x00\x07hi");
     assert_eq!(world.take(away), b"");
-    // A connection that ends before its CONNACK has told nobody anything.
+    // If a connection ends before its CONNACK, the client was not told.
     world.hang_up(away, Hangup::Reset);
     let away = connect_5(&mut world, 0, "away", b"");
     world.send(publisher, b"\x32\x07\x00\x01q\x00\x08hi");
@@ -233,7 +233,7 @@ fn publish_all(world: &mut World, publisher: usize, count: usize) {
     publish(world, publisher, count, None);
 }
 
-/// QoS 0 promises nothing.
+/// QoS 0 gives no guarantee.
 #[test]
 fn qos_0_is_no_part_of_the_ledger_and_pushes_nothing_out() {
     let mut config = Config::default();

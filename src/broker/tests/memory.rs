@@ -1,4 +1,4 @@
-//! The account of memory: what is kept is counted while it is kept, and what happens when memory is short.
+//! The account of memory: state is counted while it is kept. Also the actions when memory is short.
 
 use super::basics::connect;
 use super::kept::{at_home, connect_kept};
@@ -17,7 +17,7 @@ fn world(shards: usize, change: impl FnOnce(&mut Config)) -> World {
     World::new(shards, config)
 }
 
-/// A packet with so long a body.
+/// A packet with this body.
 fn packet(head: u8, body: &[u8]) -> Vec<u8> {
     let mut packet = vec![head];
     let mut length = body.len();
@@ -34,7 +34,7 @@ fn text(text: &str) -> Vec<u8> {
     [&u16::try_from(text.len()).unwrap().to_be_bytes(), text.as_bytes()].concat()
 }
 
-/// CONNECT of 5.0 with Clean Start, and a will with so many bytes if there are any.
+/// CONNECT of 5.0 with Clean Start. It has a will with `will_bytes` bytes unless that is 0.
 fn connect_5(client_id: &str, expiry_seconds: u32, will_bytes: usize) -> Vec<u8> {
     let flags = if will_bytes > 0 { 0x06 } else { 0x02 };
     let mut body = b"\x00\x04MQTT\x05".to_vec();
@@ -50,7 +50,7 @@ fn connect_5(client_id: &str, expiry_seconds: u32, will_bytes: usize) -> Vec<u8>
     packet(0x10, &body)
 }
 
-/// A 5.0 client that is in.
+/// A connected 5.0 client.
 fn client_5(world: &mut World, client_id: &str, expiry_seconds: u32, will_bytes: usize) -> usize {
     let link = world.open(0);
     world.send(link, &connect_5(client_id, expiry_seconds, will_bytes));
@@ -97,7 +97,7 @@ fn each_kind_is_counted_while_it_is_kept_and_not_longer() {
             (3000..6000).contains(&used(&mut world, MemoryKind::Messages)),
             "each once, not once for each filter"
         );
-        // Binds a topic alias, twice the same one.
+        // Sets the same topic alias twice.
         for name in ["a".repeat(3000), "b".repeat(2000)] {
             world.send(publisher, &publish(0, &name, b"\x23\x00\x01", 1));
         }
@@ -112,7 +112,7 @@ fn each_kind_is_counted_while_it_is_kept_and_not_longer() {
         world.send(publisher, &publish(0, "half", b"", 4000)[..3000]);
         assert!((3000..5000).contains(&used(&mut world, MemoryKind::Partial)));
         assert!(used(&mut world, MemoryKind::Subscriptions) > 0);
-        // All of it goes again.
+        // All of it is subtracted again.
         world.send(publisher, &publish(0, "half", b"", 4000)[3000..]);
         assert_eq!(used(&mut world, MemoryKind::Partial), 0);
         world.send(publisher, &retained(0));
@@ -131,7 +131,7 @@ fn each_kind_is_counted_while_it_is_kept_and_not_longer() {
 
 #[test]
 fn identifier_of_a_qos_2_message_that_was_refused_counts_no_longer_than_it_is_held() {
-    // On two shards the refusal may come from the other one, and later.
+    // On two shards the other one may refuse it, and later.
     for shards in [1, 2] {
         let mut world = world(shards, |config| {
             config.limits.session_queue_policy = QueuePolicy::Refuse;
@@ -176,7 +176,7 @@ fn a_message_on_its_way_counts_and_a_full_account_lets_each_client_have_one() {
         })
         .collect();
     let publisher = client_5(&mut world, "publisher", 0, 0);
-    // Nobody acknowledges: without a bound 40 messages of 256 KiB would be on their way.
+    // Nobody acknowledges: without a bound, 40 messages of 256 KiB would be in flight.
     for round in 0..10 {
         for (number, &subscriber) in subscribers.iter().enumerate() {
             world.send(publisher, &publish(1, &format!("q/{number}"), b"", 256 * 1024));
@@ -201,7 +201,7 @@ fn tight_memory_refuses_what_is_new_and_keeps_serving_those_who_are_in() {
     let other = client_5(&mut world, "other", 0, 0);
     world.send(other, &packet(0x82, &[&[0, 1, 0], &text("news")[..], &[1]].concat()));
     world.take(other);
-    // Wills of clients that are in: nobody can be made to give them up.
+    // The wills of connected clients can't be dropped.
     let mut refused = 0;
     for number in 0..40 {
         let link = world.open(0);
@@ -211,7 +211,7 @@ fn tight_memory_refuses_what_is_new_and_keeps_serving_those_who_are_in() {
     assert!((10..30).contains(&refused), "{refused}");
     assert_eq!(told(&world, MemoryRelief::Connect), refused);
     assert!(world.shard(0).memory.account().total() < MIB);
-    // A 3.x client hears 0x03.
+    // A 3.x client gets 0x03.
     let old = world.open(0);
     world.send(old, b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x3C\x00\x01x");
     assert_eq!(world.take(old), [0x20, 2, 0, 3]);
@@ -236,7 +236,7 @@ fn half_handshakes_count_and_end_when_memory_is_full() {
     let links: Vec<usize> = (0..100).map(|_| world.open(0)).collect();
     for &link in &links {
         let now = world.now();
-        // TLS has a half of a first message.
+        // TLS has half of a first message.
         world.shard(0).handle_bytes_below(now, slot(link), BytesBelow { received: 15_000, held: 30_000 });
         world.run();
     }
@@ -264,7 +264,7 @@ fn large_packets_under_way_wait_and_the_connection_that_holds_the_most_is_ended(
     let small = client_5(&mut world, "small", 0, 0);
     let links: Vec<usize> = (0..4).map(|number| client_5(&mut world, &format!("c{number}"), 0, 0)).collect();
     let whole = publish(0, "large", b"", 900_000);
-    // 300 KB each, and one that has sent more.
+    // Each has sent 300 KB, and one has sent more.
     for (at, &link) in links.iter().enumerate() {
         for piece in whole[..if at == 2 { 400_000 } else { 300_000 }].chunks(10_000) {
             world.send(link, piece);
@@ -272,13 +272,13 @@ fn large_packets_under_way_wait_and_the_connection_that_holds_the_most_is_ended(
     }
     assert!(told(&world, MemoryRelief::Read) > 0);
     assert!(world.shard(0).memory.account().total() < 2 * MIB);
-    // Tight for long.
+    // Memory is tight for a while.
     world.pass(60_000);
     let closed = links.iter().filter(|&&link| world.is_closed(link)).count();
     assert!((1..4).contains(&closed), "{closed}");
     assert_eq!(told(&world, MemoryRelief::End), closed);
     assert!(!world.is_closed(small));
-    // The others go on, now that there is room.
+    // The others continue, because there is room now.
     let left = *links.iter().find(|&&link| !world.is_closed(link)).expect("one is left");
     for piece in whole[300_000..].chunks(10_000) {
         world.send(left, piece);

@@ -1,4 +1,4 @@
-//! The machine as a whole, in a world of one or several shards: in the turn of its host.
+//! Tests of the whole machine, in a world of one or several shards that acts as its host.
 
 mod admission;
 mod authentication;

@@ -1,4 +1,4 @@
-//! What those who move in from mosquitto find as it was there.
+//! Behaviour that users of mosquitto find unchanged.
 
 use super::kept::connect_kept;
 use crate::broker::Hangup;
@@ -23,14 +23,14 @@ fn packet(first_byte: u8, body: &[&[u8]]) -> Vec<u8> {
     [&[first_byte, u8::try_from(body.len()).unwrap()], body.as_slice()].concat()
 }
 
-/// CONNECT of 5.0 whose session is kept, with these properties more.
+/// CONNECT of 5.0 with a persistent session and further properties.
 fn connect_5(client_id: &str, properties: &[u8]) -> Vec<u8> {
     let properties = [b"\x11\x00\x00\x03\xE8".as_slice(), properties].concat();
     let length = [u8::try_from(properties.len()).unwrap()];
     packet(0x10, &[b"\x00\x04MQTT\x05\x00\x00\x3C", &length, &properties, &string(client_id)])
 }
 
-/// Everyone may do this with all topics.
+/// An access list that allows everyone these actions on all topics.
 fn everyone_may(actions: Actions) -> Access {
     let rule = Rule {
         who: Who::Everyone,
@@ -45,7 +45,7 @@ fn everyone_may(actions: Actions) -> Access {
 
 const PINGRESP: &[u8] = b"\xD0\x00";
 
-/// Sends the messages to a topic, each with QoS 1.
+/// Publishes messages to a topic, each with QoS 1.
 fn publish(world: &mut World, topic: &str, texts: &[&str]) {
     let publisher = connect_kept(world, 0, "publisher");
     for (id, text) in (1..).zip(texts) {
@@ -60,7 +60,7 @@ fn a_message_that_is_not_sent_uses_its_packet_identifier_up() {
     let expiring =
         |text: &str| packet(0x32, &[b"\x00\x01t\x00\x01\x05\x02\x00\x00\x00\x01", text.as_bytes()]);
 
-    // Too large for the client, which lets 40 bytes come.
+    // The message is too large for the client, which accepts 40 bytes.
     let client = world.open(0);
     world.send(client, &connect_5("c", b"\x27\x00\x00\x00\x28"));
     world.take(client);
@@ -70,7 +70,7 @@ fn a_message_that_is_not_sent_uses_its_packet_identifier_up() {
     assert_eq!(world.take(client), b"\x32\x0B\x00\x01t\x00\x02\x00short");
     world.send(client, b"\x40\x02\x00\x02");
 
-    // Expired while it waited.
+    // The message expired while it waited.
     world.hang_up(client, Hangup::Closed);
     let publisher = world.open(0);
     world.send(publisher, &connect_5("expiring", b""));
@@ -83,7 +83,7 @@ fn a_message_that_is_not_sent_uses_its_packet_identifier_up() {
     assert_eq!(world.take(client), b"\x32\x0B\x00\x01t\x00\x04\x00alive");
     world.send(client, b"\x40\x02\x00\x04");
 
-    // Expired, and found to be so by the next message for the queue.
+    // The message expired. The next message for the queue finds that.
     world.hang_up(client, Hangup::Closed);
     world.send(publisher, &expiring("soon gone"));
     world.pass(2000);
@@ -93,7 +93,7 @@ fn a_message_that_is_not_sent_uses_its_packet_identifier_up() {
     assert!(world.take(client).ends_with(b"\x32\x0B\x00\x01t\x00\x06\x00alive"));
     world.send(client, b"\x40\x02\x00\x06");
 
-    // Not the client's to have any more.
+    // The client may not receive the message any more.
     world.hang_up(client, Hangup::Closed);
     publish(&mut world, "t", &["withheld"]);
     world.ask(&everyone_may(Actions::PUBLISH));
@@ -129,11 +129,12 @@ fn a_user_name_can_be_the_client_identifier() {
         };
         let (first, connack) = enter(&mut world, 4, "a", Some("user"));
         assert_eq!(connack, b"\x20\x02\x00\x00");
-        // Another user is another client, whatever identifier it names.
+        // A different user is a different client, whatever identifier it sends.
         let (_, connack) = enter(&mut world, 4, "user", Some("other"));
         assert_eq!(connack, b"\x20\x02\x00\x00");
         assert!(!world.is_closed(first));
-        // [MQTT5-3.2.2-16]: who names none is told what it is called, and who names one is not.
+        // [MQTT5-3.2.2-16]: a client that sends no identifier is told its identifier. A client that sends one
+        // is not.
         let (second, connack) = enter(&mut world, 5, "", Some("user"));
         assert!(connack.windows(7).any(|window| window == b"\x12\x00\x04user"), "{connack:x?}");
         assert!(world.is_closed(first), "one session for each user");
@@ -163,14 +164,14 @@ fn a_user_name_is_the_client_identifier_also_where_it_must_be_proved() {
         clients.push(client);
     }
     assert!(world.is_closed(clients[0]) && !world.is_closed(clients[1]));
-    // Who proves to be another one does not get this one's session.
+    // A client that proves to be a different user does not get this one's session.
     let other = world.open(0);
     world.send(other, &connect_as(4, "c", Some("user")));
     world.answer(Verdict::Good(Grant { user: Some("other".into()), ..Grant::default() }));
     assert_eq!(world.take(other), b"\x20\x02\x00\x05");
     assert!(!world.is_closed(clients[1]));
 
-    // A certificate's name goes before the one in CONNECT.
+    // The name in a certificate has priority over the one in CONNECT.
     let mut world = World::new(1, config);
     world.ask(&Access { names_by_certificate: true, ..Access::default() });
     let mut clients = Vec::new();
@@ -231,7 +232,7 @@ fn qos_0_messages_can_wait_for_a_session_without_a_connection() {
         assert_eq!(world.take(publisher), b"\x40\x02\x00\x01");
         let subscriber = connect_kept(&mut world, 0, "subscriber");
         assert_eq!(world.take(subscriber), b"\x20\x02\x01\x00\x30\x04\x00\x01ta\x32\x06\x00\x01t\x00\x01b");
-        // [MQTT5-4.6.0-6]: those that come now go behind those that wait.
+        // [MQTT5-4.6.0-6]: new messages go after those that wait.
         world.send(publisher, b"\x30\x04\x00\x01te");
         assert_eq!(world.take(subscriber), b"");
         world.send(subscriber, b"\x40\x02\x00\x01");
@@ -254,7 +255,7 @@ fn qos_0_messages_can_wait_for_a_session_without_a_connection() {
     assert_eq!(world.take(subscriber), b"\x20\x02\x01\x00");
 }
 
-/// What a new subscription to everything gets, without its SUBACK.
+/// What a new subscription to everything receives, without its SUBACK.
 fn retained(world: &mut World) -> Vec<u8> {
     let reader = world.open(0);
     world.send(reader, &connect_as(4, "reader", None));
@@ -265,7 +266,7 @@ fn retained(world: &mut World) -> Vec<u8> {
     got.strip_prefix(b"\x90\x03\x00\x01\x00").expect("SUBACK").to_vec()
 }
 
-/// Everyone may read everything, and the user "writer" may write to it as well.
+/// Everyone may read everything, and the user "writer" may also write to it.
 fn writer_may_write() -> Access {
     let rule = |who, actions| Rule {
         who,
@@ -290,10 +291,10 @@ fn a_retained_message_is_sent_as_long_as_its_publisher_may_publish_it() {
         let mut world = World::new(shards, config.clone());
         let publisher = world.open(0);
         world.send(publisher, &connect_as(4, "before", Some("writer")));
-        // Without an access list nobody asks who it was.
+        // Without an access list, the publisher is not checked.
         world.send(publisher, b"\x31\x04\x00\x01a1");
         world.ask(&writer_may_write());
-        // In each of the ways to publish: QoS 0 and 2, and a will.
+        // Publishes in other ways: QoS 0 and 2, and a will.
         world.send(publisher, b"\x31\x04\x00\x01b2\x35\x06\x00\x01c\x00\x013\x62\x02\x00\x01");
         world.take(publisher);
         let willing = world.open(0);
@@ -307,13 +308,13 @@ fn a_retained_message_is_sent_as_long_as_its_publisher_may_publish_it() {
         };
         assert_eq!(in_order(retained(&mut world)), all, "{shards} shards");
 
-        // And after a power cut too.
+        // The same holds after a power failure.
         let mut world = world.cut_power(shards, 0);
         world.ask(&everyone_may(Actions::READ));
         assert_eq!(in_order(retained(&mut world)), b"\x31\x04\x00\x01a1", "{shards} shards");
         world.ask(&writer_may_write());
         assert_eq!(in_order(retained(&mut world)), all);
-        // A live message is no retained one, and the newest publisher is asked.
+        // A live message is not a retained one, and the newest publisher is checked.
         let publisher = world.open(0);
         world.send(publisher, &connect_as(4, "c", Some("writer")));
         world.send(publisher, b"\x31\x04\x00\x01a5");

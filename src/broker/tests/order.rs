@@ -1,4 +1,4 @@
-//! The order of retained messages among themselves and beside live ones, and what DUP says.
+//! The order of retained messages among themselves and relative to live ones, and the DUP flag.
 
 use super::basics::{PUBLISH_AB, SUBSCRIBE_AB, connect, quiet};
 use super::kept::{at_home, connect_kept};
@@ -11,7 +11,7 @@ fn subscribe(topic: &str, qos: u8) -> Vec<u8> {
     [&[0x82, 5 + length, 0, 1, 0, length], topic.as_bytes(), &[qos]].concat()
 }
 
-/// A retained message of QoS 0, or a clear.
+/// A retained message of QoS 0. An empty payload clears it.
 fn retain(topic: &str, payload: &[u8]) -> Vec<u8> {
     let (length, all) = (topic.len(), 2 + topic.len() + payload.len());
     let length = u8::try_from(length).unwrap();
@@ -35,7 +35,8 @@ fn clear_on_another_shard_right_after_a_burst_of_retained_messages_is_the_newer_
     }
 }
 
-/// A shard's clock is that of its turn, which may have begun before that of the shard a message comes from.
+/// A shard's clock is that of its turn. The turn may have begun before that of the shard from which a message
+/// comes.
 #[test]
 fn what_a_shard_publishes_after_it_has_seen_a_retained_message_is_newer_than_that() {
     let mut world = quiet(2);
@@ -69,7 +70,7 @@ fn message_that_no_connection_has_been_sent_has_no_dup() {
     assert_eq!(world.take(subscriber), b"\x20\x02\x01\x00\x3C\x09\x00\x03a/b\x00\x01hi");
 }
 
-/// After a start nothing tells whether it was sent: DUP says that it might have been. [MQTT5 §3.3.1.1]
+/// After a start it is unknown whether the message was sent, and DUP shows that. [MQTT5 §3.3.1.1]
 #[test]
 fn message_that_had_its_identifier_before_a_power_cut_has_dup() {
     let mut world = quiet(1);
@@ -109,7 +110,7 @@ fn retained_message_that_waits_for_the_disk_gives_way_to_a_newer_live_one() {
         }
         world.unstick(0);
         assert_eq!(world.take(subscriber), expected);
-        // Nothing of it keeps the next one back.
+        // Nothing of it delays the next message.
         world.send(publisher, &[b"\x62\x02\x00\x07", publish_qos2.as_slice()].concat());
         let next = world.take(subscriber);
         assert!(next.ends_with(b"hi"), "{next:?}");
@@ -128,7 +129,7 @@ fn connect_kept_v5(world: &mut World, shard: usize, client_id: &str) -> usize {
     client
 }
 
-/// Kept sessions with a subscription of QoS 2 at home on shards 0 and 1, and their names.
+/// Persistent sessions with a subscription of QoS 2 at home on shards 0 and 1, with their names.
 fn subscribers(world: &mut World) -> [(usize, String); 2] {
     [0, 1].map(|shard| {
         let name = at_home(shard, "kept");
@@ -139,7 +140,7 @@ fn subscribers(world: &mut World) -> [(usize, String); 2] {
     })
 }
 
-/// [MQTT5-4.3.3-10]: its repeat would be a second copy for the sessions that have it.
+/// [MQTT5-4.3.3-10]: a repeat would be a second copy for the sessions that have the message.
 #[test]
 fn qos_2_message_that_a_full_disk_refuses_reaches_no_session() {
     let mut world = quiet(2);
@@ -150,7 +151,7 @@ fn qos_2_message_that_a_full_disk_refuses_reaches_no_session() {
     let refused = world.take(publisher);
     assert_eq!((refused[0], &refused[2..5]), (0x50, [0, 7, 0x97].as_slice()));
     assert_eq!((world.take(one), world.take(two)), (vec![], vec![]));
-    // The power goes before the publisher has read the answer.
+    // The power fails before the publisher has read the answer.
     world.shard(1).handle_store_full(false);
     let mut world = world.cut_power(2, 0);
     let publisher = connect_kept_v5(&mut world, 0, &at_home(0, "publisher"));
@@ -162,7 +163,7 @@ fn qos_2_message_that_a_full_disk_refuses_reaches_no_session() {
     }
 }
 
-/// The disk becomes full while the message is between two shards: the publisher's log has it for both.
+/// The disk becomes full while the message is between two shards. The publisher's log has it for both.
 #[test]
 fn qos_2_message_on_its_way_to_a_disk_that_becomes_full_arrives_once_everywhere() {
     for cut in [false, true] {
@@ -201,7 +202,8 @@ fn qos_2_message_on_its_way_to_a_disk_that_becomes_full_arrives_once_everywhere(
     }
 }
 
-/// [MQTT5-4.3.3-10]: what its PUBREC has not refused yet is a repeat; once it has, a new message. [MQTT5-4.3.3-9]
+/// [MQTT5-4.3.3-10]: before the PUBREC has refused it, the message is a repeat. After that, it is a new
+/// message. [MQTT5-4.3.3-9]
 #[test]
 fn qos_2_message_whose_refusal_was_not_sent_reaches_nobody_twice() {
     for (shards, home) in [(1, 0), (2, 1)] {
@@ -239,7 +241,7 @@ fn qos_2_message_whose_refusal_was_not_sent_reaches_nobody_twice() {
     }
 }
 
-/// [MQTT5-3.3.1-9]: what its full queue has no room for, a client has not seen.
+/// [MQTT5-3.3.1-9]: a client has not seen a message for which its full queue has no room.
 #[test]
 fn retained_message_comes_from_the_store_though_its_live_copy_found_the_queue_full() {
     for policy in [QueuePolicy::Refuse, QueuePolicy::DropNewest, QueuePolicy::DropOldest] {
@@ -254,10 +256,10 @@ fn retained_message_comes_from_the_store_though_its_live_copy_found_the_queue_fu
         world.send(client, &[subscribe("x", 1), subscribe("y", 1)].concat());
         world.take(client);
         let publisher = connect(&mut world, 0, &at_home(0, "publisher"), 60);
-        // One on its way, and one in the queue.
+        // One message is in flight, and one in the queue.
         world.send(publisher, &b"\x32\x06\x00\x01x\x00\x01m".repeat(2));
         world.take(client);
-        // The question for what is retained is under way when the message comes.
+        // The query for retained messages is on its way when the message arrives.
         world.hold(0, 1);
         world.send(client, &subscribe(&topic, 1));
         assert_eq!(world.take(client), [0x90, 3, 0, 1, 1]);
@@ -268,7 +270,7 @@ fn retained_message_comes_from_the_store_though_its_live_copy_found_the_queue_fu
             &[&[0x33, message[1] + 2], &message[2..2 + 2 + topic.len()], b"\x00\x07hi"].concat(),
         );
         if policy == QueuePolicy::DropOldest {
-            // It has pushed out the one in the queue, and is pushed out.
+            // It has replaced the message in the queue, and is replaced itself.
             world.send(publisher, b"\x32\x06\x00\x01y\x00\x01m");
         }
         world.release(0, 1);
@@ -282,15 +284,15 @@ fn retained_message_comes_from_the_store_though_its_live_copy_found_the_queue_fu
     }
 }
 
-/// A live message that No Local has hidden comes by no other way; what the client had published before it subscribed
-/// does. [MQTT5-3.8.3-3]
+/// A live message that No Local has hidden does not arrive in another way. Messages that the client published
+/// before it subscribed do arrive. [MQTT5-3.8.3-3]
 #[test]
 fn message_that_no_local_hides_comes_as_no_retained_one_either() {
     const NO_LOCAL: u8 = 4;
     let mut world = quiet(2);
     let topic = at_home(1, "t");
     let client = connect_kept_v5(&mut world, 0, &at_home(0, "client"));
-    // Without properties.
+    // Adds empty properties.
     let v5 = |packet: &[u8], at: usize| {
         [&[packet[0], packet[1] + 1], &packet[2..at], &[0], &packet[at..]].concat()
     };
@@ -298,7 +300,7 @@ fn message_that_no_local_hides_comes_as_no_retained_one_either() {
     let publish = |payload: &[u8]| v5(&retain(&topic, payload), 4 + topic.len());
     world.send(client, &publish(b"before"));
     for hidden in [&b"after"[..], b"once more"] {
-        // The question for what is retained is under way when the message comes.
+        // The query for retained messages is on its way when the message arrives.
         world.hold(0, 1);
         world.send(client, &ask);
         assert_eq!(world.take(client), [0x90, 4, 0, 1, 0, 0]);
@@ -306,14 +308,15 @@ fn message_that_no_local_hides_comes_as_no_retained_one_either() {
         world.release(0, 1);
         world.run();
         assert_eq!(world.take(client), [0; 0], "{hidden:?} is its own");
-        // Now it is one of those from before.
+        // Now it is one of the earlier messages.
         world.send(client, &ask);
         let got = world.take(client);
         assert!(got.ends_with(hidden), "{got:02X?}");
     }
 }
 
-/// An acknowledgement would be false, and a client that waits for one has a place less to send in, for good.
+/// An acknowledgement would be wrong, and a client that waits for one would permanently have one place less
+/// for sending.
 #[test]
 fn publisher_of_3x_is_not_left_without_an_answer_when_a_disk_becomes_full_behind_its_message() {
     let mut world = quiet(2);

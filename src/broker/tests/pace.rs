@@ -1,4 +1,4 @@
-//! Clients that send faster than they may, on a virtual clock.
+//! Clients that exceed their rate, on a virtual clock.
 
 use super::basics::{connect, quiet};
 use crate::base::Time;
@@ -18,7 +18,7 @@ fn total(world: &World, counter: Counter) -> u64 {
     world.shared().counters.iter().map(|counters| counters.get(counter)).sum()
 }
 
-/// The bounds that the operator was told of, with their clients.
+/// The bounds that were reported, with their clients.
 fn told(world: &World) -> Vec<(Limit, &str)> {
     let limit = |event| match event {
         &Event::LimitReached { limit, ref client } => Some((limit, &**client)),
@@ -27,7 +27,7 @@ fn told(world: &World) -> Vec<(Limit, &str)> {
     world.events.iter().filter_map(limit).collect()
 }
 
-/// Comes in by the first listener, and is subscribed to everything.
+/// A client of the first listener that has subscribed to everything.
 fn subscriber(world: &mut World) -> usize {
     world.listener = 0;
     let subscriber = connect(world, 0, "subscriber", 0);
@@ -41,19 +41,19 @@ fn message(text: u8) -> Vec<u8> {
     vec![0x30, 8, 0, 3, b'a', b'/', b'b', b'.', b'.', text]
 }
 
-/// So many of them in one piece.
+/// This many of them in one piece.
 fn messages(text: u8, count: usize) -> Vec<u8> {
     message(text).repeat(count)
 }
 
-/// The texts of the messages that a subscriber has got.
+/// The texts of the messages that a subscriber has received.
 fn texts(world: &mut World, subscriber: usize) -> String {
     let bytes = world.take(subscriber);
     assert_eq!(bytes.len() % 10, 0);
     bytes.chunks(10).map(|packet| char::from(packet[9])).collect()
 }
 
-/// Of one client.
+/// The number of messages of one client.
 fn count(texts: &str, of: char) -> usize {
     texts.chars().filter(|&text| text == of).count()
 }
@@ -66,14 +66,14 @@ fn a_client_above_its_rate_is_read_no_faster_and_loses_nothing() {
         let publisher = world.open(0);
         let connect = b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x00\x00\x01p";
         world.send(publisher, &[&connect[..], &messages(b'x', 200), b"\xC0\x00"].concat());
-        // As many as one second brings.
+        // There are as many messages as the rate of one second.
         assert_eq!(texts(&mut world, subscriber).len(), 50);
         assert_eq!(world.take(publisher), b"\x20\x02\x00\x00");
         world.pass(1010);
         assert_eq!(texts(&mut world, subscriber).len(), 50);
         world.pass(500);
         assert_eq!(texts(&mut world, subscriber).len(), 25);
-        // What comes now waits behind what is there.
+        // A new message waits after the present ones.
         world.send(publisher, &message(b'y'));
         world.pass(1480);
         assert_eq!(texts(&mut world, subscriber), "x".repeat(74));
@@ -109,7 +109,7 @@ fn who_is_paused_still_gets_what_is_sent_to_it_and_others_are_not_held_up() {
     world.send(other, &message(b'o'));
     assert_eq!(texts(&mut world, subscriber), "xo");
     assert_eq!(texts(&mut world, publisher), "o");
-    // What is no message is as free as ever, if it does not come behind one.
+    // Packets other than messages are not limited, unless they come after a message that waits.
     world.send(other, b"\xC0\x00");
     assert_eq!(world.take(other), b"\xD0\x00");
     assert_eq!(told(&world), [(Limit::ClientMessages, "publisher")]);
@@ -127,7 +127,7 @@ fn keep_alive_does_not_end_who_is_not_read() {
     assert_eq!(world.take(client), b"");
     world.pass(200);
     assert_eq!(world.take(client), b"\xD0\x00");
-    // It is read again, and says nothing more.
+    // It is read again, and sends nothing more.
     world.pass(2700);
     assert!(!world.is_closed(client));
     world.pass(300);
@@ -150,7 +150,7 @@ fn a_large_packet_is_taken_and_what_follows_waits_for_its_debt() {
     assert_eq!(told(&world), [(Limit::ClientBytes, "publisher")]);
     world.pass(120);
     assert_eq!(texts(&mut world, subscriber), "x");
-    // All packets count: a hundred PINGREQs make 200 bytes.
+    // All packets count: a hundred PINGREQs have 200 bytes.
     world.send(publisher, &[0xC0, 0].repeat(100));
     world.pass(150);
     let answers = world.take(publisher).len() / 2;
@@ -166,7 +166,7 @@ fn what_a_client_sent_before_it_closed_is_not_lost() {
         let subscriber = subscriber(&mut world);
         let publisher = connect(&mut world, 0, "publisher", 0);
         world.send(publisher, &messages(b'x', 15));
-        // As a layer tells it that has seen it behind the messages.
+        // A layer reports the hangup that it has seen after the messages.
         let now = world.now();
         world.shard(0).handle_hangup(now, slot(publisher), hangup);
         world.run();
@@ -208,7 +208,7 @@ fn a_listener_shares_its_rate_among_its_clients_in_turn() {
     world.pass(2000);
     let both = texts(&mut world, subscriber);
     assert_eq!((count(&both, 'g'), count(&both, 'o')), (10, 10));
-    // Who comes now stands behind them, and is not starved.
+    // A new client is placed after them, and is not starved.
     world.send(modest, &message(b'm'));
     world.pass(310);
     assert_eq!(count(&texts(&mut world, subscriber), 'm'), 1);
@@ -221,7 +221,7 @@ fn a_listener_shares_its_rate_among_its_clients_in_turn() {
     let free = connect(&mut world, 0, "free", 0);
     world.send(free, &messages(b'f', 100));
     assert_eq!(count(&texts(&mut world, subscriber), 'f'), 100);
-    // All of it comes, and nobody's keep alive has run out.
+    // All messages arrive, and no keep alive has expired.
     world.pass(20_000);
     let rest = texts(&mut world, subscriber).len();
     assert_eq!(total(&world, Counter::PublishesReceived), 60 + 60 + 2 + 100);
@@ -231,7 +231,7 @@ fn a_listener_shares_its_rate_among_its_clients_in_turn() {
 
 #[test]
 fn those_who_wait_get_equal_parts_of_what_comes_together() {
-    // 640 bytes in a tick of the wheel: six of these packets, less a few bytes.
+    // 640 bytes per tick of the wheel: six of these packets, less a few bytes.
     let mut world = world(1, |config| config.listeners[0].bytes_per_second = 10_000_000);
     let subscriber = subscriber(&mut world);
     let flood = connect(&mut world, 0, "flood", 0);
@@ -262,7 +262,7 @@ fn those_who_wait_get_equal_parts_of_what_comes_together() {
 
 #[test]
 fn what_is_left_of_equal_parts_goes_to_those_who_wait_in_turn() {
-    // A little more than three messages in a tick of the wheel.
+    // The rate is a little more than three messages per tick of the wheel.
     let mut world = world(1, |config| config.listeners[0].messages_per_second = 51_250);
     let subscriber = subscriber(&mut world);
     let flood = connect(&mut world, 0, "flood", 0);

@@ -1,4 +1,4 @@
-//! Wrong logins: when their refusals are sent, and what is asked of the gate.
+//! Wrong logins: when their refusals are sent, and what the gate is asked.
 
 use crate::broker::world::{World, slot};
 use crate::broker::{Counter, EndCause, Event, Hangup, REFUSALS_WAITING_MAX};
@@ -7,7 +7,7 @@ use crate::policy::address_gate::LoginTurn;
 use crate::settings::Config;
 use std::net::Ipv4Addr;
 
-/// CONNECT of 3.1.1 with a user name, and behind it a PINGREQ.
+/// CONNECT of 3.1.1 with a user name, followed by a PINGREQ.
 const LOGIN: &[u8] = b"\x10\x13\x00\x04MQTT\x04\xC2\x00\x3C\x00\x01c\x00\x01u\x00\x01p\xC0\x00";
 const LOGIN_V5: &[u8] = b"\x10\x14\x00\x04MQTT\x05\xC2\x00\x3C\x00\x00\x01c\x00\x01u\x00\x01p";
 const REFUSED: &[u8] = &[0x20, 2, 0, 5];
@@ -35,7 +35,7 @@ fn counted(world: &World, counter: Counter) -> u64 {
 
 #[test]
 fn refusal_of_a_wrong_login_waits_and_nothing_is_read_meanwhile() {
-    // Longer than the time for CONNECT too.
+    // The delay may exceed the time limit for CONNECT.
     for penalty in [500, 30_000] {
         let mut world = strict(penalty);
         let client = fail(&mut world);
@@ -78,7 +78,7 @@ fn no_more_refusals_wait_than_the_bound_says() {
     assert!(waiting.iter().all(|&client| !world.is_closed(client)));
     let client = fail(&mut world);
     assert_eq!(world.take(client), REFUSED, "one more is sent at once");
-    // And one that has gone makes room.
+    // A client that has disconnected makes room.
     let now = world.now();
     world.shard(0).handle_hangup(now, slot(waiting[0]), Hangup::Reset);
     let client = fail(&mut world);
@@ -96,7 +96,8 @@ fn only_a_proof_counts_as_a_good_login() {
     config.gate.failures_before_delay = 1;
     let mut world = World::new(1, config);
     world.ask(&Access { checks_passwords: true, ..Access::default() });
-    // The gate forgives an address one wrong login for a good one. Until then the next wrong one would wait.
+    // The gate forgives an address one wrong login for each correct one. Until then the next wrong one would
+    // wait.
     let address = Ipv4Addr::new(192, 0, 2, 1);
     world.address = Some(address);
     let do_wrong = |world: &World| _ = world.control().address_gate.failed(world.now(), address.into());
@@ -142,7 +143,7 @@ fn who_is_banned_is_disconnected_and_the_others_stay() {
     let now = world.now();
     let gone = [goes, waits].map(slot);
     world.shard(0).handle_bans(now, 0, |slot, _| gone.contains(&slot));
-    // Carried out with the next turn.
+    // The next turn carries it out.
     world.pass(1);
     assert_eq!(world.take(goes), [0xE0, 1, 0x98]);
     assert!(world.is_closed(goes) && world.is_closed(waits) && !world.is_closed(stays));

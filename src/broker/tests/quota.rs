@@ -1,4 +1,4 @@
-//! What a client, or all of them, may hold: each bound with its answer, its counter and its log line.
+//! The bounds for one client and for all clients: each with its answer, its counter and its log line.
 
 use super::basics::connect;
 use super::kept::connect_kept;
@@ -20,7 +20,7 @@ fn total(world: &World, counter: Counter) -> u64 {
     world.shared().counters.iter().map(|counters| counters.get(counter)).sum()
 }
 
-/// How often a bound was told to the operator, with the client that it was about.
+/// The number of times that a bound was reported, with this client.
 fn told(world: &World, wanted: Limit, client_id: &str) -> usize {
     let fits = |event: &&Event| matches!(event, Event::LimitReached { limit, client } if *limit == wanted && **client == *client_id);
     world.events.iter().filter(fits).count()
@@ -42,7 +42,7 @@ fn sessions_are_counted_over_all_shards() {
             assert_eq!(total(&world, Counter::LimitSessions), round);
             assert_eq!(told(&world, Limit::Sessions, "x"), round as usize);
         }
-        // Who has a session needs no place, not even for a clean one.
+        // A client that has a session needs no new place, not even for a clean one.
         connect(&mut world, 0, "client3", 60);
         world.hang_up(clients[7], Hangup::Closed);
         let late = world.open(0);
@@ -51,7 +51,7 @@ fn sessions_are_counted_over_all_shards() {
     }
 }
 
-/// A 5.0 publisher that is in.
+/// A connected 5.0 publisher.
 fn publisher(world: &mut World) -> usize {
     let publisher = world.open(0);
     world.send(publisher, CONNECT_5);
@@ -59,7 +59,7 @@ fn publisher(world: &mut World) -> usize {
     publisher
 }
 
-/// The reason code that a 5.0 client gets for a message of QoS 1 with so many bytes.
+/// The reason code that a 5.0 client gets for a message of QoS 1 with this many bytes.
 fn publish(world: &mut World, publisher: usize, head: u8, topic: &str, bytes: usize) -> u8 {
     let topic_len = u8::try_from(topic.len()).unwrap();
     let mut packet = vec![head, 5 + topic_len + u8::try_from(bytes).unwrap(), 0, topic_len];
@@ -72,7 +72,7 @@ fn publish(world: &mut World, publisher: usize, head: u8, topic: &str, bytes: us
     answer.get(4).copied().unwrap_or(0)
 }
 
-/// A session of 3.1.1 that is subscribed to q with QoS 1.
+/// A session of 3.1.1 that has subscribed to q with QoS 1.
 fn kept_subscriber(world: &mut World) -> usize {
     let subscriber = connect_kept(world, 0, "kept");
     world.send(subscriber, b"\x82\x06\x00\x01\x00\x01q\x01");
@@ -80,7 +80,7 @@ fn kept_subscriber(world: &mut World) -> usize {
     subscriber
 }
 
-/// What three messages with a hundred bytes to q count for.
+/// The counted size of three messages with a hundred bytes to q.
 fn three_bytes() -> usize {
     let publication = Publication {
         topic: "q",
@@ -146,7 +146,7 @@ fn above_the_bytes_on_their_way_messages_wait_in_the_queue() {
     for _ in 0..3 {
         assert_eq!(publish(&mut world, publisher, 0x32, "q", 100), 0);
     }
-    // The one that reaches the bound still goes.
+    // The message that reaches the bound is still sent.
     assert_eq!(world.take(subscriber).len(), 2 * 107);
     assert_eq!(total(&world, Counter::MessagesQueued), 1);
     world.send(subscriber, b"\x40\x02\x00\x01");
@@ -243,7 +243,7 @@ fn sessions_that_share_their_messages_each_give_up_the_oldest_for_a_new_one() {
     for _ in 0..100 {
         assert_eq!(publish(&mut world, publisher, 0x32, "q", 100), 0);
     }
-    // Each of the hundred, and the first that found no room, has cost each session one.
+    // Each of the hundred messages, and the first that found no room, has cost each session one.
     assert_eq!(total(&world, Counter::DroppedQueueFull), 3 * 101);
     assert_eq!(total(&world, Counter::MessagesQueued), 3 * (count - 1));
 }
@@ -254,7 +254,7 @@ fn retained_messages_have_a_bound_in_number_and_one_in_bytes() {
     let bounds: [(Limit, &str, Change); 2] = [
         (Limit::Retained, "limits.retained_messages", |config| config.limits.retained_messages = 3),
         (Limit::RetainedBytes, "limits.retained_bytes", |config| {
-            // A retained message counts with its topic, and once more as the key that it is found by.
+            // A retained message counts with its topic, and the topic counts again as its key.
             config.limits.retained_bytes = three_bytes() + 3;
         }),
     ];

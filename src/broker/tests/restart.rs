@@ -1,4 +1,4 @@
-//! What a start makes of the time before it: wills, sessions that are over, and clocks that were set.
+//! What a start derives from the time before it: wills, sessions that have ended, and clocks that were set.
 
 use super::basics::quiet;
 use crate::broker::world::World;
@@ -8,7 +8,7 @@ const SECOND: u64 = 1000;
 const HOUR: u64 = 3600 * SECOND;
 const DECADE: u64 = 10 * 365 * 24 * HOUR;
 
-/// A will on a topic, with a delay in seconds.
+/// A will to a topic, with a delay in seconds.
 #[derive(Clone, Copy)]
 struct Will {
     topic: &'static str,
@@ -18,7 +18,7 @@ struct Will {
 
 const OFFLINE: Will = Will { topic: "state/1", retain: true, delay: 0 };
 
-/// CONNECT of 5.0; Clean Start unless the session outlives its connection.
+/// CONNECT of 5.0, with Clean Start unless the session outlives its connection.
 fn send_connect(world: &mut World, shard: usize, id: &str, expiry: u32, will: Option<Will>) -> usize {
     let mut flags = if expiry == 0 { 2 } else { 0 };
     let mut payload = text(id);
@@ -38,7 +38,7 @@ fn send_connect(world: &mut World, shard: usize, id: &str, expiry: u32, will: Op
     link
 }
 
-/// The same, and whether CONNACK says that there is a session.
+/// The same, and whether CONNACK reports a session.
 fn connect(world: &mut World, shard: usize, id: &str, expiry: u32, will: Option<Will>) -> (usize, bool, Got) {
     let link = send_connect(world, shard, id, expiry, will);
     let bytes = world.take(link);
@@ -70,7 +70,7 @@ fn publish(world: &mut World, link: usize, topic: &str, retain: bool, expiry: Op
     body.extend(b"hi");
     world.send(link, &packet(0x32 | u8::from(retain), &body));
     let bytes = world.take(link);
-    // It may have subscribed to the topic itself.
+    // The client may have subscribed to the topic itself.
     let puback = bytes.windows(4).find(|window| [window[0], window[2], window[3]] == [0x40, 0, 9]);
     assert!(puback.is_some_and(|puback| puback[1] < 4), "PUBACK in {bytes:?}");
 }
@@ -88,7 +88,7 @@ fn packet(head: u8, body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Topic, payload and Message Expiry Interval of each PUBLISH.
+/// The topic, payload and Message Expiry Interval of each PUBLISH.
 type Got = Vec<(String, String, Option<u32>)>;
 
 fn got(mut bytes: &[u8]) -> Got {
@@ -144,7 +144,8 @@ fn while_the_disk_is_full_or_has_failed_a_clean_session_with_a_will_is_let_in() 
     assert_eq!(got(&world.take(watcher)).len(), 1, "the will lives in memory");
 }
 
-/// [MQTT5-3.1.2-8]: to sessions and to the retained store, whichever shards they are at home on, and once.
+/// [MQTT5-3.1.2-8]: the will reaches sessions and the retained store, whichever shards are their homes, and
+/// only once.
 #[test]
 fn a_will_of_a_clean_session_is_published_by_the_next_start_and_not_by_the_one_after() {
     for (before, after) in [(1, 1), (3, 2), (2, 4)] {
@@ -163,7 +164,7 @@ fn a_will_of_a_clean_session_is_published_by_the_next_start_and_not_by_the_one_a
                     connect(&mut world, 0, &format!("watcher{watcher}"), 1_000_000, None);
                 assert!(present);
                 let told: Vec<_> = got.into_iter().filter(|(_, payload, _)| payload == "offline").collect();
-                // It is not acknowledged, and so comes again.
+                // It is not acknowledged, so it is sent again.
                 assert_eq!(told, offline(), "{before} {after} watcher {watcher}");
                 world.hang_up(link, Hangup::Reset);
             }
@@ -207,7 +208,7 @@ fn a_will_that_was_dropped_or_published_is_not_published_again_by_a_start() {
     }
 }
 
-/// The power goes before the shard that has the retained message and the watcher has written the will down.
+/// The power fails before the shard with the retained message and the watcher has recorded the will.
 #[test]
 fn a_will_on_its_way_between_shards_is_neither_lost_nor_published_twice() {
     for kept in [false, true] {
@@ -259,7 +260,7 @@ fn a_client_that_is_back_while_its_will_waits_for_the_disk_is_told_so_after_it()
     assert_eq!(world.take(back)[0], 0x20);
 }
 
-/// Subscribers would see a client offline that is back.
+/// Otherwise subscribers would consider a client offline that has returned.
 #[test]
 fn a_client_that_is_back_while_its_will_of_before_the_start_waits_for_the_disk_is_told_so_after_it() {
     let mut world = quiet(2);
@@ -297,7 +298,7 @@ fn a_session_that_is_over_is_not_resumed_before_its_timer_fires() {
     let (link, present, _) = connect(&mut world, 0, "brief", 3, None);
     assert!(!present);
     world.hang_up(link, Hangup::Reset);
-    // In a broker that runs the timer fires a little late.
+    // In a running broker the timer fires a little late.
     world.pass(3 * SECOND);
     assert_eq!(expired(&world), 1, "it has not fired");
     let (_, present, _) = connect(&mut world, 0, "brief", 3, None);
@@ -315,7 +316,7 @@ fn a_session_of_a_client_that_was_connected_has_all_its_time_though_nothing_was_
     assert!(present, "its connection ended a second ago");
 }
 
-/// A machine without a battery clock: NTP sets the clock after the start.
+/// The machine has no battery clock: NTP sets the clock after the start.
 #[test]
 fn a_clock_that_is_set_while_the_broker_runs_loses_nothing_and_lets_no_expiry_grow() {
     let steps = [1, -1].map(i64::from).into_iter();
@@ -324,7 +325,7 @@ fn a_clock_that_is_set_while_the_broker_runs_loses_nothing_and_lets_no_expiry_gr
     for step in steps {
         for machine_starts in [false, true] {
             let mut world = quiet(2);
-            // It was wrong from the start on.
+            // The clock was wrong from the start.
             world.set_wall_clock(-step);
             let mut world = world.start_again(2, 0, 0, true);
             world.set_wall_clock(step);
@@ -366,7 +367,8 @@ fn a_clock_that_is_set_while_the_broker_is_down_loses_nothing_and_lets_no_expiry
             let (_, present, got) = connect(&mut world, 0, "sleeper", 86_400, None);
             assert!(present, "{step}");
             let left = got[0].2.unwrap();
-            // A machine whose clock is behind can't tell how long it was off, nor how long it ran since the last record.
+            // A machine whose clock is behind can't know how long it was off, or how long it ran after the
+            // last record.
             let most = if machine_starts { 3600 } else { 3540 };
             assert!((3535..=most).contains(&left), "{step} {left}");
         }

@@ -1,10 +1,10 @@
-//! Listeners with terms of their own, in one broker.
+//! Listeners with different terms in one broker.
 
 use crate::broker::Hangup;
 use crate::broker::world::{World, slot};
 use crate::settings::{Config, Listener, QueuePolicy};
 
-/// Of the second listener.
+/// The second listener.
 const OWN: u16 = 1;
 
 fn world(own: Listener) -> World {
@@ -41,7 +41,7 @@ fn a_full_queue_is_what_the_listener_of_its_session_says_it_is() {
         assert_eq!(world.take(subscriber), b"\x20\x02\x00\x00\x90\x03\x00\x01\x01");
         world.hang_up(subscriber, Hangup::Closed);
     }
-    // The publisher's own listener has no say in it.
+    // The publisher's listener does not matter.
     for (listener, topic) in [(OWN, b'0'), (0, b'1')] {
         let publisher = connect_kept(&mut world, listener, "publisher");
         world.take(publisher);
@@ -141,12 +141,12 @@ fn a_mount_point_is_before_every_topic_inside_and_in_none_outside() {
     let inside = connect_kept(&mut world, OWN, "inside");
     world.send(inside, b"\x82\x06\x00\x01\x00\x01#\x01\x82\x0F\x00\x02\x00\x0A$share/g/s\x00");
     assert_eq!(world.take(inside), b"\x20\x02\x00\x00\x90\x03\x00\x01\x01\x90\x03\x00\x02\x00");
-    // In from there, in from elsewhere, and what is not below the mount point.
+    // Messages from that listener, messages from elsewhere, and a message outside the mount point.
     world.listener = OWN;
     let publisher = world.open(0);
     world.send(publisher, b"\x10\x16\x00\x04MQTT\x05\x06\x00\x00\x00\x00\x01p\x00\x00\x01w\x00\x02by");
     world.take(publisher);
-    // By a topic alias, too.
+    // Topic aliases work too.
     world.send(publisher, b"\x30\x08\x00\x01a\x03\x23\x00\x011\x30\x07\x00\x00\x03\x23\x00\x012");
     for (topic, text) in [("m/b", "3"), ("b", "4"), ("m/s", "5")] {
         let len = u8::try_from(2 + topic.len() + text.len()).unwrap();
@@ -165,7 +165,7 @@ fn a_mount_point_is_before_every_topic_inside_and_in_none_outside() {
     world.hang_up(publisher, Hangup::Closed);
     assert_eq!(world.take(outside), b"\x30\x07\x00\x03m/wby");
     assert_eq!(world.take(inside), b"\x30\x05\x00\x01wby");
-    // UNSUBSCRIBE means the same filter.
+    // UNSUBSCRIBE refers to the same filter.
     world.send(inside, b"\xA2\x05\x00\x03\x00\x01#");
     assert_eq!(world.take(inside), b"\xB0\x02\x00\x03");
     world.send(outside, b"\x30\x06\x00\x03m/b6");
@@ -193,13 +193,13 @@ fn a_session_keeps_the_terms_of_its_listener_when_its_connection_has_gone() {
         let bytes = if listener == OWN { 500 } else { 1000 };
         let session = shard.sessions.find(name).expect("it is kept");
         assert_eq!(shard.terms_of_session(session).packet_bytes, bytes, "{name}");
-        // What has gone may do nothing, whatever the first listener allows.
+        // A connection that has ended may do nothing, whatever the first listener allows.
         assert_eq!(*shard.terms(slot), crate::settings::Terms::denied(), "{name}");
         assert!(shard.access_of(slot).is_none() && !shard.may_publish(slot, "t"), "{name}");
         sessions.push(session);
     }
     assert_eq!(sessions.len(), 2);
-    // After a restart nobody knows by which listener a client will be back.
+    // After a restart it is unknown which listener a client will use.
     world.restart(1);
     for name in ["lax", "strict"] {
         let shard = world.shard(0);
@@ -219,7 +219,7 @@ fn a_will_below_a_mount_point_follows_the_rules_of_a_publish() {
     let outside = connect_kept(&mut world, 0, "outside");
     world.send(outside, b"\x82\x06\x00\x01\x00\x01#\x00");
     world.take(outside);
-    // CONNECT with a will to $SYS/x, and then a PUBLISH to the same.
+    // CONNECT with a will to $SYS/x, followed by a PUBLISH to the same topic.
     let willing = b"\x10\x18\x00\x04MQTT\x04\x06\x00\x00\x00\x01w\x00\x06$SYS/x\x00\x01y";
     world.listener = OWN;
     let client = world.open(0);
@@ -229,7 +229,7 @@ fn a_will_below_a_mount_point_follows_the_rules_of_a_publish() {
     assert_eq!(world.take(client), b"\x40\x02\x00\x01");
     world.hang_up(client, Hangup::Closed);
     assert_eq!(world.take(outside), b"\x30\x0B\x00\x08m/$SYS/xz\x30\x0B\x00\x08m/$SYS/xy");
-    // Where there is no mount point both are refused.
+    // Without a mount point both are refused.
     world.listener = 0;
     let client = world.open(0);
     world.send(client, willing);

@@ -1,4 +1,4 @@
-//! What the operator is told of subscriptions and messages, and how much of it at most.
+//! The reports to the operator about subscriptions and messages, and their limits.
 
 use super::basics::{PUBLISH_AB, SUBSCRIBE_AB, connect, quiet};
 use crate::broker::world::World;
@@ -7,7 +7,7 @@ use crate::mqtt::QoS;
 use crate::mqtt::RetainHandling;
 use crate::settings::Config;
 
-/// A SUBSCRIBE of 3.1.1 with so many filters.
+/// A SUBSCRIBE of 3.1.1 with this many filters.
 fn subscribe(filters: usize, filter: impl Fn(usize) -> String) -> Vec<u8> {
     let mut body = vec![0, 1];
     for at in 0..filters {
@@ -39,7 +39,7 @@ fn filters_that_are_refused_are_all_counted_and_some_of_a_packet_are_told() {
     config.limits.topic_levels = 2;
     let mut world = World::new(1, config);
     let client = connect(&mut world, 0, "greedy", 0);
-    // Half of them meet a bound, half are not available.
+    // Half of them reach a bound, and half are not available.
     let filter = |at: usize| if at.is_multiple_of(2) { "a/b/c".to_owned() } else { format!("$share/g/{at}") };
     world.send(client, &subscribe(FILTERS, filter));
     assert!(world.take(client).ends_with(&[0x80; FILTERS]), "all are in the SUBACK");
@@ -58,7 +58,7 @@ fn filters_that_are_refused_are_all_counted_and_some_of_a_packet_are_told() {
         }
     }
     assert_eq!((told, untold), (20, vec![("greedy".into(), FILTERS as u64 - 20)]));
-    // The next packet is told anew.
+    // The next packet is reported separately.
     world.events.clear();
     world.send(client, &subscribe(1, |_| "a/b/c".into()));
     assert!(matches!(world.events[..], [Event::LimitReached { .. }]), "{:?}", world.events);
@@ -144,7 +144,7 @@ fn subscriptions_and_what_messages_match_are_told_only_if_wanted() {
         };
         assert_eq!((client.as_deref(), &**topic), (Some("other"), "a/b"));
         assert_eq!((*qos, *retain, *shard, *from), (QoS::AtLeastOnce, false, 0, None));
-        // One session, by two filters, and one group.
+        // One session, through two filters, and one group.
         assert_eq!((*subscribers, *groups), (1, 1));
         for (event, wanted) in [(ended, "a/b"), (with_session, "#"), (member, "$share/g/a/+")] {
             assert!(matches!(event, Event::Unsubscribed { filter, .. } if **filter == *wanted), "{event:?}");

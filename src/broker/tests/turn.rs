@@ -1,4 +1,4 @@
-//! Turns have a budget, and what they put off goes on: in order, and nothing is lost.
+//! Turns have a budget. Work that they put off continues in order, and nothing is lost.
 
 use super::basics::{connect, quiet};
 use super::kept::{at_home, connect_kept};
@@ -32,7 +32,7 @@ fn packet(first_byte: u8, body: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// PUBLISH of 3.1.1; packet identifier 0: QoS 0.
+/// PUBLISH of 3.1.1. With packet identifier 0 it has QoS 0.
 fn publish(topic: &str, packet_id: u16, qos: u8, payload: &[u8]) -> Vec<u8> {
     let mut body = text(topic);
     if qos > 0 {
@@ -47,7 +47,7 @@ fn subscribe(filter: &str, qos: u8) -> Vec<u8> {
     packet(0x82, &[&[0, 1], text(filter).as_slice(), &[qos]].concat())
 }
 
-/// First bytes and bodies.
+/// The first bytes and the bodies of packets.
 fn packets(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut packets = Vec::new();
     while !bytes.is_empty() {
@@ -58,7 +58,7 @@ fn packets(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
     packets
 }
 
-/// The last bytes of the PUBLISH packets that a client got.
+/// The last bytes of the PUBLISH packets that a client received.
 fn payloads(world: &mut World, client: usize) -> Vec<u8> {
     let got = packets(&world.take(client));
     got.iter().filter(|(head, _)| head >> 4 == 3).map(|(_, body)| *body.last().unwrap()).collect()
@@ -115,7 +115,7 @@ fn others_are_served_before_a_long_fan_out_has_come_to_its_end() {
     }
 }
 
-/// What it cost before turns had budgets: 40 times 64 times 6 KB in one turn.
+/// Before turns had budgets, this took 40 times 64 times 6 KB in one turn.
 #[test]
 fn few_bytes_that_ask_for_many_are_answered_in_pieces() {
     let mut world = bounded(1, TurnBudget { bytes: 64 << 10, ..TurnBudget::default() });
@@ -203,7 +203,7 @@ fn large_messages_at_qos_1_reach_kept_sessions_in_order_with_small_ones_behind_t
     assert!(world.most_queued < 600_000, "{} bytes in one turn", world.most_queued);
 }
 
-/// A message whose first subscribers are done with it before the last ones have it.
+/// The first subscribers have settled the message before the last ones have it.
 #[test]
 fn power_cut_loses_no_message_of_a_fan_out_that_has_gone_on_for_turns() {
     let mut world = quiet(1);
@@ -221,7 +221,7 @@ fn power_cut_loses_no_message_of_a_fan_out_that_has_gone_on_for_turns() {
     world.shard(0).bound_turns(TurnBudget { work: 40, bytes: 1 << 20, touches: 100 });
     let now = world.now();
     world.shard(0).handle_bytes(now, slot(publisher), &publish("a/b", 1, 1, b"x"));
-    // Each turn's records are durable, and those who have the message acknowledge it, before the next turn.
+    // Before the next turn, each turn's records become durable, and its receivers acknowledge the message.
     for _ in 0..40 {
         world.turn(0);
         for &member in &members[..30] {
@@ -276,7 +276,8 @@ fn wills_that_are_due_together_are_published_in_pieces() {
         assert_eq!(world.take(client), [0x20, 2, 0, 0]);
     }
     world.most_queued = 0;
-    // The keep alive of all of them ends in the same tick; members send nothing either, but stay longer.
+    // The keep alive of all of them ends in the same tick. Members send nothing either, but have a longer
+    // one.
     world.pass(16_000);
     for member in members {
         let mut got = payloads(&mut world, member);
@@ -299,7 +300,7 @@ fn long_subscribe_goes_on_in_later_turns_and_is_answered_as_one() {
         let bytes = [packet(0x82, &body), b"\xC0\x00".to_vec()].concat();
         world.send(client, &bytes);
         let mut got = packets(&world.take(client));
-        // Where other shards have to know first, the next packet does not wait for that.
+        // If other shards must know first, the next packet does not wait for that.
         got.sort_unstable();
         assert_eq!(got[0], (0x90, [vec![0, 9], vec![1; 500]].concat()));
         assert_eq!(got[1..], [(0xD0, vec![])]);
@@ -348,7 +349,7 @@ fn filters_with_every_combination_of_wildcards_are_refused_from_a_bound_on() {
     assert!(codes.iter().all(|&code| code == 0 || code == 0x80) && granted > 30, "{granted}");
     let patterns = world.shard(0).subscriptions.patterns();
     assert!((400..=512).contains(&patterns), "{patterns}");
-    // A filter like one that is there is as good as ever, and so is another client's.
+    // A filter with the same pattern as an existing one is accepted, and so is another client's.
     world.send(client, &subscribe(&format!("+{}", "/b".repeat(11)), 0));
     assert_eq!(packets(&world.take(client)), [(0x90, vec![0, 1, 0])]);
     world.send(other, &subscribe("+/x/+/x/+/#", 0));
@@ -402,7 +403,7 @@ fn walks_through_retained_messages_share_a_turn_and_come_to_their_ends() {
         let before = shard.work_done();
         shard.handle_turn(now);
         let done = shard.work_done() - before;
-        // Each kind of work has its part, and may end with the longest step that there is: 1024 visits.
+        // Each kind of work has its part, and may end with the longest possible step: 1024 visits.
         assert!(done < 2 * (64 + 2 * 1024), "{done} in one turn");
     }
     for at in 0..20 {
@@ -452,7 +453,7 @@ fn timer_that_has_fired_does_not_meet_who_is_in_the_same_place_later() {
     assert!(shard.has_deferred(), "most of their timers wait");
     let ended = shard.connections();
     assert!(ended > 5, "{ended} are left");
-    // The last one goes by itself, and another connection takes its place before its timer is handled.
+    // The last client leaves by itself, and another connection gets its slot before its timer is handled.
     let place = slot(first[9]);
     shard.handle_hangup(now, place, Hangup::Closed);
     shard.take_effects();

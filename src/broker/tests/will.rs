@@ -1,4 +1,4 @@
-//! Wills of clients whose rights have changed since they connected.
+//! Wills of clients whose permissions have changed since they connected.
 
 use super::admission::{list, quiet, string};
 use super::basics::connect;
@@ -8,7 +8,7 @@ use crate::policy::access::Access;
 use crate::policy::acl::{Actions, RuleEffect, Subscribing};
 use crate::settings::Config;
 
-/// CONNECT of 5.0 with a session that stays, and a will to w/x.
+/// CONNECT of 5.0 with a persistent session, and a will to w/x.
 fn connect_with_will(world: &mut World, retain: bool, delay_seconds: u8) -> usize {
     let flags = if retain { 0x2C } else { 0x0C };
     let mut body = [b"\x00\x04MQTT\x05".as_slice(), &[flags], b"\x00\x00\x05\x11\x00\x00\xFF\xFF"].concat();
@@ -22,7 +22,7 @@ fn connect_with_will(world: &mut World, retain: bool, delay_seconds: u8) -> usiz
     client
 }
 
-/// How often a subscriber to w/x has got the will.
+/// The number of times that a subscriber to w/x has received the will.
 fn wills(world: &mut World, watcher: usize) -> usize {
     world.take(watcher).windows(4).filter(|window| window == b"gone").count()
 }
@@ -49,7 +49,7 @@ fn a_will_whose_topic_was_taken_back_is_not_published_at_once_or_after_its_delay
             world.ask(rules);
             world.hang_up(alice, Hangup::Reset);
             if is_down {
-                // Its session, and the listener's rules, are back before its hour.
+                // Its session and the listener's rules are back before its delay ends.
                 world = world.cut_power(2, 3000);
                 world.ask(rules);
                 live = watch(&mut world, "live");
@@ -77,7 +77,8 @@ fn a_will_of_a_listener_that_had_no_rules_obeys_those_that_it_has_got_since() {
     assert_eq!(wills(&mut world, live), 0);
 }
 
-/// [MQTT5-3.14.4-3] [MQTT311-3.14.4-3]: the DISCONNECT has been received, though what is before it waits.
+/// [MQTT5-3.14.4-3] [MQTT311-3.14.4-3]: the DISCONNECT has been received, although the message before it
+/// waits.
 #[test]
 fn a_disconnect_behind_a_message_that_waits_drops_the_will_however_the_connection_ends() {
     let waiting: [(&str, &[u8]); 2] =
@@ -88,7 +89,7 @@ fn a_disconnect_behind_a_message_that_waits_drops_the_will_however_the_connectio
         ("taken over", |world, _| _ = connect_with_will_of_3x(world)),
         ("stopped", |world, _| world.shut_down()),
     ];
-    // With PINGREQ, or with half a DISCONNECT, it has not said that it goes.
+    // With a PINGREQ, or with half a DISCONNECT, it has not announced its end.
     let last: [(&[u8], usize); 3] = [(b"\xE0\x00", 0), (b"\xC0\x00", 1), (b"\xE0", 1)];
     for (why, message) in waiting {
         for (end, go) in ends {
@@ -105,7 +106,7 @@ fn a_disconnect_behind_a_message_that_waits_drops_the_will_however_the_connectio
                 world.send(client, &[&message.repeat(3), said].concat());
                 assert!(!world.is_closed(client), "{case}: it waits");
                 go(&mut world, client);
-                // What was sent before a close is handled as fast as the rate allows.
+                // Packets that were sent before a close are handled as fast as the rate allows.
                 world.pass(10_000);
                 assert!(world.is_closed(client), "{case}");
                 assert_eq!(wills(&mut world, watcher), published, "{case}");
