@@ -92,7 +92,7 @@ impl<I: Io> Host<I> {
         false
     }
 
-    /// The CONNECT of a connection is answered, or it goes.
+    /// Ends the handshake of a connection: its CONNECT is answered, or it ends.
     pub(super) fn end_handshake(&mut self, slot: ConnectionSlot) {
         if let Some(source) = self.connections.end_handshake(slot) {
             self.admissions.handshakes.end(source);
@@ -106,7 +106,7 @@ impl<I: Io> Host<I> {
         }
     }
 
-    /// A connection has ended: it counts nowhere any more.
+    /// Removes a connection that has ended from all counts.
     pub(super) fn forget(
         &mut self,
         now: Time,

@@ -1,27 +1,28 @@
-//! The one table of what the host keeps of its connections, by slot.
+//! The table of everything that the host keeps of its connections, by slot.
 //!
-//! A connection has its entry until it is closed or moves to another shard, and whoever takes the entry out has all of it.
-//! A plain connection of a listener without bounds has none once it is served: there is nothing to keep.
+//! A connection has an entry until it is closed or moves to another shard. Taking the entry takes everything.
+//! A plain connection of a listener without bounds has no entry after it is accepted, because there is
+//! nothing to keep.
 
 use super::layers::Layered;
 use crate::base::{ConnectionSlot, Time};
 use crate::settings::Network;
 use std::net::IpAddr;
 
-/// What the host keeps of one connection.
+/// The host's state of one connection.
 #[derive(Default)]
 pub(super) struct ConnectionEntry {
     /// The layers below MQTT.
     pub(super) layered: Option<Box<Layered>>,
     /// The listener, if it bounds its connections.
     pub(super) bounded_by: Option<u16>,
-    /// Where its handshake counts, until CONNECT is answered.
+    /// The source to which its handshake counts, until CONNECT is answered.
     pub(super) handshake: Option<Network>,
-    /// Since when it is here, where flapping is watched.
+    /// The start of the connection, if flapping is watched.
     pub(super) stay: Option<Stay>,
 }
 
-/// Who has come in, and when.
+/// The address and the start of an admitted connection.
 #[derive(Clone, Copy)]
 pub(super) struct Stay {
     pub(super) address: IpAddr,
@@ -42,7 +43,7 @@ pub(super) struct ConnectionTable {
 }
 
 impl ConnectionTable {
-    /// The entry of a connection, which is made if there is none.
+    /// The entry of a connection. It is created if there is none.
     pub(super) fn entry(&mut self, slot: ConnectionSlot) -> &mut ConnectionEntry {
         if self.slots.len() <= slot.at() {
             self.slots.resize_with(slot.at() + 1, || None);
@@ -50,19 +51,19 @@ impl ConnectionTable {
         self.slots[slot.at()].get_or_insert_default()
     }
 
-    /// Puts the entry of a connection in that comes from another shard.
+    /// Inserts the entry of a connection that comes from another shard.
     pub(super) fn insert(&mut self, slot: ConnectionSlot, connection: Option<Box<ConnectionEntry>>) {
         if let Some(connection) = connection {
             *self.entry(slot) = *connection;
         }
     }
 
-    /// Takes the whole entry of a connection out, which ends here.
+    /// Removes and returns the entry of a connection that ends here.
     pub(super) fn take(&mut self, slot: ConnectionSlot) -> Option<Box<ConnectionEntry>> {
         self.slots.get_mut(slot.at())?.take()
     }
 
-    /// A handshake has ended; gives where it counted.
+    /// Ends a handshake, and returns the source to which it counted.
     pub(super) fn end_handshake(&mut self, slot: ConnectionSlot) -> Option<Network> {
         let entry = self.slots.get_mut(slot.at())?;
         let handshake = entry.as_mut()?.handshake.take();
@@ -80,7 +81,7 @@ impl ConnectionTable {
         self.slots.get_mut(slot.at())?.as_mut()?.layered.as_deref_mut()
     }
 
-    /// Is no connection in the table, and was none since memory was given back?
+    /// Whether the table has been empty since memory was last freed.
     pub(super) fn is_unused(&self) -> bool {
         self.slots.is_empty()
     }

@@ -1,5 +1,5 @@
-//! How many connections of each address have not finished CONNECT: no address has more than its share, so that a few
-//! can't lock all others out.
+//! Counts the connections that have not finished CONNECT, by address. No address may have more than its
+//! share, so that a few addresses can't exclude all others.
 
 use crate::policy::address_gate::counted_with;
 use crate::settings::Network;
@@ -21,8 +21,8 @@ impl Handshakes {
         Handshakes { by_source: HashMap::with_hasher(hasher), share }
     }
 
-    /// A connection has come in from an address. Gives where it counts, to be given back at its end; `None`, and it is
-    /// not counted, if the address has its share.
+    /// Counts a connection of an address. Returns the source to which it counts, for [`Handshakes::end`].
+    /// Returns `None` and does not count it if the address has its share.
     pub(super) fn begin(&mut self, address: IpAddr) -> Option<Network> {
         let source = counted_with(address);
         let count = self.by_source.entry(source).or_default();
@@ -33,7 +33,7 @@ impl Handshakes {
         Some(source)
     }
 
-    /// A connection that counts there has finished, left or ended.
+    /// Ends a handshake that counts to this source: the connection has finished it, moved or closed.
     pub(super) fn end(&mut self, source: Network) {
         if let Entry::Occupied(mut entry) = self.by_source.entry(source) {
             match *entry.get() {

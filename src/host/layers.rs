@@ -22,7 +22,7 @@ pub(super) struct Layered {
 }
 
 impl Layered {
-    /// Is it a load balancer's own connection, which has named no client?
+    /// Whether it is a load balancer's own connection, which has named no client.
     pub(super) fn is_balancers_own(&self) -> bool {
         self.layers.is_balancers_own()
     }
@@ -69,13 +69,13 @@ impl ConnectionLayers {
         &self.stacks[usize::from(listener)]
     }
 
-    /// The layers of a connection that has come in; none if it is plain.
+    /// Creates the layers of a new connection. `None` if it is plain.
     pub(super) fn open(&self, listener: u16, peer: SocketAddr) -> Option<Box<Layered>> {
         let layers = self.stack(listener).open(peer.ip())?;
         Some(Box::new(Layered { listener, layers }))
     }
 
-    /// The connection moves to another shard: what its layers have answered and is not sent yet.
+    /// Takes the unsent answers of a connection's layers, because the connection moves to another shard.
     pub(super) fn take_unsent(&mut self, slot: ConnectionSlot, outbox: &Outbox) -> Vec<u8> {
         let mut unsent = Vec::new();
         self.answers.retain(|&(of, range)| {

@@ -125,7 +125,7 @@ impl<I: Io> Host<I> {
                 let arrival = Arrival { socket, handover, connection, unsent };
                 self.send(now, to, ShardMessage::Socket(Box::new(arrival)), None);
             }
-            // The peer has gone while its CONNECT was read: its layers have nobody to talk to.
+            // The peer has disconnected while its CONNECT was read, so its layers are not needed any more.
             None => {
                 let connection = connection.map(|mut entry| {
                     entry.layered = None;

@@ -33,7 +33,7 @@ impl SegmentFile {
         Ok(SegmentFile { file, path: path.to_owned(), len, piece: Vec::new(), piece_from: 0 })
     }
 
-    /// Reads the piece of a range of offsets.
+    /// Reads the piece with this range of offsets.
     fn read(&mut self, range: Range<usize>) -> io::Result<()> {
         let (from, len) = (range.start, range.len());
         self.piece_from = from;

@@ -52,8 +52,8 @@ impl ClockMark {
 }
 
 impl Wall {
-    /// The latest that connections can have ended of an earlier run that lived at `alive_millis`: a session is not to
-    /// expire early because nothing was written for a while.
+    /// The latest time at which the connections of an earlier run that was alive at `alive_millis` can have
+    /// ended. A session must not expire early because nothing was written for a while.
     pub(crate) fn latest_end(self, alive_millis: u64) -> u64 {
         alive_millis.saturating_add(ALIVE_MILLIS_MAX).min(self.zero_millis.max(alive_millis))
     }
@@ -115,7 +115,7 @@ impl LogClock {
     }
 }
 
-/// Compares what the wall clock said before the machine was restarted to what it says now.
+/// Compares the wall clock before the machine was restarted with the present one.
 fn by_wall(way: Range<u64>) -> (u64, Measure) {
     let before = way.start;
     let told = moved(way);
@@ -131,7 +131,7 @@ fn by_wall(way: Range<u64>) -> (u64, Measure) {
     }
 }
 
-/// By how much a clock has moved, in its units; below 0: back.
+/// By how much a clock has moved, in its units. Negative if it was set back.
 fn moved(way: Range<u64>) -> i64 {
     let size = i64::try_from(way.end.abs_diff(way.start)).unwrap_or(i64::MAX);
     if way.end >= way.start { size } else { -size }

@@ -222,7 +222,7 @@ pub(crate) struct FramePlace {
 }
 
 impl FramePlace {
-    /// Where its body is.
+    /// The range of its body.
     pub(crate) fn body(&self) -> Range<usize> {
         let from = self.at + FRAME_HEAD;
         from..from + self.len

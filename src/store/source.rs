@@ -11,13 +11,13 @@ pub(crate) trait Source {
     /// The number of bytes.
     fn len(&self) -> usize;
 
-    /// Those of a range of offsets, or fewer if there are no more.
+    /// The bytes of a range of offsets. Fewer if the source ends.
     ///
     /// # Errors
     /// The error of the source.
     fn bytes(&mut self, range: Range<usize>) -> Result<&[u8], Self::Error>;
 
-    /// Are all bytes of a range of offsets zeros, as far as there are any?
+    /// Whether all bytes of a range of offsets are zeros. The range may extend beyond the end.
     ///
     /// # Errors
     /// The error of the source.

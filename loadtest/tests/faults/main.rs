@@ -249,7 +249,7 @@ fn failed_run_prints_the_reason_and_exits_with_2() {
     assert!(!output.stderr.is_empty());
 }
 
-/// Runs the harness with flags that it must refuse. Returns what it says.
+/// Runs the harness with flags that it must refuse. Returns its error output.
 fn refusal(port: u16, arguments: &str) -> String {
     let output = loadtest(port, arguments);
     let stderr = String::from_utf8(output.stderr).unwrap();

@@ -1,4 +1,4 @@
-//! Closes: what is still sent, and how long that may take.
+//! Closing: the data that are still sent, and how long that may take.
 
 use std::io::{Read, Write};
 
@@ -14,7 +14,7 @@ fn the_last_bytes_of_a_close_arrive_though_the_peer_was_still_sending() {
             for event in host.turn() {
                 match event {
                     IoEvent::Accepted { slot, .. } => {
-                        // Much has come in by then, and nothing of it is read before the close.
+                        // Much data has arrived by then, and none of it is read before the close.
                         std::thread::sleep(Duration::from_millis(5));
                         host.send(slot, b"goodbye");
                         host.net.close(slot);
@@ -39,7 +39,7 @@ fn the_last_bytes_of_a_close_arrive_though_the_peer_was_still_sending() {
 
 #[test]
 fn a_backlog_is_sent_before_a_close_and_its_time_is_bounded() {
-    // Closes a connection with a backlog; how long that took.
+    // Closes a connection with a backlog. Returns how long that took.
     let close = |linger: Duration| {
         let (socket, port) = bound();
         let server = on_shard(move || {

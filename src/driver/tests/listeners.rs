@@ -1,4 +1,4 @@
-//! Listeners, options of accepted sockets, and descriptors that are watched.
+//! Listeners, the options of accepted sockets, and watched descriptors.
 
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
@@ -55,7 +55,7 @@ fn a_watched_descriptor_is_told_each_time() {
 fn a_lack_of_descriptors_pauses_the_listener_and_no_more() {
     const MARK: &str = "MIDGE_TEST_DESCRIPTORS";
     if std::env::var_os(MARK).is_none() {
-        // The limit is the process's, so the test has one of its own.
+        // The limit belongs to the process, so the test runs in a process of its own.
         let test = "driver::tests::listeners::a_lack_of_descriptors_pauses_the_listener_and_no_more";
         let status = std::process::Command::new(std::env::current_exe().unwrap())
             .args([test, "--exact", "--nocapture"])
@@ -84,7 +84,7 @@ fn a_lack_of_descriptors_pauses_the_listener_and_no_more() {
             }
         }
         let millis = begun.elapsed().as_millis();
-        // There is a pause of 100 ms before each try but the first, and no spinning meanwhile.
+        // There is a pause of 100 ms before each further attempt, and no busy loop meanwhile.
         assert!(accepted < 10 && millis >= 290 && turns < 30 + millis / 10, "{accepted} {millis} {turns}");
         limit_descriptors(1000);
         while accepted < 10 {
@@ -101,7 +101,7 @@ fn limit_descriptors(count: u64) {
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
 }
 
-/// Of a connection of this process, as the kernel has it.
+/// The value of a socket option in the kernel.
 fn option(descriptor: i32, level: i32, name: i32) -> i32 {
     let (mut value, mut length) = (-1_i32, size_of::<i32>() as libc::socklen_t);
     // SAFETY: the option's value and its length are live integers.

@@ -1,4 +1,4 @@
-//! Pauses: what is held, and what its sender notices.
+//! Pauses: the data that are held, and their effect on the sender.
 
 use std::io::Write;
 
@@ -29,7 +29,7 @@ fn a_pause_holds_what_comes_and_a_resume_delivers_it_first() {
                         host.net.hold(slot, buffer, 0)
                     }
                     IoEvent::Received { buffer, .. } if step.is_multiple_of(5) => {
-                        // Pauses with a part of the buffer in hand.
+                        // Pauses while it holds a part of the buffer.
                         let half = buffer.len() / 2;
                         bytes.extend_from_slice(&host.net.bytes(&buffer)[..half]);
                         host.net.pause(slot);
@@ -71,7 +71,7 @@ fn a_stream_survives_that_memory_is_given_back_in_its_midst() {
                     IoEvent::Received { buffer, .. } => bytes.extend(host.take(buffer)),
                     other => panic!("{other:?}"),
                 }
-                // In the midst of a turn too: what is lent keeps its bytes.
+                // This works in the middle of a turn too: lent buffers keep their bytes.
                 host.net.give_memory_back();
             }
         }

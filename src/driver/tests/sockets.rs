@@ -1,4 +1,4 @@
-//! One shard: data both ways, slow and dead peers, small buffers and rings.
+//! One shard: data in both directions, slow and dead peers, small buffers and rings.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;

@@ -1,9 +1,9 @@
-//! What is wrong with a file, and where.
+//! The errors of a file, and their lines.
 
 use super::*;
 use crate::base::Random;
 
-/// Text of a file, the line to blame, its key, and a part of the reason.
+/// The text of a file, the line of the error, its key, and a part of the reason.
 const WRONG: &[(&str, usize, &str, &str)] = &[
     ("unknown_option unknown", 1, "unknown_option", "Unknown configuration variable"),
     ("\n\nalow_anonymous true", 3, "alow_anonymous", "did you mean \"allow_anonymous\"?"),

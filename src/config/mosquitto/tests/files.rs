@@ -1,10 +1,10 @@
-//! Files on the disk: those that a main file includes, and those that cannot be read.
+//! Files on the disk: included files, and files that can't be read.
 
 use std::path::PathBuf;
 
 use super::*;
 
-/// A folder of one test, gone at its end.
+/// The directory of one test. It is removed at the end.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -31,7 +31,7 @@ impl Drop for Folder {
     }
 }
 
-/// What Debian ships.
+/// The configuration that Debian ships.
 fn stock(folder: &Folder) -> String {
     let mut text = "# Local configuration belongs into conf.d\n#\n\n\
                     pid_file /run/mosquitto/mosquitto.pid\n\n\

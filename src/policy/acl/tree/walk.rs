@@ -45,7 +45,7 @@ impl<'a, const WHY: bool> Walk<'a, WHY> {
         self.matching_all::<true>(number, rest, is_first);
     }
 
-    /// `FILTER`: the levels are those of a filter, so that `+` and `#` are wildcards.
+    /// With `FILTER`, the levels are those of a filter, so `+` and `#` are wildcards.
     fn matching_all<const FILTER: bool>(
         &mut self,
         mut number: u32,
@@ -62,7 +62,7 @@ impl<'a, const WHY: bool> Walk<'a, WHY> {
                 return self.note(node.here, number, HERE);
             };
             let (level, behind) = split(levels);
-            // `#` matches the parent too. The rules that match all this were found above.
+            // `#` also matches the parent. The rules that match all of this were found above.
             if FILTER && level == b"#" {
                 return;
             }
@@ -80,7 +80,7 @@ impl<'a, const WHY: bool> Walk<'a, WHY> {
                     Expansion::Never => {}
                 }
             }
-            // No single text matches all that `+` matches.
+            // No single text matches everything that `+` matches.
             if FILTER && level == b"+" {
                 return;
             }

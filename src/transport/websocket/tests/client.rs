@@ -1,4 +1,4 @@
-//! A client of another implementation.
+//! Tests with the client of another implementation.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -13,7 +13,7 @@ use tungstenite::{Bytes, Error, Message};
 
 use super::*;
 
-/// Both ends of a connection in memory, as the client of tungstenite sees it.
+/// Both ends of a connection in memory, in the form that tungstenite's client needs.
 #[derive(Clone, Default)]
 struct Wire(Rc<RefCell<(VecDeque<u8>, VecDeque<u8>)>>);
 
@@ -36,7 +36,7 @@ impl Write for Wire {
     }
 }
 
-/// The server's side: MQTT bytes are echoed in one frame for each read, in reads of seven bytes.
+/// The server, which echoes MQTT bytes, one frame per read, in reads of seven bytes.
 struct Echo {
     wire: Wire,
     socket: WebSocket,

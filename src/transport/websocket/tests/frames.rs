@@ -1,8 +1,8 @@
-//! Frames of both sides, and closes.
+//! Frames of both sides, and closing.
 
 use super::*;
 
-/// What comes of frames behind a request that is accepted: without the answer to it.
+/// The result of frames after an accepted request, without the answer to the request.
 #[track_caller]
 fn frames(frames: &[&[u8]]) -> (Vec<u8>, Vec<u8>, Result<WebSocketProgress, WebSocketFailure>) {
     let mut heard = conversation(&[&request(), &frames.concat()[..]].concat());
