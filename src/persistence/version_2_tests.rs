@@ -1,9 +1,9 @@
-//! A store that a midge has written whose log had version 2: it is read as long as version 3 is the one that is
-//! written.
+//! A store that was written by a midge with version 2 of the log. It must be readable as long as version 3 is
+//! the version that is written.
 //!
-//! `fixtures` has its files, without their zeros: the length of the file, then for each stretch that is not zeros its
-//! place, its length and its bytes. `version-2.txt` has what is in it, a line for each session, retained message and
-//! will.
+//! `fixtures` has its files without their zeros: the length of the file, and then for each stretch without
+//! zeros its position, its length and its bytes. `version-2.txt` lists the content, with a line for each
+//! session, retained message and will.
 
 use super::recovery::tests::Scratch;
 use super::tools::{dump, verify};
@@ -15,14 +15,14 @@ use crate::store::{Base, open_body};
 use std::fs;
 
 const CHECKPOINT: &[u8] = include_bytes!("fixtures/version-2.checkpoint");
-/// Two segments of the start after those that are in the checkpoint.
+/// Two segments of the start whose earlier segments are in the checkpoint.
 const SEGMENTS: [(&str, &[u8]); 2] = [
     ("0000000002-000-0000000000.log", include_bytes!("fixtures/version-2.log-0")),
     ("0000000002-000-0000000001.log", include_bytes!("fixtures/version-2.log-1")),
 ];
 const CONTENT: &str = include_str!("fixtures/version-2.txt");
 
-/// A file with its zeros.
+/// Restores a file with its zeros.
 fn whole(mut parts: &[u8]) -> Vec<u8> {
     let number = |from: &mut &[u8]| {
         let (number, rest) = from.split_first_chunk::<4>().unwrap();
@@ -84,14 +84,14 @@ fn the_store_of_version_2_has_records_of_every_kind_and_rows_of_all_tables_but_t
             }
         }
     }
-    // All that there are in version 2; `record::tests` has a body with each of them in each form.
+    // These are all kinds of version 2. `record::tests` has a body with each of them in each form.
     assert_eq!(names.len(), 25, "{names:?}");
     let scratch = store();
     let image = Image::open(&scratch.open().checkpoint()).unwrap();
     for table in Table::ALL {
         let mut rows = 0;
         image.scan(table, &[], None, &mut |_, _| rows += 1).unwrap();
-        // Intents are brought to their targets by the start that has made the checkpoint.
+        // The start that made the checkpoint has carried the intents to their targets.
         assert_eq!(rows > 0, !matches!(table, Table::Intents | Table::Seen), "{table:?}");
     }
 }

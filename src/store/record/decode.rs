@@ -135,7 +135,7 @@ impl<'a> Decoder<'a> {
         Ok(number)
     }
 
-    /// A number that is written as its distance from another.
+    /// Reads a number that is written as its distance from another.
     pub(super) fn distance(&mut self, before: u64) -> Result<u64, BadRecord> {
         let coded = self.varint()?;
         Ok(before.wrapping_add((coded >> 1) ^ (coded & 1).wrapping_neg()))

@@ -13,12 +13,12 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
-    /// From now on records go to a new frame.
+    /// Begins a new frame.
     pub(crate) fn begin_frame(&mut self) {
         self.short.begin_frame();
     }
 
-    /// Appends a record to the bytes of its frame, which stay where they are in `out`.
+    /// Appends a record to the bytes of its frame. These bytes must keep their offsets in `out`.
     pub(crate) fn encode(&mut self, out: &mut Vec<u8>, record: &Record<'_>) {
         match record {
             Record::Session { sid, client_id, version, expiry_seconds, will } => {
@@ -160,7 +160,7 @@ impl Encoder {
     }
 }
 
-/// A number as its distance from the one before, which it becomes.
+/// Writes a number as its distance from `before`, and sets `before` to it.
 pub(super) fn put_distance(out: &mut Vec<u8>, number: u64, before: &mut u64) {
     let distance = number.wrapping_sub(*before).cast_signed();
     put_varint(out, (distance.cast_unsigned() << 1) ^ (distance >> 63).cast_unsigned());
@@ -200,7 +200,7 @@ pub(crate) fn put_message(out: &mut Vec<u8>, message: &StoredMessage<'_>) {
     }
 }
 
-/// Runs of bytes as one.
+/// Writes several runs of bytes as one.
 pub(super) fn put_runs(out: &mut Vec<u8>, runs: [&[u8]; 3]) {
     put_varint(out, runs.iter().map(|run| run.len() as u64).sum());
     for run in runs {

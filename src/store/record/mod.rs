@@ -321,7 +321,7 @@ mod tag {
     pub(crate) const CLOCK: u8 = 30;
     pub(crate) const WILL: u8 = 31;
     pub(crate) const WILL_OVER: u8 = 32;
-    /// Each of the short forms has all kinds up to the next one.
+    /// Each of the short forms uses all kinds up to the next one.
     pub(crate) const SETTLED_SHORT: u8 = 33;
     pub(crate) const RELEASED_SHORT: u8 = 36;
     pub(crate) const RELEASED_SHORT_END: u8 = 39;

@@ -1,8 +1,8 @@
-//! The short forms of the records that a busy log has most of. What such a record has in common with one before it in
-//! its frame is not written again.
+//! The short forms of the most frequent records of a busy log. They leave out what a record has in common
+//! with an earlier one in its frame.
 //!
-//! Both sides remember the same of the short records of a frame. Nothing is remembered from frame to frame, so that a
-//! frame can be read by itself, and one that is damaged takes nothing else with it.
+//! Writer and reader remember the same data about the short records of a frame. They remember nothing across
+//! frames, so a frame can be read by itself, and a damaged frame does not affect others.
 
 use super::encode::{put_distance, put_varint};
 use super::{BadRecord, Decoder, Record, StoredMessage, bad, tag};
@@ -10,10 +10,10 @@ use crate::mqtt::QoS;
 use ahash::RandomState;
 use smallvec::SmallVec;
 
-/// What the writer and the reader of a frame remember alike.
+/// The data that both the writer and the reader of a frame remember.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
-    /// The number before, for numbers that are written as the distance from it.
+    /// The previous number, for numbers that are written as the distance from it.
     pub(super) number: u64,
     message: Option<u64>,
     delivery: RecentDelivery,
@@ -21,12 +21,12 @@ pub(super) struct Recent {
     released: Run,
 }
 
-/// The delivery before.
+/// The previous delivery.
 #[derive(Clone, Copy, Debug, Default)]
 struct RecentDelivery {
     sid: u64,
     packet_id: u16,
-    /// The distance of its number from the number before it.
+    /// The distance of its number from the previous number.
     step: u64,
 }
 
@@ -36,31 +36,31 @@ impl RecentDelivery {
     }
 }
 
-/// Deliveries of sessions with the same end, one after the other.
+/// A run of deliveries with the same kind of end.
 #[derive(Clone, Copy, Debug, Default)]
 struct Run {
     sid: u64,
     number: u64,
-    /// The distance of the last from the one before it.
+    /// The distance of the last number from the one before it.
     step: u64,
 }
 
-/// In the kind of a short message, beside QoS and RETAIN.
+/// The bits in the kind of a short message, in addition to its QoS.
 mod message {
     pub(super) const RETAIN: u8 = 1 << 2;
     pub(super) const EXPIRES: u8 = 1 << 3;
     pub(super) const HAS_PROPERTIES: u8 = 1 << 4;
-    /// Where the topic is: two bits.
+    /// Two bits that tell where the topic is.
     pub(super) const TOPIC: u8 = 3 << 5;
     pub(super) const TOPIC_WRITTEN: u8 = 0;
     pub(super) const TOPIC_BY_NUMBER: u8 = 1 << 5;
     pub(super) const TOPIC_AS_BEFORE: u8 = 2 << 5;
 }
 
-/// In the kind of a short delivery.
+/// The bits in the kind of a short delivery.
 mod delivery {
     pub(super) const SAME_SESSION: u8 = 1;
-    /// Where the packet identifier is: two bits. None of them: there is none.
+    /// Two bits that tell where the packet identifier is. If both are 0, there is none.
     pub(super) const PACKET_ID: u8 = 3 << 1;
     pub(super) const PACKET_ID_WRITTEN: u8 = 1 << 1;
     pub(super) const PACKET_ID_NEXT: u8 = 2 << 1;
@@ -69,10 +69,10 @@ mod delivery {
     pub(super) const RETAIN: u8 = 1 << 5;
 }
 
-/// The topics of a frame that have a number: the first so many that are written.
+/// The number of topics of a frame that get a number. They are the first ones that are written.
 const TOPICS_MAX: usize = 128;
 
-/// What the writer remembers.
+/// The data that the writer remembers.
 #[derive(Debug, Default)]
 pub(super) struct ShortWriter {
     pub(super) recent: Recent,
@@ -80,13 +80,13 @@ pub(super) struct ShortWriter {
 }
 
 impl ShortWriter {
-    /// A new frame begins.
+    /// Begins a new frame.
     pub(super) fn begin_frame(&mut self) {
         self.recent = Recent::default();
         self.topics.clear();
     }
 
-    /// A message without a source, which only a retained one has.
+    /// Writes a message. It must have no source; only retained messages have one.
     pub(super) fn put_message(&mut self, out: &mut Vec<u8>, number: u64, stored: &StoredMessage<'_>) {
         let at = out.len();
         out.push(0);
@@ -109,7 +109,7 @@ impl ShortWriter {
         out[at] = kind;
     }
 
-    /// A delivery of the last message, if it may be written in short.
+    /// Writes a delivery of the last message if its short form can be used. Returns whether it was written.
     pub(super) fn put_delivery(&mut self, out: &mut Vec<u8>, record: &Record<'_>) -> bool {
         let Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids, group } =
             record
@@ -166,7 +166,8 @@ impl ShortWriter {
 }
 
 impl Run {
-    /// One more. `kinds` and the two after it are: another session, the same session, the same session and step.
+    /// Writes one more. `kinds` and the next two kinds mean: another session, the same session, the same
+    /// session and step.
     fn put(&mut self, out: &mut Vec<u8>, kinds: u8, sid: u64, number: u64) {
         let step = number.wrapping_sub(self.number);
         if sid != self.sid {
@@ -183,7 +184,7 @@ impl Run {
         *self = Run { sid, number, step };
     }
 
-    /// Reads one more; `form` is 0, 1 or 2, as in [`Run::put`].
+    /// Reads one more. `form` is 0, 1 or 2 for the three kinds of [`Run::put`].
     fn read(&mut self, decoder: &mut Decoder<'_>, form: u8) -> Result<(u64, u64), BadRecord> {
         if form == 0 {
             self.sid = decoder.varint()?;
@@ -199,7 +200,7 @@ impl Run {
     }
 }
 
-/// What the reader remembers.
+/// The data that the reader remembers.
 #[derive(Debug, Default)]
 pub(super) struct ShortReader<'a> {
     pub(super) recent: Recent,
@@ -297,14 +298,15 @@ impl<'a> Decoder<'a> {
     }
 }
 
-/// The topics of the frame that is being written, to be found by their bytes.
+/// The topics of the frame that is being written. They can be found by their bytes.
 #[derive(Debug, Default)]
 struct WrittenTopics {
-    /// By number: where in the frame's bytes it is written.
+    /// By number: the place of the topic in the frame's bytes.
     places: Vec<Place>,
-    /// By hash, with the next free place for the second of a hash: a number, or [`NONE`]. Twice as long as is needed.
+    /// A hash table of numbers with open addressing. [`NONE`] marks a free slot. It has twice as many slots
+    /// as needed.
     numbers: Vec<u8>,
-    /// Of the message before.
+    /// The topic of the previous message.
     before: Option<Place>,
 }
 
@@ -321,7 +323,7 @@ impl Place {
     }
 }
 
-/// No number of a topic.
+/// Not the number of any topic.
 const NONE: u8 = u8::MAX;
 const NUMBERS_LEN: usize = 2 * TOPICS_MAX;
 const _: () = assert!(TOPICS_MAX <= NONE as usize && NUMBERS_LEN.is_power_of_two());
@@ -335,7 +337,7 @@ impl WrittenTopics {
         self.before = None;
     }
 
-    /// Writes a topic, or where it is written; says which in bits of the kind.
+    /// Writes a topic, or a reference to an earlier copy. Returns the bits of the kind that tell which.
     fn put(&mut self, out: &mut Vec<u8>, topic: &str) -> u8 {
         if self.before.is_some_and(|place| place.is(out, topic)) {
             return message::TOPIC_AS_BEFORE;

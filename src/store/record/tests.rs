@@ -148,7 +148,7 @@ fn delivery_of(sid: u64, message: u64, number: u64, packet_id: u16) -> Record<'s
     }
 }
 
-/// Bytes that each of the records takes in a frame, from which they come back as they were.
+/// The number of bytes of each record in a frame. Checks that the records can be read back.
 fn lengths(records: &[Record<'_>]) -> Vec<usize> {
     let (mut out, mut encoder) = (b"what is before the frame".to_vec(), Encoder::default());
     let mut lengths = Vec::new();
@@ -173,7 +173,7 @@ fn what_a_record_has_in_common_with_one_before_it_is_not_written_again() {
     let mut records = Vec::new();
     let mut number = 1 << 35;
     let step = 2;
-    // The one after 65,535 is 1.
+    // The packet identifier after 65,535 is 1.
     let sent = [(0, 1000), (0, 1000), (0, 1000), (1, 2000), (0, 1000), (1, 1000)];
     for ((topic, sid), packet_id) in sent.into_iter().zip([65_534, 65_535, 1, 2, 3, 4]) {
         records.push(Record::Message { number, message: plain(topics[topic], &payload) });
@@ -189,11 +189,11 @@ fn what_a_record_has_in_common_with_one_before_it_is_not_written_again() {
     }
     let lengths = lengths(&records);
     assert_eq!(lengths[0], 1 + 6 + 1 + topics[0].len() + 1 + 64);
-    // The kind, the number, the length of the payload. A delivery is its kind.
+    // A message has its kind, the number, and the payload with its length. A delivery has only its kind.
     assert_eq!(lengths[2..6], [67, 1, 67, 1]);
-    // Another topic and session, and the same again by number.
+    // Another topic and session, and then earlier ones by number.
     assert_eq!(lengths[6..12], [67 + 1 + 18, 3, 68, 3, 68, 1]);
-    // The session, the distance, nothing.
+    // With the session, with the distance, and with neither.
     assert_eq!(lengths[12..], [9, 2, 1, 4, 9, 2, 1]);
 }
 
@@ -241,7 +241,7 @@ fn short_forms_come_back_whatever_they_have_in_common() {
             }
         }
         lengths(&records);
-        // Cut anywhere, it is whole records, and an error if one is cut.
+        // A cut at any position leaves complete records, and an error if a record is cut.
         let (mut out, mut encoder, mut ends) = (Vec::new(), Encoder::default(), vec![0]);
         for record in &records {
             encoder.encode(&mut out, record);
@@ -296,7 +296,7 @@ fn a_short_form_that_refers_to_nothing_is_an_error() {
     }
 }
 
-/// The kinds of a row of the table of records: one, or some in a row.
+/// The kinds in a row of the table of records: one, or a range.
 fn kinds_of_row(row: &str) -> Option<RangeInclusive<u8>> {
     let cell = row.strip_prefix("| ")?.split(" |").next()?;
     let (first, last) = cell.split_once(" to ").unwrap_or((cell, cell));
@@ -323,7 +323,7 @@ fn format_md_has_a_row_for_each_kind_of_record_and_each_table_and_names_the_vers
     assert!(format.contains(&format!("| header, bytes 8 to 11 | {newest} | {read} |")), "{newest}");
 }
 
-/// The body of a frame that holds [`all`], as a midge has written it whose log had version 2.
+/// The body of a frame with [`all`], as written by a midge with version 2 of the log.
 const VERSION_2: &[u8] = include_bytes!("../../../tests/fuzz/corpus/log/version_2");
 
 #[test]

@@ -1,7 +1,8 @@
 //! The logs that a start reads: an input is a segment, its frames alone, or the bodies of frames.
 //!
 //! Reading must end for any input, no frame may count partially, the resulting rows must agree with each
-//! other, and it must be possible to distribute them to any number of shards. Records that can be read come back when they are written again.
+//! other, and it must be possible to distribute them to any number of shards. Readable records must stay the
+//! same when they are written again and read back.
 
 use midge::store::segment::{BLOCK, FRAME_HEAD, Header, LogName, SegmentReader, Step};
 use midge::store::{ApplyError, Changes, Journal, MemoryBase, Record, Wall, check_rows, open_body};
@@ -80,7 +81,7 @@ fn apply_bodies(bodies: Vec<&[u8]>) {
     finish(&mut base, &mut changes);
 }
 
-/// Writes the records of a frame as this midge does, up to the first that is none, and reads them.
+/// Writes the valid records of a frame as this midge does, up to the first invalid one, and reads them back.
 fn write_again(body: &[u8]) {
     let records = records_of(body);
     let mut journal = Journal::new(LogName { epoch: 1, shard: 0 });
