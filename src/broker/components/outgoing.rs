@@ -72,10 +72,12 @@ impl Outgoing {
     /// The next posting for another shard. `is_open` returns whether everything for a shard is in its box. A
     /// retained message is forwarded only if this is so for its home, and nothing overtakes it.
     pub(in crate::broker) fn pop(&mut self, is_open: impl Fn(ShardId) -> bool) -> Option<Posting> {
-        let posting = self.queue.pop_front_if(|posting| match posting {
-            Posting::Mail(..) => true,
-            Posting::Onward(onward) => is_open(onward.home),
-        })?;
+        if let Posting::Onward(onward) = self.queue.front()?
+            && !is_open(onward.home)
+        {
+            return None;
+        }
+        let posting = self.queue.pop_front()?;
         if self.seen > 0 {
             self.seen -= 1;
             self.bytes -= posting.message_bytes();

@@ -18,6 +18,7 @@ pub(super) mod enqueue;
 pub(super) mod forward;
 pub(super) mod full_disk;
 pub(super) mod groups;
+pub(super) mod interest;
 pub(super) mod losses;
 pub(super) mod mail;
 pub(super) mod memory;
