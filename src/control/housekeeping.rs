@@ -56,8 +56,8 @@ impl Day {
 }
 
 impl Housekeeping {
-    /// Works until all [`Requests`] are gone. `clock` gives seconds since 1970. `looked_at` is the time of
-    /// the check at the start. Each reload checks the dates itself.
+    /// Works until all [`ReloadRequests`] are gone. `clock` gives seconds since 1970. `looked_at` is the time
+    /// of the check at the start. Each reload checks the dates itself.
     pub fn serve(
         self,
         looked_at: i64,

@@ -120,7 +120,8 @@ impl SharedAddressGate {
         self.part(address).with(|gate| gate.closed(now.as_millis(), address, lived_millis)).is_some()
     }
 
-    /// Bans an address until a time, or for IPv6 its /64. `Time::MAX` bans it until [`SharedGate::unban`].
+    /// Bans an address until a time, or for IPv6 its /64. `Time::MAX` bans it until
+    /// [`SharedAddressGate::unban`].
     /// Returns false and does nothing for an exempt address. Open connections stay open.
     pub fn ban(&self, now: Time, address: IpAddr, until: Time) -> bool {
         let until_millis = if until == Time::MAX { u64::MAX } else { until.as_millis() };

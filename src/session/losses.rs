@@ -43,7 +43,7 @@ impl LossCause {
 }
 
 impl Losses {
-    /// From its parts.
+    /// Creates a ledger from its parts.
     pub fn new(counts: [u32; LOSS_CAUSES], times: LossTimes) -> Losses {
         Losses { counts, times }
     }
