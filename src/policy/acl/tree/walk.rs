@@ -35,8 +35,8 @@ impl<'a, const WHY: bool> Walk<'a, WHY> {
         }
     }
 
-    /// The rules that match a topic name. One function for this and `covering`, with a constant parameter for `+` and
-    /// `#`, costs each question 1 to 8 more instructions, of about 360 to 1,030.
+    /// The rules that match a topic name. A single function for this and `covering`, with a constant
+    /// parameter for `+` and `#`, would cost each query 1 to 8 more instructions, of about 360 to 1,030.
     pub(super) fn matching(&mut self, mut number: u32, mut rest: Option<&[u8]>, mut is_first: bool) {
         loop {
             let node = self.tree.node(number);
@@ -78,7 +78,7 @@ impl<'a, const WHY: bool> Walk<'a, WHY> {
             return self.note(node.here, number, HERE);
         };
         let (level, behind) = split(levels);
-        // `#` matches the parent too. The rules that match all this were found above.
+        // `#` also matches the parent. The rules that match all of this were found above.
         if level == b"#" {
             return;
         }
