@@ -58,7 +58,7 @@ pub(in crate::broker) struct Encoded {
 
 /// The message that was last sent to sessions one by one, from queues or after the log had it. It is encoded
 /// once for all of them in the same turn.
-pub(in crate::broker) struct Recent {
+pub(in crate::broker) struct RecentMessage {
     pub message: Rc<KeptMessage>,
     pub expiry_seconds: Option<u32>,
     /// The turn of the outbox.

@@ -196,7 +196,7 @@ pub struct Shard {
     convoys: Convoys,
     // Output.
     outbox: Outbox,
-    recent: Option<fanout::Recent>,
+    recent: Option<fanout::RecentMessage>,
     sent: Sent,
     outgoing: Outgoing,
     effects: Effects,

@@ -14,7 +14,7 @@ use crate::broker::components::budget::WORK_A_QUEUED;
 use crate::broker::components::sessions::{
     ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, QUEUES_QOS0, REPLAYING,
 };
-use crate::broker::fanout::{Fanout, Recent, WireForm};
+use crate::broker::fanout::{Fanout, RecentMessage, WireForm};
 use crate::broker::outcome::Taken;
 use crate::broker::{Counter, Event, Limit, Shard};
 use crate::mqtt::codec::publish_len;
@@ -198,7 +198,7 @@ impl Shard {
 
     /// Keeps the encoded parts, because the message may be sent again in this turn.
     pub(in crate::broker) fn note_encoded(&mut self, message: &Rc<KeptMessage>, fanout: &mut Fanout<'_>) {
-        self.recent = Some(Recent {
+        self.recent = Some(RecentMessage {
             message: Rc::clone(message),
             expiry_seconds: fanout.expiry_seconds,
             turn: self.outbox.turn(),
