@@ -322,15 +322,15 @@ fn report_clock(clock: &LogClock) {
     let counted = clock.down_millis / 1000;
     match clock.measure {
         Measure::First | Measure::Steady | Measure::Wall => {}
-        Measure::Bounded { told } => tracing::warn!(
+        Measure::Bounded { by_wall_millis } => tracing::warn!(
             "The wall clock says that {} s have passed since the last record. It may have been wrong at that time, so \
              only {counted} s count for expiries and delays.",
-            told / 1000
+            by_wall_millis / 1000
         ),
-        Measure::Unknown { told } => tracing::warn!(
+        Measure::Unknown { by_wall_millis } => tracing::warn!(
             "The wall clock has moved by {} s since the last record, so one of the two times is wrong. None of this \
              time counts for expiries and delays.",
-            told / 1000
+            by_wall_millis / 1000
         ),
     }
 }

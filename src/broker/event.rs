@@ -274,11 +274,11 @@ impl Event {
 
 /// The beginning of a client's text, up to the length that is reported.
 pub(super) fn beginning(text: &str) -> Box<str> {
-    match text.char_indices().nth(CHARACTERS_TOLD) {
+    match text.char_indices().nth(LOGGED_CHARACTERS_MAX) {
         Some((end, _)) => text[..end].into(),
         None => text.into(),
     }
 }
 
 /// The number of characters of client texts (identifiers, user names, topics) that are reported.
-pub const CHARACTERS_TOLD: usize = 128;
+pub const LOGGED_CHARACTERS_MAX: usize = 128;

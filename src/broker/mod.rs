@@ -30,7 +30,7 @@ pub use components::connections::{Backlog, BytesBelow, HoldBack};
 pub use components::sys::counted;
 pub use components::{interest, outbox, retained};
 pub use counters::{Counter, Counters};
-pub use event::{Away, CHARACTERS_TOLD, EndCause, Event, Hangup, Limit, QueueBound, Traffic};
+pub use event::{Away, EndCause, Event, Hangup, LOGGED_CHARACTERS_MAX, Limit, QueueBound, Traffic};
 pub use flows::memory::MemoryRelief;
 pub use flows::refuse::REFUSALS_WAITING_MAX;
 pub use flows::source::source_bytes;

@@ -91,10 +91,10 @@ impl CheckLogins for Logins {
         let checked = move |outcome: PoolOutcome<Result<Verdict, Box<Login>>>| match outcome {
             PoolOutcome::Done(Ok(verdict)) => done(verdict),
             PoolOutcome::Done(Err(login)) => {
-                let told = Arc::clone(&done);
+                let answer = Arc::clone(&done);
                 let answered = move |outcome| match outcome {
-                    PoolOutcome::Done(verdict) => told(verdict),
-                    PoolOutcome::Panicked | PoolOutcome::Stopped => told(Verdict::Busy),
+                    PoolOutcome::Done(verdict) => answer(verdict),
+                    PoolOutcome::Panicked | PoolOutcome::Stopped => answer(Verdict::Busy),
                 };
                 if pool.submit(PoolLane::Http, move || proofs.ask(&login), answered).is_err() {
                     done(Verdict::Busy);

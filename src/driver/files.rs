@@ -97,29 +97,29 @@ impl Files {
     }
 
     fn conclude(&mut self, operation: Operation, result: i32) -> io::Result<FileResult> {
-        let told = u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
+        let outcome = u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
         match operation {
             Operation::Open { .. } => {
-                let fd = told? as i32;
+                let fd = outcome? as i32;
                 // SAFETY: the kernel has just opened it for this operation, and nothing else uses it.
                 let file = unsafe { OwnedFd::from_raw_fd(fd) };
                 let bytes = set_direct(&file)?;
                 Ok(FileResult::Opened { file: self.add(file), bytes })
             }
-            Operation::Allocate { file, bytes } => match told {
+            Operation::Allocate { file, bytes } => match outcome {
                 // If a file system can't reserve space, a write reports it when there is none.
                 Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                     ftruncate(&*file, bytes)?;
                     Ok(FileResult::Done)
                 }
-                told => told.map(|_| FileResult::Done),
+                result => result.map(|_| FileResult::Done),
             },
             Operation::Write { buffer, .. } => {
                 self.return_buffer(buffer);
-                Ok(FileResult::Written { bytes: told? as usize })
+                Ok(FileResult::Written { bytes: outcome? as usize })
             }
             Operation::Sync { .. } | Operation::Rename { .. } | Operation::Remove { .. } => {
-                told.map(|_| FileResult::Done)
+                outcome.map(|_| FileResult::Done)
             }
         }
     }

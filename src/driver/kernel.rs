@@ -234,14 +234,14 @@ mod tests {
 
     #[test]
     fn too_little_locked_memory_is_told_with_limit_and_need() {
-        let told = |limit_bytes| {
+        let text_of = |limit_bytes| {
             KernelProblem::LockedMemory { limit_bytes, needed_bytes: 19_267_584, shards: 24 }.to_string()
         };
-        let words = told(Some(8 << 20));
+        let words = text_of(Some(8 << 20));
         for word in ["RLIMIT_MEMLOCK", "8388608 bytes", "24 shards need 19267584", "ulimit -l 18816"] {
             assert!(words.contains(word), "{word} in {words}");
         }
-        assert!(told(None).contains("24 shards"));
+        assert!(text_of(None).contains("24 shards"));
         let short = explain_start(io::Error::from_raw_os_error(libc::ENOMEM), 24, RingSize::FULL).to_string();
         assert!(short.contains("os error 12") && short.contains("24 shards"), "{short}");
         let other = explain_start(io::Error::from_raw_os_error(libc::EIO), 24, RingSize::FULL);

@@ -269,8 +269,8 @@ impl Net {
         if entry.has(CLOSING | BROKEN) {
             return self.step_close(slot);
         }
-        let told = completion.result.max(0);
-        if told & i32::from(libc::POLLERR | libc::POLLHUP) == 0 {
+        let polled = completion.result.max(0);
+        if polled & i32::from(libc::POLLERR | libc::POLLHUP) == 0 {
             // The peer may still read, and its bytes wait until the pause is over.
             entry.set(PEER_SHUT);
         } else if entry.has(PAUSED) {

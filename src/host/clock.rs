@@ -57,10 +57,10 @@ impl<I: Io> Host<I> {
         self.machine.handle_clock(now, reading);
         self.machine.handle_wall_step(now, step);
         // Every shard sees the change. One of them logs it.
-        let told = self.control.told_step_millis.swap(total, Ordering::AcqRel);
-        if told.abs_diff(total) >= STEP_MILLIS_MIN {
+        let logged = self.control.logged_step_millis.swap(total, Ordering::AcqRel);
+        if logged.abs_diff(total) >= STEP_MILLIS_MIN {
             tracing::warn!(
-                step_millis = total.saturating_sub(told),
+                step_millis = total.saturating_sub(logged),
                 "the wall clock was set: expiries and delays do not follow it, and count the time that passes"
             );
         }

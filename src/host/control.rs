@@ -42,7 +42,7 @@ pub struct Control {
     /// The gate: which addresses may connect.
     pub address_gate: SharedAddressGate,
     /// The sum of the wall clock's changes since the start that has been logged, in milliseconds.
-    pub told_step_millis: AtomicI64,
+    pub logged_step_millis: AtomicI64,
 }
 
 impl Control {
@@ -67,7 +67,7 @@ impl Control {
             policies_changed: AtomicU64::new(0),
             checkpoints_asked: AtomicU64::new(0),
             logins,
-            told_step_millis: AtomicI64::new(0),
+            logged_step_millis: AtomicI64::new(0),
         }
     }
 

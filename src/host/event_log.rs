@@ -4,7 +4,7 @@ mod lines;
 
 use super::UNIX_PEER;
 use crate::base::Time;
-use crate::broker::{Away, CHARACTERS_TOLD, EndCause, Event};
+use crate::broker::{Away, EndCause, Event, LOGGED_CHARACTERS_MAX};
 use crate::mqtt::{ProtocolVersion, QoS, Reason};
 use crate::mqtt::{RetainHandling, SubscriptionOptions};
 use crate::settings::Config;
@@ -192,7 +192,7 @@ impl EventLog {
             Event::PublishRefused { client, topic, rule, violation } => {
                 tracing::info!(
                     client = shown(client),
-                    topic = told(topic),
+                    topic = printable(topic),
                     rule = rule.as_ref().map(tracing::field::display),
                     reason_code = violation.reason.code(),
                     cause = %violation,
@@ -203,7 +203,7 @@ impl EventLog {
                 tracing::info!(
                     client = shown(client),
                     user = user.as_deref().map(shown),
-                    topic = told(filter),
+                    topic = printable(filter),
                     rule = rule.as_ref().map(tracing::field::display),
                     reason_code = reason.code(),
                     cause = reason.words(),
@@ -355,14 +355,14 @@ impl fmt::Display for Shown {
 /// The beginning of a client identifier, which may have 65,535 bytes. The decoder refuses control characters,
 /// so it can't forge a line.
 fn shown(client: &str) -> &str {
-    match client.char_indices().nth(CHARACTERS_TOLD) {
+    match client.char_indices().nth(LOGGED_CHARACTERS_MAX) {
         Some((end, _)) => &client[..end],
         None => client,
     }
 }
 
 /// A text, or `None` if it is empty. Log lines leave out unknown texts.
-fn told(text: &str) -> Option<&str> {
+fn printable(text: &str) -> Option<&str> {
     (!text.is_empty()).then(|| shown(text))
 }
 

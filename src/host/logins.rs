@@ -90,12 +90,12 @@ impl<I: Io> Host<I> {
             };
             let (sender, bell) = (self.verdicts.sender.clone(), Arc::clone(&self.verdicts.bell));
             let checked = Some(origin);
-            let told = move |verdict| {
+            let answer = move |verdict| {
                 // A shard that has ended needs no answer.
                 let _ = sender.send(Answer { slot, serial, verdict, checked });
                 bell();
             };
-            if let Err(verdict) = self.control.logins.check(&self.policies, login, Arc::new(told)) {
+            if let Err(verdict) = self.control.logins.check(&self.policies, login, Arc::new(answer)) {
                 self.verdicts.come.push(Answer { slot, serial, verdict, checked });
             }
         }

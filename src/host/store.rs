@@ -65,7 +65,7 @@ pub(super) struct Store {
     log_bytes_max: u64,
     waits_for_checkpoint: bool,
     /// The period in which the log waits for the checkpoint, after this was logged.
-    told_wait: Option<ToldWait>,
+    logged_wait: Option<LoggedWait>,
     /// The time at which records without a waiting reply are written.
     lazy_until: Option<Time>,
     /// The last request for a checkpoint that was seen: `Control::checkpoints_asked`.
@@ -88,7 +88,7 @@ enum Answer {
 
 /// A period in which the log waited for the checkpoint again and again.
 #[derive(Clone, Copy)]
-struct ToldWait {
+struct LoggedWait {
     since: Time,
     last: Time,
 }
@@ -139,7 +139,7 @@ impl Store {
             checkpoint: start.checkpoint,
             log_bytes_max,
             waits_for_checkpoint: false,
-            told_wait: None,
+            logged_wait: None,
             lazy_until: None,
             checkpoint_asked: 0,
             answer: Answer::Given,
@@ -162,7 +162,7 @@ impl Store {
         let writer = self.writer.wake_at().map(|at| at.since(now));
         let checkpoint = self.waits_for_checkpoint.then_some(CHECKPOINT_RETRY);
         let lazy = self.lazy_until.map(|at| at.since(now));
-        let quiet = self.told_wait.map(|told| told.last.after(CHECKPOINT_QUIET).since(now));
+        let quiet = self.logged_wait.map(|wait| wait.last.after(CHECKPOINT_QUIET).since(now));
         [writer, checkpoint, lazy, quiet].into_iter().flatten().min()
     }
 }
@@ -268,7 +268,7 @@ impl<I: Io> Host<I> {
     pub(super) fn write_log(&mut self, now: Time) {
         let Some(store) = &mut self.store else { return };
         store.waits_for_checkpoint = store.checkpoint.log_bytes() > store.log_bytes_max;
-        if store.waits_for_checkpoint || store.told_wait.is_some() {
+        if store.waits_for_checkpoint || store.logged_wait.is_some() {
             self.tell_wait(now);
         }
         let Some(store) = &mut self.store else { return };
@@ -297,9 +297,9 @@ impl<I: Io> Host<I> {
     fn tell_wait(&mut self, now: Time) {
         let Some(store) = &mut self.store else { return };
         let shard = self.machine.id();
-        match &mut store.told_wait {
+        match &mut store.logged_wait {
             None => {
-                store.told_wait = Some(ToldWait { since: now, last: now });
+                store.logged_wait = Some(LoggedWait { since: now, last: now });
                 self.shared.counters[usize::from(shard)].add(Counter::LimitLogBytes, 1);
                 tracing::warn!(
                     shard,
@@ -310,10 +310,10 @@ impl<I: Io> Host<I> {
                     Limit::LogBytes.consequence()
                 );
             }
-            Some(told) if store.waits_for_checkpoint => told.last = now,
-            Some(told) if now >= told.last.after(CHECKPOINT_QUIET) => {
-                let millis = told.last.millis_since(told.since);
-                store.told_wait = None;
+            Some(wait) if store.waits_for_checkpoint => wait.last = now,
+            Some(wait) if now >= wait.last.after(CHECKPOINT_QUIET) => {
+                let millis = wait.last.millis_since(wait.since);
+                store.logged_wait = None;
                 tracing::info!(shard, millis, "the checkpoint has caught up, and the log goes on");
             }
             Some(_) => {}

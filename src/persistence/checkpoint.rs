@@ -7,7 +7,7 @@
 
 use super::directory::{remove, set_aside};
 use super::image::Image;
-use super::recovery::{other_version, told};
+use super::recovery::{damage_text, other_version};
 use super::segment_file::SegmentFile;
 use crate::host::{CheckpointMark, SealedSegments};
 use crate::store::Spares;
@@ -182,7 +182,7 @@ struct Marks {
     /// The last request that each shard has answered, by shard.
     last: BTreeMap<u16, u64>,
     shards: usize,
-    told: u64,
+    reported: u64,
 }
 
 impl Marks {
@@ -197,7 +197,7 @@ impl Marks {
             return false;
         }
         let done = self.last.values().copied().min().unwrap_or_default();
-        std::mem::replace(&mut self.told, done) < done
+        std::mem::replace(&mut self.reported, done) < done
     }
 }
 
@@ -319,7 +319,7 @@ impl Worker {
             Some(header) => {
                 let replayed = changes.apply_source(image, &header, &mut file)?;
                 if !replayed.gaps.is_empty() {
-                    told(&replayed)
+                    damage_text(&replayed)
                 } else if let Some(written) =
                     job.written.filter(|&written| (replayed.end as u64) + BLOCK as u64 <= written)
                 {

@@ -395,7 +395,7 @@ impl<'a> Tail<'a> {
             self.applied.push(path);
             return Ok(());
         }
-        self.report_damage(path, told(replayed), report)
+        self.report_damage(path, damage_text(replayed), report)
     }
 
     fn report_damage(
@@ -424,7 +424,7 @@ impl<'a> Tail<'a> {
 }
 
 /// Describes the gaps of a segment.
-pub(super) fn told(replayed: &Replayed) -> String {
+pub(super) fn damage_text(replayed: &Replayed) -> String {
     let gaps: Vec<String> = replayed
         .gaps
         .iter()

@@ -56,7 +56,7 @@ pub fn verify(path: &Path, out: &mut impl Write) -> Result<bool, StoreError> {
         let mut file = SegmentFile::open(&path)?;
         let kind = kind_of(&name, &mut file)?;
         let fault = chain.fault_at(&name, &kind, file.len());
-        let told = match kind {
+        let summary = match kind {
             SegmentKind::Unused => "unused".to_owned(),
             SegmentKind::Spare => "kept for a later segment".to_owned(),
             SegmentKind::OtherVersion(version) => return Err(recovery::other_version(&path, version)),
@@ -73,10 +73,10 @@ pub fn verify(path: &Path, out: &mut impl Write) -> Result<bool, StoreError> {
                     is_sound = false;
                     lines.push(format!("{}: damaged: {missing}", path.display()));
                 }
-                checked.told
+                checked.summary
             }
         };
-        lines.push(format!("{}: {told}", path.display()));
+        lines.push(format!("{}: {summary}", path.display()));
         if let Some((number, what)) = fault {
             is_sound = false;
             let path = directory.segment_path(name.epoch, name.shard, number);
@@ -171,7 +171,7 @@ fn open_image(directory: &StoreDirectory) -> Result<Option<Result<Image, StoreEr
 
 /// The findings about a segment.
 struct Checked {
-    told: String,
+    summary: String,
     is_sound: bool,
     frames: u64,
     last_sequence: u64,
@@ -181,7 +181,7 @@ fn check_segment(header: &Header, file: &mut SegmentFile) -> Result<Checked, Sto
     let mut walk = Walk::new(header);
     let (mut records, mut damage) = (0, String::new());
     let last_sequence = header.first_sequence.saturating_sub(1);
-    let mut checked = Checked { told: String::new(), is_sound: true, frames: 0, last_sequence };
+    let mut checked = Checked { summary: String::new(), is_sound: true, frames: 0, last_sequence };
     loop {
         match walk.next(file)? {
             Place::Frame(frame) => {
@@ -205,7 +205,8 @@ fn check_segment(header: &Header, file: &mut SegmentFile) -> Result<Checked, Sto
             Place::End { at, torn } => {
                 let torn = if torn { " in an unfinished batch" } else { "" };
                 let frames = checked.frames;
-                checked.told = format!("{frames} frames, {records} records, ends at byte {at}{torn}{damage}");
+                checked.summary =
+                    format!("{frames} frames, {records} records, ends at byte {at}{torn}{damage}");
                 return Ok(checked);
             }
         }

@@ -101,8 +101,8 @@ impl Losses {
     }
 
     /// The losses that are left after the client was told of `told`.
-    pub fn without(&self, told: &Losses) -> [u32; LOSS_CAUSES] {
-        std::array::from_fn(|at| self.counts[at].saturating_sub(told.counts[at]))
+    pub fn without(&self, reported: &Losses) -> [u32; LOSS_CAUSES] {
+        std::array::from_fn(|at| self.counts[at].saturating_sub(reported.counts[at]))
     }
 }
 
@@ -115,12 +115,12 @@ mod tests {
         let mut losses = Losses::default();
         losses.note(LossCause::Expired, 5);
         losses.note(LossCause::QueueFull, 7);
-        let told = losses;
+        let reported = losses;
         losses.note(LossCause::QueueFull, 9);
         losses.note(LossCause::Withdrawn, 10);
         let times = LossTimes { first_millis: 5, last_millis: 10 };
         assert_eq!((losses.times(), losses.dropped()), (times, 2));
-        losses.leave(losses.without(&told));
+        losses.leave(losses.without(&reported));
         assert_eq!(losses, Losses::new([1, 0, 0, 1], LossTimes { first_millis: 10, last_millis: 10 }));
         losses.leave(losses.without(&losses));
         assert_eq!(losses, Losses::default());

@@ -72,12 +72,12 @@ pub enum Measure {
     /// By the wall clock, which has moved further than may count. Only the maximum counts.
     Bounded {
         /// The movement of the wall clock, in milliseconds.
-        told: u64,
+        by_wall_millis: u64,
     },
     /// Not at all: one of the wall clocks was never set, or the later one is behind the earlier one.
     Unknown {
         /// The movement of the wall clock, in milliseconds.
-        told: i64,
+        by_wall_millis: i64,
     },
 }
 
@@ -118,16 +118,16 @@ impl LogClock {
 /// Compares the wall clock before the machine was restarted with the present one.
 fn by_wall(way: Range<u64>) -> (u64, Measure) {
     let before = way.start;
-    let told = moved(way);
-    match u64::try_from(told) {
+    let by_wall_millis = moved(way);
+    match u64::try_from(by_wall_millis) {
         Ok(millis) if before >= SET_MILLIS_MIN => {
             if millis <= DOWN_MILLIS_MAX {
                 (millis, Measure::Wall)
             } else {
-                (DOWN_MILLIS_MAX, Measure::Bounded { told: millis })
+                (DOWN_MILLIS_MAX, Measure::Bounded { by_wall_millis: millis })
             }
         }
-        _ => (0, Measure::Unknown { told }),
+        _ => (0, Measure::Unknown { by_wall_millis }),
     }
 }
 
@@ -178,8 +178,8 @@ mod tests {
         assert_eq!(resume(NOON, NOON + HOUR), (HOUR - 2000, Measure::Wall));
         // The log's clock differs from the wall clock: only the difference counts.
         assert_eq!(resume(NOON + DECADE, NOON + DECADE + HOUR), (HOUR - 2000, Measure::Wall));
-        let told = DECADE - 2000;
-        assert_eq!(resume(NOON, NOON + DECADE), (24 * HOUR, Measure::Bounded { told }));
+        let by_wall_millis = DECADE - 2000;
+        assert_eq!(resume(NOON, NOON + DECADE), (24 * HOUR, Measure::Bounded { by_wall_millis }));
         assert_eq!(resume(NOON, NOON - HOUR).0, 0);
         assert_eq!(resume(NOON, 0).0, 0);
         // The clock stood at 1973 until NTP set it, before this start.

@@ -14,7 +14,7 @@ pub(in crate::broker) struct Memory {
     /// The bytes of the messages in queues. A message in several queues counts several times.
     queued: usize,
     /// The total that the other shards were last told. If a turn does not change it, they are not told again.
-    told: usize,
+    published: usize,
     /// The bytes that the other shards keep, as of this turn.
     others: usize,
     /// Since when memory is tight.
@@ -59,7 +59,7 @@ impl Memory {
             max: max.of_all,
             queues_max: max.of_queues,
             queued: 0,
-            told: 0,
+            published: 0,
             others: 0,
             tight_since: None,
             is_watching: false,
@@ -118,7 +118,7 @@ impl Memory {
     /// Whether the others must be told the total of this shard. True once for each change.
     pub(in crate::broker) fn needs_telling(&mut self) -> bool {
         let total = self.account.total();
-        std::mem::replace(&mut self.told, total) != total
+        std::mem::replace(&mut self.published, total) != total
     }
 
     /// Sets the bytes that the other shards keep.

@@ -66,8 +66,8 @@ pub(in crate::broker) struct Unfinished {
 /// The refused filters of one packet: the number that is reported one by one, and the number that is not.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::broker) struct RefusedFilters {
-    pub told: u32,
-    pub untold: u64,
+    pub logged: u32,
+    pub unlogged: u64,
 }
 
 impl Requests {

@@ -34,7 +34,7 @@ impl Shard {
         // it.
         if asks_too_much {
             if self.pause(slot, PAUSED_BY_BACKLOG) {
-                let client = self.client_told(session);
+                let client = self.client_for_log(session);
                 self.report(Event::LimitReached { limit: Limit::BacklogPause, client });
             }
         } else if may_ask_again {
@@ -51,7 +51,7 @@ impl Shard {
     /// Reports once for each backlog which messages its client has lost.
     pub(in crate::broker) fn tell_dropped(&mut self, session: SessionSlot, slow: Option<&Slow>) {
         let Some(messages) = slow.map(|slow| slow.dropped).filter(|&messages| messages > 0) else { return };
-        let client = self.client_told(session);
+        let client = self.client_for_log(session);
         self.report(Event::DroppedForSlow { client, messages });
     }
 

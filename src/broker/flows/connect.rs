@@ -337,12 +337,13 @@ impl Shard {
         let granted =
             Granted::of(connect, self.terms(slot), self.shared.config.protocol.session_expiry_seconds_max);
         let proof = self.take_proof(slot);
-        let told_id = (!connect.has_client_id).then_some(client_id);
+        let assigned_id = (!connect.has_client_id).then_some(client_id);
         if let Some(session) = known {
             self.drop_all_expired(now, session);
         }
         let losses = known.and_then(|session| self.sessions.session(session).losses().copied());
-        let connack = self.connack(slot, connect, session_present, told_id, proof, granted, losses.as_ref());
+        let connack =
+            self.connack(slot, connect, session_present, assigned_id, proof, granted, losses.as_ref());
         if connack.is_empty() {
             // The client can't be told what it needs to know. [MQTT5-3.1.2-24] [MQTT5-3.2.0-1]
             let violation = Violation {
@@ -385,7 +386,7 @@ impl Shard {
         let mark =
             if self.durability.count() > before { self.durability.mark() } else { self.end_mark(client_id) };
         self.sessions.slot_mut(session).flags |= GATED;
-        let connack = Reply::Connack { packet: connack.into(), told: losses.map(Box::new) };
+        let connack = Reply::Connack { packet: connack.into(), losses: losses.map(Box::new) };
         self.reply(now, slot, mark, None, connack);
         Progress::Next
     }

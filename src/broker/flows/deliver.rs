@@ -327,7 +327,7 @@ impl Shard {
         let first = slow.dropped == 1;
         self.count(Counter::PublishesDropped, 1);
         if first {
-            let client = self.client_told(session);
+            let client = self.client_for_log(session);
             self.report(Event::LimitReached { limit: Limit::BacklogDrop, client });
         } else {
             self.count(Counter::DroppedSlow, 1);

@@ -11,7 +11,7 @@ use crate::mqtt::codec::SubscribeFilter;
 use crate::mqtt::{SubscriptionOptions, TopicFilter};
 
 /// The number of subscriptions that are reported one by one when they end with their session.
-const ENDS_TOLD_MAX: usize = 100;
+const ENDS_LOGGED_MAX: usize = 100;
 
 impl Shard {
     /// Sets whether events for the log level debug are wanted.
@@ -29,7 +29,7 @@ impl Shard {
         is_new: bool,
     ) {
         if self.effects.tells_detail() {
-            let client = self.client_told(session);
+            let client = self.client_for_log(session);
             let filter = beginning(wanted.filter.as_str());
             self.report(Event::Subscribed { client, filter, options, subscription_id, is_new });
         }
@@ -38,7 +38,7 @@ impl Shard {
     /// Reports that a client ended a subscription.
     pub(in crate::broker) fn detail_unsubscribed(&mut self, session: SessionSlot, filter: TopicFilter<'_>) {
         if self.effects.tells_detail() {
-            let (client, filter) = (self.client_told(session), beginning(filter.as_str()));
+            let (client, filter) = (self.client_for_log(session), beginning(filter.as_str()));
             self.report(Event::Unsubscribed { client, filter });
         }
     }
@@ -52,14 +52,14 @@ impl Shard {
         if !self.effects.tells_detail() || filters.len() == 0 {
             return;
         }
-        let untold = filters.len().saturating_sub(ENDS_TOLD_MAX);
-        for filter in filters.take(ENDS_TOLD_MAX) {
-            let client = self.client_told(session);
+        let unlogged = filters.len().saturating_sub(ENDS_LOGGED_MAX);
+        for filter in filters.take(ENDS_LOGGED_MAX) {
+            let client = self.client_for_log(session);
             self.report(Event::Unsubscribed { client, filter: beginning(filter) });
         }
-        if untold > 0 {
-            let client = self.client_told(session);
-            self.report(Event::MoreUnsubscribed { client, filters: untold });
+        if unlogged > 0 {
+            let client = self.client_for_log(session);
+            self.report(Event::MoreUnsubscribed { client, filters: unlogged });
         }
     }
 
@@ -88,7 +88,7 @@ impl Shard {
         let subscribers = matches.as_slice().len();
         self.subscriptions.recycle(matches);
         self.report(Event::Matched {
-            client: publisher.map(|session| self.client_told(session)),
+            client: publisher.map(|session| self.client_for_log(session)),
             topic: beginning(publication.topic),
             qos: publication.qos,
             retain: publication.retain,
@@ -100,7 +100,7 @@ impl Shard {
     }
 
     /// The client of a session, in the form that events use.
-    pub(in crate::broker) fn client_told(&self, session: SessionSlot) -> Box<str> {
+    pub(in crate::broker) fn client_for_log(&self, session: SessionSlot) -> Box<str> {
         beginning(&self.sessions.session(session).client_id)
     }
 }

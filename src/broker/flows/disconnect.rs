@@ -225,7 +225,7 @@ impl Shard {
         self.shared.end_session();
         self.shared.counters[usize::from(self.id)].subtract(Counter::Sessions, 1);
         self.forget_queue(&state);
-        self.report_untold(&state);
+        self.report_unreported(&state);
         self.return_shared(back, ticket);
     }
 

@@ -222,14 +222,14 @@ impl Shard {
     fn report_queue_full(&mut self, session: SessionSlot, limit: Limit, dropped: u64) {
         self.count(Counter::PublishesDropped, dropped);
         let state = self.sessions.session_mut(session);
-        let mut untold = dropped;
+        let mut uncounted = dropped;
         if !std::mem::replace(&mut state.full_reported, true) {
             let client = state.client_id.clone();
             // The event counts one message.
             self.report(Event::LimitReached { limit, client });
-            untold -= 1;
+            uncounted -= 1;
         }
-        self.count(Counter::DroppedQueueFull, untold);
+        self.count(Counter::DroppedQueueFull, uncounted);
     }
 
     pub(in crate::broker) fn note_queued(&mut self, bytes: isize, messages: isize) {
@@ -282,7 +282,7 @@ impl Shard {
 
     pub(in crate::broker) fn report_store_full(&mut self, session: SessionSlot) {
         self.count(Counter::PublishesDropped, 1);
-        let client = self.client_told(session);
+        let client = self.client_for_log(session);
         self.report(Event::LimitReached { limit: Limit::Disk, client });
     }
 

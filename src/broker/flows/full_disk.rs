@@ -69,7 +69,7 @@ impl Shard {
             return false;
         }
         if self.pause(slot, PAUSED_BY_DISK) {
-            let client = self.client_told(session);
+            let client = self.client_for_log(session);
             self.report(Event::LimitReached { limit: Limit::DiskPause, client });
             self.behind.wait_for_disk(slot);
             self.start_disk_timer(now);

@@ -69,20 +69,20 @@ impl Shard {
 
     /// Notes that the CONNACK with these losses was sent. If it can't tell the client, only the log reports
     /// them.
-    pub(in crate::broker) fn note_losses_told(&mut self, session: SessionSlot, told: &Losses) {
+    pub(in crate::broker) fn note_losses_reported(&mut self, session: SessionSlot, reported: &Losses) {
         let state = self.sessions.session_mut(session);
-        let Some(left) = state.losses().map(|losses| losses.without(told)) else { return };
+        let Some(left) = state.losses().map(|losses| losses.without(reported)) else { return };
         state.leave_losses(left);
         let client = state.client_id.clone();
         if let Some(sid) = self.sid(session) {
             self.durability.record(&Record::LossesTold { sid, left });
         }
         let now_millis = self.durability.wall_millis();
-        self.report(Event::Losses { client, is_back: true, losses: *told, now_millis });
+        self.report(Event::Losses { client, is_back: true, losses: *reported, now_millis });
     }
 
     /// Reports the losses of a session that has ended before its client was told.
-    pub(in crate::broker) fn report_untold(&mut self, state: &Session) {
+    pub(in crate::broker) fn report_unreported(&mut self, state: &Session) {
         if let Some(&losses) = state.losses() {
             let (client, now_millis) = (state.client_id.clone(), self.durability.wall_millis());
             self.report(Event::Losses { client, is_back: false, losses, now_millis });

@@ -181,7 +181,7 @@ impl Shard {
     }
 
     fn client_of(&self, slot: ConnectionSlot) -> Box<str> {
-        self.connections.session_of(slot).map_or_else(|| "".into(), |session| self.client_told(session))
+        self.connections.session_of(slot).map_or_else(|| "".into(), |session| self.client_for_log(session))
     }
 
     /// Called once per turn. Tells the other shards about this one's memory, reads theirs, and makes room if

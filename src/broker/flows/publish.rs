@@ -385,7 +385,7 @@ impl Shard {
         topic: &str,
         violation: Violation,
     ) {
-        let client = self.client_told(session);
+        let client = self.client_for_log(session);
         let slot = self.sessions.slot(session).connection;
         let rule = (violation == DENIED)
             .then(|| self.permissions(slot?).map(|permissions| permissions.why_no_publish(topic)))

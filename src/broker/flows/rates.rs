@@ -82,14 +82,14 @@ impl Shard {
     fn pause_for_rate(&mut self, slot: ConnectionSlot, why: u16, limit: Limit) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let is_stopped = connection.is_paused_by(GOES_ON);
-        let is_told = connection.pace_mut().is_none_or(|pace| !pace.tell());
+        let is_logged = connection.pace_mut().is_none_or(|pace| !pace.tell());
         self.pause(slot, why);
         if is_stopped {
             return;
         }
-        match self.connections.session_of(slot).filter(|_| !is_told) {
+        match self.connections.session_of(slot).filter(|_| !is_logged) {
             Some(session) => {
-                let client = self.client_told(session);
+                let client = self.client_for_log(session);
                 self.report(Event::LimitReached { limit, client });
             }
             None => self.count(limit.counter(), 1),

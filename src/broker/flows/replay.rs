@@ -92,7 +92,7 @@ impl Shard {
             let client = publication
                 .origin
                 .and_then(|key| self.sessions.resolve(key))
-                .map_or_else(|| "".into(), |session| self.client_told(session));
+                .map_or_else(|| "".into(), |session| self.client_for_log(session));
             self.report(Event::LimitReached { limit, client });
         }
         Outcome {

@@ -86,11 +86,11 @@ impl Shard {
                 self.send_packet(slot, |out| out.extend_from_slice(&packet));
                 self.start_replays(now, session, token);
             }
-            Reply::Connack { packet, told } => {
+            Reply::Connack { packet, losses } => {
                 self.send_packet(slot, |out| out.extend_from_slice(&packet));
                 self.sessions.slot_mut(session).flags &= !GATED;
-                if let Some(told) = told {
-                    self.note_losses_told(session, &told);
+                if let Some(losses) = losses {
+                    self.note_losses_reported(session, &losses);
                 }
                 self.resume(now, session);
             }

@@ -143,7 +143,7 @@ impl Shard {
         }
         answer.mark = answer.mark.max(self.durability.mark_since(before));
         if filters.rest().is_empty() {
-            self.report_untold_filters(session, &mut answer.refused);
+            self.report_unlogged_filters(session, &mut answer.refused);
         }
         Ok(())
     }

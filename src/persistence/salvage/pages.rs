@@ -82,19 +82,19 @@ impl Pages {
             return Ok(None);
         }
         file.read_exact_at(&mut head, 0)?;
-        let told = Geometry {
+        let written = Geometry {
             page_bytes: word(&head, 12).into(),
             head_pages: word(&head, 16).into(),
             region_pages: word(&head, 20).into(),
         };
-        let geometry = told;
+        let geometry = written;
         let mut pages = Pages { file, len, geometry, attempts_left: ATTEMPTS_MAX, tally: Tally::default() };
         let slots = slots(&head);
         // The head has no checksum. In a file with one region, only the number of pages before it matters.
-        for head_pages in [told.head_pages, 0, 1] {
-            for page_bytes in [told.page_bytes, PAGE_BYTES] {
-                let is_one_region = told.region_pages == 0 || told.region_pages * page_bytes >= len;
-                let region_pages = if is_one_region { len / page_bytes.max(1) } else { told.region_pages };
+        for head_pages in [written.head_pages, 0, 1] {
+            for page_bytes in [written.page_bytes, PAGE_BYTES] {
+                let is_one_region = written.region_pages == 0 || written.region_pages * page_bytes >= len;
+                let region_pages = if is_one_region { len / page_bytes.max(1) } else { written.region_pages };
                 pages.geometry = Geometry { page_bytes, head_pages, region_pages };
                 for &root in &slots {
                     if pages.geometry.is_possible() && pages.page(root)?.is_some() {

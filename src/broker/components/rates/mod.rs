@@ -37,7 +37,7 @@ pub(in crate::broker) struct Pace {
     /// Runs while the connection waits for its own bucket.
     timer: Option<TimerId>,
     /// Whether the log has a line about it.
-    is_told: bool,
+    is_logged: bool,
 }
 
 /// The bucket of a listener's clients on this shard, and the connections that wait for it.
@@ -189,7 +189,7 @@ impl Pace {
             messages_per_second: terms.client_messages_per_second,
             bytes_per_second: terms.client_bytes_per_second,
         };
-        Pace { meter: Meter::new(now, rates, 1), timer: None, is_told: false }
+        Pace { meter: Meter::new(now, rates, 1), timer: None, is_logged: false }
     }
 
     /// The unit that a packet lacks now, and when there will be enough.
@@ -210,6 +210,6 @@ impl Pace {
 
     /// Whether the log must have a line about it. True once.
     pub(in crate::broker) fn tell(&mut self) -> bool {
-        !std::mem::replace(&mut self.is_told, true)
+        !std::mem::replace(&mut self.is_logged, true)
     }
 }

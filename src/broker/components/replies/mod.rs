@@ -32,7 +32,7 @@ pub(in crate::broker) enum Reply {
     /// CONNACK. The session is resumed after it, and its client has been told about these losses.
     Connack {
         packet: Box<[u8]>,
-        told: Option<Box<Losses>>,
+        losses: Option<Box<Losses>>,
     },
     Pong,
     /// The delivery of the publisher's own message, after its PUBREC.

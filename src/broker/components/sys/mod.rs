@@ -303,8 +303,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn every_counter_is_told() {
-        let is_told = |wanted: Counter| {
+    fn every_counter_is_published() {
+        let is_published = |wanted: Counter| {
             TOPICS.iter().any(|(_, source)| match *source {
                 Source::Sum(counter) | Source::Maximum(counter) => counter == wanted,
                 Source::Both(one, other) | Source::Difference(one, other) => one == wanted || other == wanted,
@@ -312,8 +312,8 @@ mod tests {
                 Source::Text(_) | Source::Uptime => false,
             })
         };
-        let untold: Vec<_> = ALL_COUNTERS.iter().filter(|&&counter| !is_told(counter)).collect();
-        assert!(untold.is_empty(), "{untold:?}");
+        let unpublished: Vec<_> = ALL_COUNTERS.iter().filter(|&&counter| !is_published(counter)).collect();
+        assert!(unpublished.is_empty(), "{unpublished:?}");
     }
 
     /// The rows of its tables: `` | `topic` | meaning | ``.
