@@ -17,9 +17,10 @@ pub(super) struct SegmentFile {
     file: File,
     path: PathBuf,
     len: usize,
-    /// A piece of the file, starting at `piece_from`.
-    piece: Vec<u8>,
+    /// Begins with a piece of it.
+    buffer: Vec<u8>,
     piece_from: usize,
+    piece_len: usize,
 }
 
 impl SegmentFile {
@@ -30,34 +31,34 @@ impl SegmentFile {
             Ok((file, len))
         };
         let (file, len) = open().map_err(|error| cant_read(path, error))?;
-        Ok(SegmentFile { file, path: path.to_owned(), len, piece: Vec::new(), piece_from: 0 })
+        Ok(SegmentFile { file, path: path.to_owned(), len, buffer: Vec::new(), piece_from: 0, piece_len: 0 })
     }
 
     /// Reads the piece with this range of offsets.
     fn read(&mut self, range: Range<usize>) -> io::Result<()> {
         let (from, len) = (range.start, range.len());
-        self.piece_from = from;
-        if self.piece.capacity() > 2 * PIECE_BYTES {
-            // The buffer was enlarged for a long frame.
-            self.piece = Vec::new();
+        (self.piece_from, self.piece_len) = (from, 0);
+        if self.buffer.len() > 2 * PIECE_BYTES {
+            // It was made for a long frame.
+            self.buffer = Vec::new();
         }
-        self.piece.clear();
-        self.piece.reserve_exact(len);
-        self.piece.resize(len, 0);
-        let mut done = 0;
-        while done < len {
-            match self.file.read_at(&mut self.piece[done..], (from + done) as u64) {
-                // The file has become shorter.
+        if self.buffer.len() < len {
+            self.buffer.reserve_exact(len - self.buffer.len());
+            self.buffer.resize(len, 0);
+        }
+        while self.piece_len < len {
+            let at = (from + self.piece_len) as u64;
+            match self.file.read_at(&mut self.buffer[self.piece_len..len], at) {
+                // It has become shorter.
                 Ok(0) => break,
-                Ok(read) => done += read,
+                Ok(read) => self.piece_len += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    self.piece.clear();
+                    self.piece_len = 0;
                     return Err(error);
                 }
             }
         }
-        self.piece.truncate(done);
         Ok(())
     }
 }
@@ -72,12 +73,12 @@ impl Source for SegmentFile {
     fn bytes(&mut self, range: Range<usize>) -> Result<&[u8], StoreError> {
         let from = range.start;
         let len = range.len().min(self.len.saturating_sub(from));
-        let is_there = from >= self.piece_from && from + len <= self.piece_from + self.piece.len();
+        let is_there = from >= self.piece_from && from + len <= self.piece_from + self.piece_len;
         if !is_there {
             let wanted = len.max(PIECE_BYTES).min(self.len - from.min(self.len));
             self.read(from..from + wanted).map_err(|error| cant_read(&self.path, error))?;
         }
-        let rest = self.piece.get(from - self.piece_from..).unwrap_or_default();
+        let rest = self.buffer[..self.piece_len].get(from - self.piece_from..).unwrap_or_default();
         Ok(&rest[..len.min(rest.len())])
     }
 }
@@ -106,12 +107,9 @@ mod tests {
         for _ in 0..2000 {
             let from = random.index(bytes.len() + 10);
             let len = if random.index(16) == 0 { 3 * PIECE_BYTES } else { random.index(9000) };
-            assert_eq!(
-                file.bytes(from..from + len).unwrap(),
-                memory.bytes(from..from + len).unwrap(),
-                "{from} {len}"
-            );
-            assert!(file.piece.capacity() <= 3 * PIECE_BYTES);
+            let range = from..from + len;
+            assert_eq!(file.bytes(range.clone()).unwrap(), memory.bytes(range).unwrap(), "{from} {len}");
+            assert!(file.buffer.capacity() <= 3 * PIECE_BYTES);
         }
         assert!(!file.is_zero(0..bytes.len()).unwrap() && file.is_zero(0..253).unwrap());
     }

@@ -58,22 +58,42 @@ impl Changes {
     where
         StoreError: From<S::Error>,
     {
+        let reading = Reading::of(source, header)?;
+        self.apply_read(base, header, source, reading)
+    }
+
+    /// Applies what was read.
+    pub(super) fn apply_read<S: Source>(
+        &mut self,
+        base: &dyn Base,
+        header: &Header,
+        source: &mut S,
+        mut reading: Reading,
+    ) -> Result<Replayed, StoreError>
+    where
+        StoreError: From<S::Error>,
+    {
         let mut replayed = Replayed::default();
-        let Reading { mut bad, passing } = Reading::of(source, header)?;
-        self.passing = passing;
+        self.passing = std::mem::take(&mut reading.passing);
         let mut walk = Walk::new(header);
+        let mut frames = 0;
         loop {
             match walk.next(source)? {
                 Place::Frame(frame) => {
                     replayed.last_sequence = frame.sequence;
-                    if bad.front().is_some_and(|(at, _)| *at == frame.at) {
-                        let (from, bad) = bad.pop_front().expect("it is there");
+                    let passing = reading.nothing_but(frames);
+                    frames += 1;
+                    if reading.bad.front().is_some_and(|(at, _)| *at == frame.at) {
+                        let (from, bad) = reading.bad.pop_front().expect("it is there");
                         let what = format!("a frame whose records can't be read ({bad})");
                         replayed.add_gap(Gap { from, to: frame.body().end, what });
                         continue;
                     }
                     let body = source.bytes(frame.body())?;
-                    self.apply_sound_frame(base, header, body)?;
+                    match passing {
+                        Some(highest) => self.pass_frame(header, body, highest),
+                        None => self.apply_sound_frame(base, header, body)?,
+                    }
                     replayed.frames += 1;
                 }
                 Place::Damage { from, to } => {

@@ -183,9 +183,7 @@ impl Changes {
         body: &[u8],
     ) -> Result<(), StoreError> {
         let Ok((millis, mut records)) = open_body(body) else { return Ok(()) };
-        self.begin_epoch(header);
-        let wall = self.meta.walls.entry(header.epoch).or_default();
-        *wall = millis.max(*wall);
+        self.begin_frame(header, millis);
         // Messages of this frame that no delivery has referred to yet.
         let mut messages: SmallVec<[(u64, StoredMessage<'_>); 4]> = SmallVec::new();
         while let Ok(Some(record)) = records.read_next() {
@@ -225,6 +223,20 @@ impl Changes {
         }
         self.end_fresh();
         Ok(())
+    }
+
+    /// A frame that leaves no row, of which this is the highest number.
+    pub(crate) fn pass_frame(&mut self, header: &Header, body: &[u8], highest: u64) {
+        if let Ok((millis, _)) = open_body(body) {
+            self.begin_frame(header, millis);
+            self.raise(highest);
+        }
+    }
+
+    fn begin_frame(&mut self, header: &Header, millis: u64) {
+        self.begin_epoch(header);
+        let wall = self.meta.walls.entry(header.epoch).or_default();
+        *wall = millis.max(*wall);
     }
 
     /// Notes that all frames of a segment were applied, up to this sequence. `0` if the sequence is unknown.
