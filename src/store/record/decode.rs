@@ -1,7 +1,7 @@
 //! Converts bytes to records. Bytes from a disk may be anything: invalid ones are [`BadRecord`] and never
 //! cause a panic.
 
-use super::short::ShortReader;
+use super::short::{PacketIdPlace, ShortReader};
 use super::{BadRecord, IDS_MAX, Record, StoredMessage, StoredWill, bad, tag};
 use crate::mqtt::{ProtocolVersion, QoS};
 use crate::mqtt::{RetainHandling, SubscriptionOptions};
@@ -72,9 +72,15 @@ impl<'a> Decoder<'a> {
                 Record::Returned { sid: self.varint()?, delivery: self.number()?, number: self.number()? }
             }
             tag::HELD => {
-                Record::Held { sid: self.varint()?, packet_id: self.u16()?, payload_bytes: self.varint32()? }
+                let place = PacketIdPlace { sid: self.varint()?, packet_id: self.u16()? };
+                self.held(place)?
             }
-            tag::UNHELD => Record::Unheld { sid: self.varint()?, packet_id: self.u16()? },
+            tag::HELD_NEXT => self.held(self.short.recent.held.next())?,
+            tag::UNHELD => {
+                let place = PacketIdPlace { sid: self.varint()?, packet_id: self.u16()? };
+                self.unheld(place)
+            }
+            tag::UNHELD_NEXT => self.unheld(self.short.recent.unheld.next()),
             tag::RETAINED => Record::Retained { stamp: self.varint()?, message: self.message()? },
             tag::UNRETAINED => Record::Unretained { topic: self.text()? },
             tag::INTENT => Record::Intent {
@@ -95,9 +101,7 @@ impl<'a> Decoder<'a> {
             kind @ tag::SETTLED_SHORT..tag::RELEASED_SHORT => {
                 self.short_settled(kind - tag::SETTLED_SHORT)?
             }
-            kind @ tag::RELEASED_SHORT..tag::RELEASED_SHORT_END => {
-                self.short_released(kind - tag::RELEASED_SHORT)?
-            }
+            kind @ tag::RELEASED_SHORT..tag::HELD_NEXT => self.short_released(kind - tag::RELEASED_SHORT)?,
             _ => return Err(bad("unknown kind of record")),
         };
         Ok(Some(record))

@@ -104,13 +104,21 @@ impl Encoder {
                 self.put_number(out, *number);
             }
             Record::Held { sid, packet_id, payload_bytes } => {
-                put_sid(out, tag::HELD, *sid);
-                out.extend_from_slice(&packet_id.to_le_bytes());
+                if !self.short.is_next_held(*sid, *packet_id) {
+                    put_sid(out, tag::HELD, *sid);
+                    out.extend_from_slice(&packet_id.to_le_bytes());
+                } else {
+                    out.push(tag::HELD_NEXT);
+                }
                 put_varint(out, u64::from(*payload_bytes));
             }
             Record::Unheld { sid, packet_id } => {
-                put_sid(out, tag::UNHELD, *sid);
-                out.extend_from_slice(&packet_id.to_le_bytes());
+                if !self.short.is_next_unheld(*sid, *packet_id) {
+                    put_sid(out, tag::UNHELD, *sid);
+                    out.extend_from_slice(&packet_id.to_le_bytes());
+                } else {
+                    out.push(tag::UNHELD_NEXT);
+                }
             }
             Record::Retained { stamp, message } => {
                 out.push(tag::RETAINED);

@@ -324,7 +324,8 @@ mod tag {
     /// Each of the short forms uses all kinds up to the next one.
     pub(crate) const SETTLED_SHORT: u8 = 33;
     pub(crate) const RELEASED_SHORT: u8 = 36;
-    pub(crate) const RELEASED_SHORT_END: u8 = 39;
+    pub(crate) const HELD_NEXT: u8 = 39;
+    pub(crate) const UNHELD_NEXT: u8 = 40;
     pub(crate) const DELIVERY_SHORT: u8 = 64;
     pub(crate) const MESSAGE_SHORT: u8 = 128;
 }

@@ -19,6 +19,27 @@ pub(super) struct Recent {
     delivery: RecentDelivery,
     settled: Run,
     released: Run,
+    pub(super) held: PacketIdPlace,
+    pub(super) unheld: PacketIdPlace,
+}
+
+/// A packet identifier of a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct PacketIdPlace {
+    pub(super) sid: u64,
+    pub(super) packet_id: u16,
+}
+
+impl PacketIdPlace {
+    /// The next one of the same session.
+    pub(super) fn next(self) -> PacketIdPlace {
+        PacketIdPlace { packet_id: next_packet_id(self.packet_id), ..self }
+    }
+}
+
+/// The one that a client usually takes after this one.
+fn next_packet_id(packet_id: u16) -> u16 {
+    packet_id.checked_add(1).unwrap_or(1)
 }
 
 /// The previous delivery.
@@ -28,12 +49,6 @@ struct RecentDelivery {
     packet_id: u16,
     /// The distance of its number from the previous number.
     step: u64,
-}
-
-impl RecentDelivery {
-    fn next_packet_id(self) -> u16 {
-        self.packet_id.checked_add(1).unwrap_or(1)
-    }
 }
 
 /// A run of deliveries with the same kind of end.
@@ -142,7 +157,7 @@ impl ShortWriter {
             self.recent.delivery.step = number.wrapping_sub(self.recent.number);
             put_distance(out, *number, &mut self.recent.number);
         }
-        if *packet_id != 0 && *packet_id == before.next_packet_id() {
+        if *packet_id != 0 && *packet_id == next_packet_id(before.packet_id) {
             kind |= delivery::PACKET_ID_NEXT;
         } else if *packet_id != 0 {
             kind |= delivery::PACKET_ID_WRITTEN;
@@ -154,6 +169,18 @@ impl ShortWriter {
         }
         out[at] = kind;
         true
+    }
+
+    /// Is this the packet identifier after the one that was held last?
+    pub(super) fn is_next_held(&mut self, sid: u64, packet_id: u16) -> bool {
+        let place = PacketIdPlace { sid, packet_id };
+        std::mem::replace(&mut self.recent.held, place).next() == place
+    }
+
+    /// Is this the packet identifier after the one that was let go last?
+    pub(super) fn is_next_unheld(&mut self, sid: u64, packet_id: u16) -> bool {
+        let place = PacketIdPlace { sid, packet_id };
+        std::mem::replace(&mut self.recent.unheld, place).next() == place
     }
 
     pub(super) fn put_settled(&mut self, out: &mut Vec<u8>, sid: u64, number: u64) {
@@ -262,7 +289,7 @@ impl<'a> Decoder<'a> {
         let packet_id = match kind & delivery::PACKET_ID {
             0 => 0,
             delivery::PACKET_ID_WRITTEN => self.u16()?,
-            delivery::PACKET_ID_NEXT => before.next_packet_id(),
+            delivery::PACKET_ID_NEXT => next_packet_id(before.packet_id),
             _ => return Err(bad("no place of a packet identifier")),
         };
         self.short.recent.number = number;
@@ -281,6 +308,18 @@ impl<'a> Decoder<'a> {
             subscription_ids: SmallVec::new(),
             group: "",
         })
+    }
+
+    pub(super) fn held(&mut self, place: PacketIdPlace) -> Result<Record<'a>, BadRecord> {
+        self.short.recent.held = place;
+        let PacketIdPlace { sid, packet_id } = place;
+        Ok(Record::Held { sid, packet_id, payload_bytes: self.varint32()? })
+    }
+
+    pub(super) fn unheld(&mut self, place: PacketIdPlace) -> Record<'a> {
+        self.short.recent.unheld = place;
+        let PacketIdPlace { sid, packet_id } = place;
+        Record::Unheld { sid, packet_id }
     }
 
     pub(super) fn short_settled(&mut self, form: u8) -> Result<Record<'a>, BadRecord> {

@@ -187,6 +187,10 @@ fn what_a_record_has_in_common_with_one_before_it_is_not_written_again() {
     for at in 0..3 {
         records.push(Record::Released { sid: 1000, number: (1 << 35) + at * 2 * step + step });
     }
+    for packet_id in [65_535, 1, 2] {
+        records.push(Record::Held { sid: 3000, packet_id, payload_bytes: 64 });
+        records.push(Record::Unheld { sid: 3000, packet_id });
+    }
     let lengths = lengths(&records);
     assert_eq!(lengths[0], 1 + 6 + 1 + topics[0].len() + 1 + 64);
     // A message has its kind, the number, and the payload with its length. A delivery has only its kind.
@@ -194,7 +198,9 @@ fn what_a_record_has_in_common_with_one_before_it_is_not_written_again() {
     // Another topic and session, and then earlier ones by number.
     assert_eq!(lengths[6..12], [67 + 1 + 18, 3, 68, 3, 68, 1]);
     // With the session, with the distance, and with neither.
-    assert_eq!(lengths[12..], [9, 2, 1, 4, 9, 2, 1]);
+    assert_eq!(lengths[12..19], [9, 2, 1, 4, 9, 2, 1]);
+    // With the session and the packet identifier, then with neither.
+    assert_eq!(lengths[19..], [6, 5, 2, 1, 2, 1]);
 }
 
 #[test]
@@ -207,7 +213,7 @@ fn short_forms_come_back_whatever_they_have_in_common() {
         for _ in 0..random.index(400) {
             let sid = random.below(3);
             let delivered = number.wrapping_sub(random.below(8));
-            match random.index(6) {
+            match random.index(8) {
                 0 | 1 => {
                     number += random.below(4);
                     let mut message = plain(&topics[random.index(many)], b"payload");
@@ -237,6 +243,14 @@ fn short_forms_come_back_whatever_they_have_in_common() {
                     });
                 }
                 4 => records.push(Record::Settled { sid, number: delivered }),
+                5 => {
+                    let packet_id = random.pick(&[0, 1, 2, 3, 65_535]);
+                    records.push(Record::Held { sid, packet_id, payload_bytes: random.next_u64() as u32 });
+                }
+                6 => {
+                    let packet_id = random.pick(&[0, 1, 2, 3, 65_535]);
+                    records.push(Record::Unheld { sid, packet_id });
+                }
                 _ => records.push(Record::Released { sid, number: delivered }),
             }
         }
