@@ -116,7 +116,7 @@ fn rows_that_name_what_is_not_there_are_told() {
     filled(&scratch);
     let mut image = Image::open(&scratch.0.join("checkpoint.redb")).unwrap();
     let mut changes = Changes::new(&image).unwrap();
-    changes.set(Table::Deliveries, &rows::delivery_key(4, 5), |out| out.extend([3, 1]));
+    changes.set(Table::Deliveries, &rows::DeliveryKey { sid: 4, number: 5 }.row(), |out| out.extend([3, 1]));
     changes.set(Table::Held, &rows::pair_key(77, 1), |out| out.push(1));
     changes.set(Table::Counts, &rows::key(2), |out| out.extend([1, 0, 0, 0]));
     image.commit(&mut changes).unwrap();

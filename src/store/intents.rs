@@ -7,10 +7,10 @@
 //! A message that a member of a shared subscription returned to its group goes to another member.
 //! `[MQTT5 §4.8.2]`
 
-use super::StoreError;
 use super::base::Base;
 use super::rows::{self, DeliveryRow, IntentRow, RetainedRow, Row, SessionRow, SubscriptionRow, Table};
 use super::state::{Changes, by_number};
+use super::{DeliveryKey, StoreError};
 use crate::base::{Homes, SHARDS_MAX};
 use crate::mqtt::QoS;
 use crate::mqtt::{TopicFilter, filter_matches};
@@ -228,7 +228,7 @@ impl Changes {
                 group,
             };
             let number = self.fresh_number();
-            self.deliver(base, sid, number, &row)?;
+            self.deliver(base, DeliveryKey { sid, number }, &row)?;
         }
         self.end_fresh();
         Ok(())

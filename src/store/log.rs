@@ -22,7 +22,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use self::segment::{Making, Order, Segment, Trouble};
+use self::segment::{Making, Order, Segment, SegmentStart, Trouble};
 use self::write::Write;
 use crate::base::Time;
 use crate::base::log_files::{FileDone, FileOperation, FileResult, LogFiles, LogWork};
@@ -63,7 +63,8 @@ impl LogConfig {
     }
 
     /// The first block of a segment.
-    fn header(&self, number: u64, first_sequence: u64) -> Box<[u8; BLOCK]> {
+    fn header(&self, start: SegmentStart) -> Box<[u8; BLOCK]> {
+        let SegmentStart { number, first_sequence } = start;
         let LogName { epoch, shard } = self.name;
         let (shards, seed) = (self.shards, self.seed);
         Box::new(Header { epoch, shard, shards, number, first_sequence, seed }.encode())
@@ -484,7 +485,8 @@ impl LogWriter {
     }
 
     fn rotate(&mut self, next: Segment, batch: Batch, files: &mut impl LogFiles) {
-        let header = self.config.header(self.next_number, batch.first);
+        let header =
+            self.config.header(SegmentStart { number: self.next_number, first_sequence: batch.first });
         let write = Write::new(next.file, 0, Some(header), batch.bytes);
         self.next_number += 1;
         self.has_begun = false;

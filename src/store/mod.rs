@@ -40,6 +40,7 @@ pub use rebuild::RestoredCounts;
 pub use record::{BadRecord, Decoder, Record, StoredMessage, StoredWill};
 pub use replay::{Gap, Replayed};
 pub use restored::{Restored, RestoredDelivery, RestoredSession, RestoredState, RestoredSubscription};
+pub use rows::DeliveryKey;
 pub use spares::Spares;
 pub use state::{ApplyError, Changes};
 pub use wall::Wall;

@@ -114,11 +114,23 @@ pub(crate) fn pair_key(number: u64, small: u16) -> [u8; 10] {
     key
 }
 
-pub(crate) fn delivery_key(sid: u64, number: u64) -> [u8; 16] {
-    let mut key = [0; 16];
-    key[..8].copy_from_slice(&sid.to_be_bytes());
-    key[8..].copy_from_slice(&number.to_be_bytes());
-    key
+/// A delivery of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeliveryKey {
+    /// The session's name in the store.
+    pub sid: u64,
+    /// The delivery's number, which no other delivery of the store has.
+    pub number: u64,
+}
+
+impl DeliveryKey {
+    /// The key of its row.
+    pub(crate) fn row(self) -> [u8; 16] {
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&self.sid.to_be_bytes());
+        key[8..].copy_from_slice(&self.number.to_be_bytes());
+        key
+    }
 }
 
 pub(crate) fn subscription_key(sid: u64, filter: &str) -> Row {

@@ -192,7 +192,7 @@ impl Changes {
                     self.raise(number);
                     self.change_losses(base, sid, |losses| losses.set(cause, count, millis))?;
                     if number != 0 && !self.passing.contains(number) {
-                        let was_there = self.settle(base, &rows::delivery_key(sid, number))?;
+                        let was_there = self.settle(base, &rows::DeliveryKey { sid, number }.row())?;
                         self.ignored += u64::from(!was_there);
                     }
                     continue;

@@ -21,7 +21,7 @@ use crate::mqtt::codec::publish_len;
 use crate::mqtt::{PacketId, ProtocolVersion, QoS};
 use crate::session::KeptMessage;
 use crate::session::{Delivery, Extra, LossCause};
-use crate::store::{Record, StoredMessage};
+use crate::store::{DeliveryKey, Record, StoredMessage};
 use smallvec::SmallVec;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -129,9 +129,8 @@ impl Shard {
             if sid != 0 {
                 let (qos, retain) = (form.qos, form.retain);
                 self.record_delivery(
-                    sid,
+                    DeliveryKey { sid, number },
                     fanout.number,
-                    number,
                     Some(packet_id),
                     qos,
                     retain,
@@ -158,7 +157,15 @@ impl Shard {
             let number = self.number_of_delivery(fanout);
             self.sessions.session_mut(subscriber).queue.number_newest(number);
             let message = fanout.number;
-            self.record_delivery(sid, message, number, None, qos, retain, subscription_ids, group);
+            self.record_delivery(
+                DeliveryKey { sid, number },
+                message,
+                None,
+                qos,
+                retain,
+                subscription_ids,
+                group,
+            );
         }
         if place == EnqueueOutcome::Refused { Taken::Refused } else { Taken::Yes }
     }
@@ -479,7 +486,15 @@ impl Shard {
         } else {
             let (message, packet_id) = (fanout.number, Some(packet_id));
             let (qos, retain) = (form.qos, form.retain);
-            self.record_delivery(sid, message, number, packet_id, qos, retain, &ids, group.as_ref());
+            self.record_delivery(
+                DeliveryKey { sid, number },
+                message,
+                packet_id,
+                qos,
+                retain,
+                &ids,
+                group.as_ref(),
+            );
         }
         if waits {
             self.publish_when_durable(session, packet_id, number, replay, form.qos);

@@ -18,8 +18,8 @@ use crate::session::KeptMessage;
 use crate::session::{Delivery, Extra, QueueLimits, Will};
 use crate::session::{Message, Publication};
 use crate::store::{
-    ALIVE_SECONDS, ClockMark, ClockReading, Journal, Record, Restored, RestoredDelivery, RestoredSession,
-    RestoredState, StoredMessage, StoredWill, Wall,
+    ALIVE_SECONDS, ClockMark, ClockReading, DeliveryKey, Journal, Record, Restored, RestoredDelivery,
+    RestoredSession, RestoredState, StoredMessage, StoredWill, Wall,
 };
 use std::sync::Arc;
 
@@ -336,15 +336,15 @@ impl Shard {
     #[allow(clippy::too_many_arguments)] // The record has that many fields.
     pub(in crate::broker) fn record_delivery(
         &mut self,
-        sid: u64,
+        delivery: DeliveryKey,
         message: u64,
-        number: u64,
         packet_id: Option<PacketId>,
         qos: QoS,
         retain: bool,
         subscription_ids: &[u32],
         group: Option<&Arc<str>>,
     ) {
+        let DeliveryKey { sid, number } = delivery;
         self.durability.record(&Record::Delivery {
             sid,
             number,

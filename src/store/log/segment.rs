@@ -13,6 +13,13 @@ use crate::base::log_files::{FileId, FileOperation, FileResult, LogFiles, LogWor
 use crate::store::Spares;
 use crate::store::segment::UNFINISHED;
 
+/// The beginning of a segment: its number, and the sequence of its first frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SegmentStart {
+    pub(super) number: u64,
+    pub(super) first_sequence: u64,
+}
+
 /// A segment that is open for writing.
 #[derive(Debug)]
 pub(super) struct Segment {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::segment::{Making, Segment};
+use super::segment::{Making, Segment, SegmentStart};
 use super::write::Write;
 use super::{LogConfig, LogWriter, Trouble, explain};
 use crate::base::Time;
@@ -54,7 +54,12 @@ impl LogStart {
                         return Err(Trouble::into_cause(trouble));
                     }
                     let segment = made.segment.expect("there is one without trouble");
-                    let write = Write::new(segment.file, 0, Some(config.header(0, 1)), Vec::new());
+                    let write = Write::new(
+                        segment.file,
+                        0,
+                        Some(config.header(SegmentStart { number: 0, first_sequence: 1 })),
+                        Vec::new(),
+                    );
                     write.begin(files);
                     Step::Writing(segment, write)
                 }

@@ -5,6 +5,7 @@ use super::{IDS_MAX, Record, StoredMessage, StoredWill, tag};
 use crate::mqtt::SubscriptionOptions;
 use crate::session::LOSS_CAUSES;
 use crate::store::ClockMark;
+use crate::store::rows::DeliveryKey;
 
 /// Appends records to a frame.
 #[derive(Debug, Default)]
@@ -86,8 +87,12 @@ impl Encoder {
                 self.put_number(out, *number);
                 out.extend_from_slice(&packet_id.to_le_bytes());
             }
-            Record::Released { sid, number } => self.short.put_released(out, *sid, *number),
-            Record::Settled { sid, number } => self.short.put_settled(out, *sid, *number),
+            Record::Released { sid, number } => {
+                self.short.put_released(out, DeliveryKey { sid: *sid, number: *number })
+            }
+            Record::Settled { sid, number } => {
+                self.short.put_settled(out, DeliveryKey { sid: *sid, number: *number })
+            }
             Record::Lost { sid, number, cause, count } => {
                 put_sid(out, tag::LOST, *sid);
                 self.put_number(out, *number);

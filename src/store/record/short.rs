@@ -7,6 +7,7 @@
 use super::encode::{put_distance, put_varint};
 use super::{BadRecord, Decoder, Record, StoredMessage, bad, tag};
 use crate::mqtt::QoS;
+use crate::store::rows::DeliveryKey;
 use ahash::RandomState;
 use smallvec::SmallVec;
 
@@ -183,19 +184,20 @@ impl ShortWriter {
         std::mem::replace(&mut self.recent.unheld, place).next() == place
     }
 
-    pub(super) fn put_settled(&mut self, out: &mut Vec<u8>, sid: u64, number: u64) {
-        self.recent.settled.put(out, tag::SETTLED_SHORT, sid, number);
+    pub(super) fn put_settled(&mut self, out: &mut Vec<u8>, delivery: DeliveryKey) {
+        self.recent.settled.put(out, tag::SETTLED_SHORT, delivery);
     }
 
-    pub(super) fn put_released(&mut self, out: &mut Vec<u8>, sid: u64, number: u64) {
-        self.recent.released.put(out, tag::RELEASED_SHORT, sid, number);
+    pub(super) fn put_released(&mut self, out: &mut Vec<u8>, delivery: DeliveryKey) {
+        self.recent.released.put(out, tag::RELEASED_SHORT, delivery);
     }
 }
 
 impl Run {
     /// Writes one more. `kinds` and the next two kinds mean: another session, the same session, the same
     /// session and step.
-    fn put(&mut self, out: &mut Vec<u8>, kinds: u8, sid: u64, number: u64) {
+    fn put(&mut self, out: &mut Vec<u8>, kinds: u8, delivery: DeliveryKey) {
+        let DeliveryKey { sid, number } = delivery;
         let step = number.wrapping_sub(self.number);
         if sid != self.sid {
             out.push(kinds);

@@ -4,7 +4,7 @@ use super::{Changes, by_number};
 use crate::store::base::Base;
 use crate::store::record::put_message;
 use crate::store::rows::{self, DeliveryRow, IntentRow, Table, decode_message};
-use crate::store::{StoreError, StoredMessage};
+use crate::store::{DeliveryKey, StoreError, StoredMessage};
 
 impl Changes {
     /// Adds a message that deliveries will refer to, before [`Changes::end_fresh`].
@@ -30,8 +30,7 @@ impl Changes {
     pub(crate) fn deliver(
         &mut self,
         base: &dyn Base,
-        sid: u64,
-        number: u64,
+        delivery: DeliveryKey,
         row: &DeliveryRow<'_>,
     ) -> Result<(), StoreError> {
         let is_there = self.fresh.contains_key(&row.message)
@@ -40,7 +39,7 @@ impl Changes {
             self.ignored += 1;
             return Ok(());
         }
-        let key = rows::delivery_key(sid, number);
+        let key = delivery.row();
         let before = match self.set(Table::Deliveries, &key, |out| row.encode(out)) {
             Some(before) => before,
             None if self.may_be_in_base(Table::Deliveries, &key) => base.get(Table::Deliveries, &key)?,
@@ -60,12 +59,11 @@ impl Changes {
     pub(super) fn change_delivery(
         &mut self,
         base: &dyn Base,
-        sid: u64,
-        number: u64,
+        delivery: DeliveryKey,
         change: impl FnOnce(&mut DeliveryRow<'_>),
     ) -> Result<(), StoreError> {
-        self.raise(sid.max(number));
-        let key = rows::delivery_key(sid, number);
+        self.raise(delivery.sid.max(delivery.number));
+        let key = delivery.row();
         let Some(value) = self.row(base, Table::Deliveries, &key)? else {
             self.ignored += 1;
             return Ok(());

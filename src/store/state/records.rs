@@ -7,7 +7,7 @@ use crate::store::rows::{
     self, DeliveryRow, IntentRow, Presence, RetainedRow, SessionRow, SubscriptionRow, Table, WillRow,
 };
 use crate::store::segment::Header;
-use crate::store::{Record, StoreError, StoredMessage};
+use crate::store::{DeliveryKey, Record, StoreError, StoredMessage};
 
 impl Changes {
     pub(super) fn apply(
@@ -66,24 +66,32 @@ impl Changes {
                     group,
                 };
                 self.raise((*number).max(*message));
-                if self.knows(base, *sid)? { self.deliver(base, *sid, *number, &row) } else { Ok(()) }
+                if self.knows(base, *sid)? {
+                    self.deliver(base, DeliveryKey { sid: *sid, number: *number }, &row)
+                } else {
+                    Ok(())
+                }
             }
             Record::Started { sid, number, packet_id } => {
-                self.change_delivery(base, *sid, *number, |row| row.packet_id = *packet_id)
+                self.change_delivery(base, DeliveryKey { sid: *sid, number: *number }, |row| {
+                    row.packet_id = *packet_id
+                })
             }
             Record::Released { sid, number } => {
-                self.change_delivery(base, *sid, *number, |row| row.released = true)
+                self.change_delivery(base, DeliveryKey { sid: *sid, number: *number }, |row| {
+                    row.released = true
+                })
             }
             Record::Settled { sid, number } => {
                 self.raise((*sid).max(*number));
-                let was_there = self.settle(base, &rows::delivery_key(*sid, *number))?;
+                let was_there = self.settle(base, &DeliveryKey { sid: *sid, number: *number }.row())?;
                 self.ignored += u64::from(!was_there);
                 Ok(())
             }
             Record::Returned { sid, delivery, number } => {
                 self.raise((*sid).max(*delivery));
                 self.note_intent(header.shard, *number);
-                self.return_delivery(base, &rows::delivery_key(*sid, *delivery), *number)
+                self.return_delivery(base, &DeliveryKey { sid: *sid, number: *delivery }.row(), *number)
             }
             Record::Held { sid, packet_id, payload_bytes } => {
                 if self.knows(base, *sid)? {
