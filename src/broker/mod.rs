@@ -327,6 +327,12 @@ impl Shard {
         self.timers.next_deadline()
     }
 
+    /// Returns whether there are effects for the driver.
+    #[inline]
+    pub fn has_effects(&self) -> bool {
+        !self.effects.is_empty()
+    }
+
     /// The effects that the driver must carry out, in order.
     pub fn take_effects(&mut self) -> Vec<Effect> {
         self.effects.take()

@@ -40,6 +40,8 @@ impl ConnectionEntry {
 #[derive(Default)]
 pub(super) struct ConnectionTable {
     slots: Vec<Option<Box<ConnectionEntry>>>,
+    /// The number of connections with layers.
+    layered: usize,
 }
 
 impl ConnectionTable {
@@ -54,13 +56,23 @@ impl ConnectionTable {
     /// Inserts the entry of a connection that comes from another shard.
     pub(super) fn insert(&mut self, slot: ConnectionSlot, connection: Option<Box<ConnectionEntry>>) {
         if let Some(connection) = connection {
+            self.layered += usize::from(connection.layered.is_some());
             *self.entry(slot) = *connection;
         }
     }
 
     /// Removes and returns the entry of a connection that ends here.
     pub(super) fn take(&mut self, slot: ConnectionSlot) -> Option<Box<ConnectionEntry>> {
-        self.slots.get_mut(slot.at())?.take()
+        let entry = self.slots.get_mut(slot.at())?.take()?;
+        self.layered -= usize::from(entry.layered.is_some());
+        Some(entry)
+    }
+
+    /// Sets the layers of a connection that has none.
+    pub(super) fn set_layers(&mut self, slot: ConnectionSlot, layered: Box<Layered>) {
+        let before = self.entry(slot).layered.replace(layered);
+        debug_assert!(before.is_none(), "a connection gets its layers once");
+        self.layered += 1;
     }
 
     /// Ends a handshake, and returns the source to which it counted.
@@ -71,19 +83,23 @@ impl ConnectionTable {
         handshake
     }
 
+    /// Whether all connections are plain.
+    #[inline]
+    pub(super) fn are_plain(&self) -> bool {
+        self.layered == 0
+    }
+
     #[inline]
     pub(super) fn layered(&self, slot: ConnectionSlot) -> Option<&Layered> {
+        if self.are_plain() {
+            return None;
+        }
         self.slots.get(slot.at())?.as_ref()?.layered.as_deref()
     }
 
     #[inline]
     pub(super) fn layered_mut(&mut self, slot: ConnectionSlot) -> Option<&mut Layered> {
         self.slots.get_mut(slot.at())?.as_mut()?.layered.as_deref_mut()
-    }
-
-    /// Whether the table has been empty since memory was last freed.
-    pub(super) fn is_unused(&self) -> bool {
-        self.slots.is_empty()
     }
 
     pub(super) fn give_memory_back(&mut self) {
@@ -113,7 +129,7 @@ mod tests {
         assert_eq!(entry.bounded_by, Some(7));
         assert!(connections.take(bounded).is_none());
         connections.give_memory_back();
-        assert!(connections.is_unused());
+        assert!(connections.slots.is_empty() && connections.are_plain());
     }
 
     #[test]

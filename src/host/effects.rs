@@ -64,7 +64,7 @@ impl<I: Io> Host<I> {
             self.connections.entry(slot).bounded_by = Some(listener);
         }
         if let Some(layered) = self.layers.open(listener, peer) {
-            self.connections.entry(slot).layered = Some(layered);
+            self.connections.set_layers(slot, layered);
         }
         if counts {
             self.begin_stay(now, slot, peer.ip());
@@ -103,9 +103,13 @@ impl<I: Io> Host<I> {
         self.machine.is_handshaking(slot) && !self.machine.awaits_verdict(slot) && !self.io.is_held(slot)
     }
 
-    /// Sends out the machine's mails and carries its effects. `cause` is the connection whose bytes have caused them.
+    /// Sends the machine's mails and carries out its effects. `cause` is the connection whose bytes have caused them.
     pub(super) fn carry_out(&mut self, now: Time, cause: Option<ConnectionSlot>) {
         self.send_mails(now, cause);
+        // Most packets of clients have no effects.
+        if !self.machine.has_effects() {
+            return;
+        }
         let mut effects = self.machine.take_effects();
         for effect in effects.drain(..) {
             match effect {

@@ -128,7 +128,7 @@ impl ConnectionLayers {
     /// Converts the turn's bytes of each layered connection into the bytes for its socket.
     pub(super) fn seal(&mut self, connections: &mut ConnectionTable, outbox: &mut Outbox) {
         // The table may have been freed in the turn in which its last connection ended.
-        if connections.is_unused() && self.closing.is_empty() && self.answers.is_empty() {
+        if connections.are_plain() && self.closing.is_empty() && self.answers.is_empty() {
             return;
         }
         // The list is sorted because all clients of a listener may be closed in one turn.
@@ -404,7 +404,7 @@ mod tests {
         let mut outbox = Outbox::default();
         let mut connections = ConnectionTable::default();
         let slot = ConnectionSlot::new(0);
-        connections.entry(slot).layered = layers.open(0, ([127, 0, 0, 1], 4242).into());
+        connections.set_layers(slot, layers.open(0, ([127, 0, 0, 1], 4242).into()).expect("WebSocket"));
         let layered = connections.layered_mut(slot).expect("WebSocket");
         layers.read(slot, layered, request, &mut outbox).expect("a good request");
         layers.seal(&mut connections, &mut outbox);

@@ -25,6 +25,10 @@ impl Effects {
         self.list.push(effect);
     }
 
+    pub(in crate::broker) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
     /// Takes all effects, in order.
     pub(in crate::broker) fn take(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.list)
