@@ -45,7 +45,7 @@ fn sizes<'a>(
 // Messages in flight.
 
 fn delivery(message: &Rc<KeptMessage>) -> Delivery {
-    Delivery { message: Rc::clone(message), qos: QoS::AtLeastOnce, retain: false, number: 0, extra: None }
+    Delivery { message: Rc::clone(message), qos: QoS::AtLeastOnce, retain: false, number: None, extra: None }
 }
 
 fn message() -> Rc<KeptMessage> {
@@ -57,7 +57,7 @@ fn message() -> Rc<KeptMessage> {
         retain: false,
         expires_at: None,
         origin: None,
-        stamp: 0,
+        stamp: None,
         source: &[],
     };
     KeptMessage::new(publication.to_message(), &MemoryAccount::default())
@@ -165,7 +165,7 @@ fn filters(c: &mut Criterion) {
             token: RequestToken::new(token),
             filter: filter(number).into(),
             qos: QoS::AtMostOnce,
-            subscription_id: 0,
+            subscription_id: None,
             hides_own_after: None,
             shards: VecDeque::new(),
             cursor: None,

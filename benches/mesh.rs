@@ -28,10 +28,10 @@ fn mail() -> Mail {
         retain: false,
         expires_at: None,
         origin: None,
-        stamp: 0,
+        stamp: None,
         source: &[],
     };
-    Mail::Publish { message: publication.to_message(), ticket: None, intent: 0 }
+    Mail::Publish { message: publication.to_message(), ticket: None, intent: None }
 }
 
 fn one_thread(c: &mut Criterion) {

@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a measurement reads clocks and writes files")]
 
+use midge::base::{DeliveryNumber, MessageNumber, SessionNumber, Stamp};
 use midge::mqtt::SubscriptionOptions;
 use midge::mqtt::{ProtocolVersion, QoS};
 use midge::persistence::{StoreDirectory, recover};
@@ -76,7 +77,7 @@ fn write_log(directory: &StoreDirectory, shard: u16) -> usize {
     let mine = |count: u64| (u64::from(shard)..count).step_by(usize::from(SHARDS));
     let mut sids = Vec::new();
     for client in mine(SESSIONS) {
-        let (sid, client_id) = (next(), format!("device-{client:08}"));
+        let (sid, client_id) = (SessionNumber::new(next()), format!("device-{client:08}"));
         let version = ProtocolVersion::V5;
         log.record(&Record::Session {
             sid,
@@ -87,14 +88,14 @@ fn write_log(directory: &StoreDirectory, shard: u16) -> usize {
         });
         let filter = format!("fleet/{client_id}/commands/#");
         let options = SubscriptionOptions::v3(QoS::AtLeastOnce);
-        log.record(&Record::Subscribed { sid, filter: &filter, options, subscription_id: 0 });
+        log.record(&Record::Subscribed { sid, filter: &filter, options, subscription_id: None });
         log.record(&Record::Left { sid, at_millis: NOW_MILLIS, expiry_seconds: 86_400 });
         sids.push((sid, format!("fleet/{client_id}/commands/set")));
     }
     // They are in the order of their arrival.
     for _ in 0..QUEUED_PER_SESSION {
         for (sid, topic) in &sids {
-            let (message, delivery) = (next(), next());
+            let (message, delivery) = (MessageNumber::new(next()), DeliveryNumber::new(next()));
             log.record(&Record::Message { number: message, message: stored(topic, false) });
             log.record(&Record::Delivery {
                 sid: *sid,
@@ -102,7 +103,7 @@ fn write_log(directory: &StoreDirectory, shard: u16) -> usize {
                 message,
                 qos: QoS::AtLeastOnce,
                 retain: false,
-                packet_id: 0,
+                packet_id: None,
                 subscription_ids: SmallVec::new(),
                 group: "",
             });
@@ -112,7 +113,7 @@ fn write_log(directory: &StoreDirectory, shard: u16) -> usize {
         // They are in no particular order.
         let place = place * 7_777_777 % RETAINED;
         let topic = format!("fleet/device-{:08}/status/v{}", place / 10, place % 10);
-        log.record(&Record::Retained { stamp: place + 1, message: stored(&topic, true) });
+        log.record(&Record::Retained { stamp: Stamp::new(place + 1), message: stored(&topic, true) });
     }
     log.end_segment();
     log.written

@@ -1,14 +1,14 @@
 //! The retained store with a million messages, as a subscriber's replay uses it.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use midge::base::Time;
+use midge::base::{Stamp, Time};
 use midge::broker::retained::{BatchLimits, Retained, RetainedLimits, RetainedMessage};
 use std::hint::black_box;
 
 /// It has about the size of a message of the broker.
 #[derive(Clone)]
 struct Message {
-    stamp: u64,
+    stamp: Stamp,
     _body: [u64; 10],
 }
 
@@ -17,8 +17,8 @@ impl RetainedMessage for Message {
         None
     }
 
-    fn stamp(&self) -> u64 {
-        self.stamp
+    fn stamp(&self) -> Option<Stamp> {
+        Some(self.stamp)
     }
 
     fn bytes(&self) -> usize {
@@ -37,11 +37,13 @@ const UNLIMITED: RetainedLimits = RetainedLimits { messages: usize::MAX, bytes: 
 /// Ten topics for each of 100,000 devices in ten sites, in no particular order.
 fn million() -> Retained<Message> {
     let mut retained = Retained::new(UNLIMITED);
-    for stamp in 0..10 * DEVICES {
-        let place = stamp * 7_777_777 % (10 * DEVICES);
+    for number in 0..10 * DEVICES {
+        let place = number * 7_777_777 % (10 * DEVICES);
         let (device, value) = (place / 10, place % 10);
         let topic = format!("site{}/d{device}/b/v{value}", device % 10);
-        retained.store(&topic, Message { stamp, _body: [stamp; 10] }).expect("no limit");
+        retained
+            .store(&topic, Message { stamp: Stamp::new(number + 1), _body: [number; 10] })
+            .expect("no limit");
     }
     retained
 }
@@ -85,13 +87,13 @@ fn retained(c: &mut Criterion) {
             assert_eq!(found.0, 1);
         });
     });
-    let mut stamp = 10 * DEVICES;
+    let mut number = 10 * DEVICES;
     group.bench_function("replace 1 of 1M", |b| {
         b.iter(|| {
-            stamp += 1;
+            number += 1;
             device = (device + 7919) % DEVICES;
             let topic = format!("site{}/d{device}/b/v3", device % 10);
-            retained.store(&topic, Message { stamp, _body: [stamp; 10] })
+            retained.store(&topic, Message { stamp: Stamp::new(number + 1), _body: [number; 10] })
         });
     });
 

@@ -56,7 +56,7 @@ fn message() -> Rc<KeptMessage> {
         retain: false,
         expires_at: None,
         origin: None,
-        stamp: 0,
+        stamp: None,
         source: &[],
     };
     KeptMessage::new(publication.to_message(), &MemoryAccount::default())
@@ -73,8 +73,13 @@ fn sent(c: &mut Criterion) {
                 let mut ids = VecDeque::with_capacity(in_flight + 1);
                 let start = |window: &mut InflightWindow, ids: &mut VecDeque<PacketId>| {
                     assert!(window.has_room());
-                    let delivery =
-                        Delivery { message: Rc::clone(&message), qos, retain: false, number: 0, extra: None };
+                    let delivery = Delivery {
+                        message: Rc::clone(&message),
+                        qos,
+                        retain: false,
+                        number: None,
+                        extra: None,
+                    };
                     ids.push_back(window.start(delivery));
                 };
                 for _ in 0..in_flight {

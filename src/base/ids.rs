@@ -78,36 +78,77 @@ impl LogMark {
     }
 }
 
-/// Identifies a message for which receipts of other shards are missing. The tickets of a shard count from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket(NonZeroU64);
-
-impl Ticket {
-    /// Makes a ticket of a number, which must not be 0.
-    pub fn new(number: u64) -> Ticket {
-        Ticket(NonZeroU64::new(number).expect("tickets count from 1"))
-    }
-
+/// A number that is given once. What has none is an `Option` of it, which is no larger.
+pub trait Numbered: Copy {
+    /// The number as such. `None` for 0, which is never given.
+    fn from_number(number: u64) -> Option<Self>;
     /// The number.
-    pub fn get(self) -> u64 {
-        self.0.get()
-    }
+    fn get(self) -> u64;
 }
 
-/// Identifies a request of a shard to others until they have answered. Tokens of a shard count from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RequestToken(NonZeroU64);
+/// The number of this value, in tests.
+#[cfg(test)]
+pub(crate) fn nth<N: Numbered>(number: u64) -> N {
+    N::from_number(number).expect("numbers count from 1")
+}
 
-impl RequestToken {
-    /// The token with this number, which must not be 0.
-    pub fn new(number: u64) -> RequestToken {
-        RequestToken(NonZeroU64::new(number).expect("tokens count from 1"))
-    }
+macro_rules! numbers {
+    ($($(#[doc = $doc:literal])+ $name:ident;)+) => {$(
+        $(#[doc = $doc])+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(NonZeroU64);
 
-    /// Its number.
-    pub fn get(self) -> u64 {
-        self.0.get()
-    }
+        impl $name {
+            /// The one with this number, which must not be 0.
+            #[inline]
+            pub const fn new(number: u64) -> $name {
+                $name(NonZeroU64::new(number).expect("numbers count from 1"))
+            }
+
+            /// Its number.
+            #[inline(always)]
+            pub const fn get(self) -> u64 {
+                self.0.get()
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl Numbered for $name {
+            #[inline]
+            fn from_number(number: u64) -> Option<$name> {
+                NonZeroU64::new(number).map($name)
+            }
+
+            #[inline(always)]
+            fn get(self) -> u64 {
+                self.0.get()
+            }
+        }
+    )+};
+}
+
+numbers! {
+    /// Identifies a message for which receipts of other shards are missing. Each shard counts its own.
+    Ticket;
+    /// Identifies a request of a shard to others until they have answered. Each shard counts its own.
+    RequestToken;
+    /// A session in the log. All shards together give it once, over all starts, as for the next four.
+    SessionNumber;
+    /// A message in the log.
+    MessageNumber;
+    /// A delivery in the log. The deliveries of a session are sent in the order of their numbers.
+    DeliveryNumber;
+    /// An intent in the log.
+    IntentNumber;
+    /// In the log, a will whose session ends with its connection.
+    WillNumber;
+    /// Orders the retained messages of a topic, over all shards and starts.
+    Stamp;
 }
 
 /// Identifies a connection of a shard. A later connection in the same slot has another key.

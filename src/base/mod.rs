@@ -12,9 +12,12 @@ mod time;
 pub mod wheel;
 
 pub use diagnostics::{Diagnostic, Diagnostics, ERRORS_MAX};
+#[cfg(test)]
+pub(crate) use ids::nth;
 pub use ids::{
-    ConnectionKey, ConnectionSlot, GroupSlot, Homes, LogMark, RequestToken, SHARDS_MAX, SessionKey,
-    SessionSlot, ShardId, TextHash, Ticket,
+    ConnectionKey, ConnectionSlot, DeliveryNumber, GroupSlot, Homes, IntentNumber, LogMark, MessageNumber,
+    Numbered, RequestToken, SHARDS_MAX, SessionKey, SessionNumber, SessionSlot, ShardId, Stamp, TextHash,
+    Ticket, WillNumber,
 };
 pub use lazy_box::{Empty, LazyBox};
 pub use memory::{Charge, Charged, MEMORY_KINDS, MemoryAccount, MemoryKind, allocated};

@@ -12,7 +12,7 @@ pub use limit::{Limit, QueueBound};
 use super::{Counter, Violation};
 use crate::base::ShardId;
 use crate::mqtt::SubscriptionOptions;
-use crate::mqtt::{ProtocolVersion, QoS, Reason};
+use crate::mqtt::{ProtocolVersion, QoS, Reason, SubscriptionId};
 use crate::policy::acl::RuleHit;
 use crate::session::Losses;
 use crate::settings::Network;
@@ -150,8 +150,8 @@ pub enum Event {
         filter: Box<str>,
         /// The granted options.
         options: SubscriptionOptions,
-        /// The subscription identifier. 0 if there is none.
-        subscription_id: u32,
+        /// The subscription identifier, if there is one.
+        subscription_id: Option<SubscriptionId>,
         /// Whether the session had no subscription with this filter.
         is_new: bool,
     },

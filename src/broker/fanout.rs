@@ -7,6 +7,7 @@
 
 use crate::base::ConnectionSlot;
 use crate::base::MemoryAccount;
+use crate::base::MessageNumber;
 use crate::base::SessionSlot;
 use crate::base::TextHash;
 use crate::base::Ticket;
@@ -29,8 +30,8 @@ pub(in crate::broker) struct Fanout<'a> {
     pub topic_hash: Option<TextHash>,
     pub expiry_seconds: Option<u32>,
     pub kept: Option<Rc<KeptMessage>>,
-    /// The message's number in the log. 0 if it is not in the log.
-    pub number: u64,
+    /// The message's number in the log, if it is in the log.
+    pub number: Option<MessageNumber>,
     pub encoded: Encoded,
     /// The ticket that counts the receipts of other shards, if anything waits for them.
     pub ticket: Option<Ticket>,
@@ -101,7 +102,7 @@ impl<'a> Fanout<'a> {
             topic_hash: None,
             expiry_seconds: publication.expiry_seconds_left(now),
             kept: None,
-            number: 0,
+            number: None,
             encoded: Encoded::default(),
             ticket: None,
             missing: 0,

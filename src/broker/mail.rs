@@ -1,8 +1,8 @@
 //! The mails that shards send to each other.
 
-use crate::base::{RequestToken, SessionKey, Ticket};
+use crate::base::{IntentNumber, RequestToken, SessionKey, Ticket};
 use crate::broker::Receipt;
-use crate::mqtt::QoS;
+use crate::mqtt::{QoS, SubscriptionId};
 use crate::session::Message;
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ pub struct GroupMember {
     pub qos: QoS,
     /// Retain As Published.
     pub retain_as_published: bool,
-    /// The subscription identifier. 0 if there is none.
-    pub subscription_id: u32,
+    /// The subscription identifier, if there is one.
+    pub subscription_id: Option<SubscriptionId>,
 }
 
 /// A mail. Mails from one shard to another keep their order.
@@ -28,8 +28,8 @@ pub enum Mail {
         message: Message,
         /// The ticket for the receipt, if anything waits for one.
         ticket: Option<Ticket>,
-        /// Its number as an intent in the sender's log. 0 if it is not an intent.
-        intent: u64,
+        /// Its number as an intent in the sender's log, if it is an intent.
+        intent: Option<IntentNumber>,
     },
     /// A retained message whose home is the receiver. A second mail follows if it must deliver the message.
     Retain {
@@ -100,8 +100,8 @@ pub enum Mail {
         message: Message,
         /// The ticket for the receipt, if anything waits for one.
         ticket: Option<Ticket>,
-        /// Its number as an intent in the sender's log. 0 if it is not an intent.
-        intent: u64,
+        /// Its number as an intent in the sender's log, if it is an intent.
+        intent: Option<IntentNumber>,
     },
     /// A member's session ended before it settled the message. Another member must be chosen.
     GroupReturn {
@@ -111,8 +111,8 @@ pub enum Mail {
         message: Message,
         /// The ticket for the receipt, if anything waits for one.
         ticket: Option<Ticket>,
-        /// Its number as an intent in the log of some shard. 0 if it is not an intent.
-        intent: u64,
+        /// Its number as an intent in the log of some shard, if it is an intent.
+        intent: Option<IntentNumber>,
     },
     /// A query for retained messages for a replay. The answer is `RetainedBatch`.
     RetainedQuery {

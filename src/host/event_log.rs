@@ -5,7 +5,7 @@ mod lines;
 use super::UNIX_PEER;
 use crate::base::Time;
 use crate::broker::{Away, EndCause, Event, LOGGED_CHARACTERS_MAX};
-use crate::mqtt::{ProtocolVersion, QoS, Reason};
+use crate::mqtt::{ProtocolVersion, QoS, Reason, SubscriptionId};
 use crate::mqtt::{RetainHandling, SubscriptionOptions};
 use crate::settings::Config;
 use lines::{LeftOut, Lines};
@@ -268,7 +268,7 @@ fn put_detail(event: &Event) {
                 no_local,
                 retain_as_published,
                 retain_handling = retain_handling_word(retain_handling),
-                subscription_id = (*subscription_id > 0).then_some(subscription_id),
+                subscription_id = subscription_id.map(SubscriptionId::get),
                 is_new,
                 "subscribed"
             );

@@ -15,7 +15,7 @@ pub use topic_filter::{FilterError, SharedFilter, TopicFilter, filter_matches};
 pub(crate) use topic_name::has_wildcard;
 pub use topic_name::{TopicError, check_topic_name, has_forbidden_character, topic_levels};
 
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 
 /// The protocol version of a connection. Older versions are smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,3 +55,6 @@ impl QoS {
 
 /// A packet identifier: 1 to 65,535, never zero. `[MQTT5-2.2.1-3]` `[MQTT311-2.3.1-1]`
 pub type PacketId = NonZeroU16;
+
+/// A Subscription Identifier: 1 to 268,435,455, never zero. `[MQTT5 §3.8.2.1.2]`
+pub type SubscriptionId = NonZeroU32;

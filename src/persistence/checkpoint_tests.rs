@@ -2,6 +2,7 @@ use super::super::StoreDirectory;
 use super::super::recovery::recover;
 use super::super::recovery::tests::{Log, Scratch};
 use super::has_one_name;
+use crate::base::nth;
 use crate::host::SealedSegments;
 use crate::store::Record;
 use crate::store::state::tests::{described, session};
@@ -34,7 +35,7 @@ fn sealed_segments_of_several_threads_are_worked_in_and_given_back_or_removed() 
                     let sid = 4 + 4 * number + u64::from(shard);
                     log.frame(number, &[session(sid, &format!("client {sid}"))]);
                     if number > 0 {
-                        log.frame(number, &[Record::Ended { sid: sid - 4 }]);
+                        log.frame(number, &[Record::Ended { sid: nth(sid - 4) }]);
                     }
                     let path = log.seal();
                     submitter.submit(path, 8192);

@@ -1,5 +1,6 @@
 use super::*;
 use crate::mqtt::QoS;
+use crate::store::record::tests::packet;
 use crate::store::segment::Header;
 use crate::store::{
     Changes, ClockReading, MemoryBase, RestoredDelivery, RestoredSession, RestoredState, Wall, check_rows,
@@ -166,7 +167,7 @@ fn earlier_formats_and_other_machines_say_the_same() {
         assert_eq!((&*sessions[0].client_id, sessions.len()), ("c", 1), "format {}", database.version);
         assert!(retained.iter().any(|(topic, _)| topic == "r/1"), "{retained:?}");
         assert_eq!((takings.held, takings.queued, takings.passed_on), (1, 1, 1));
-        assert_eq!(sessions[0].held, [(9, if database.version < 5 { 3 } else { 5 })]);
+        assert_eq!(sessions[0].held, [(packet(9), if database.version < 5 { 3 } else { 5 })]);
         let has_end = database.sessions[0].expires_at != 0;
         assert_eq!(has_end, matches!(database.sessions[0].expiry_seconds, 3600));
     }
@@ -258,11 +259,11 @@ fn each_message_goes_on_where_it_was_on_its_way() {
     let (one, two) = (QoS::AtLeastOnce, QoS::ExactlyOnce);
     let got: Vec<_> = sessions[0].deliveries.iter().map(described).collect();
     let expected = [
-        ("two", two, RestoredState::Sent(5)),
-        ("one", one, RestoredState::Sent(6)),
-        ("two", two, RestoredState::Released(7)),
-        ("two", two, RestoredState::Released(8)),
-        ("one", one, RestoredState::Sent(9)),
+        ("two", two, RestoredState::Sent(packet(5))),
+        ("one", one, RestoredState::Sent(packet(6))),
+        ("two", two, RestoredState::Released(packet(7))),
+        ("two", two, RestoredState::Released(packet(8))),
+        ("one", one, RestoredState::Sent(packet(9))),
         ("one", one, RestoredState::Queued),
         ("one", one, RestoredState::Queued),
         ("one", one, RestoredState::Queued),
@@ -297,7 +298,7 @@ fn what_waits_for_pubrel_is_passed_on_behind_the_rest_and_not_to_its_publisher_w
     };
     let (takings, sessions, retained) = file(0b1010).taken();
     assert_eq!((takings.held, takings.passed_on, takings.retained), (1, 1, 1));
-    assert_eq!(sessions[0].held, [(9, 4)]);
+    assert_eq!(sessions[0].held, [(packet(9), 4)]);
     let last = sessions[0].deliveries.last().unwrap();
     assert_eq!((last.message.as_publication().payload, last.qos), (&b"held"[..], QoS::ExactlyOnce));
     assert!(last.retain, "Retain As Published");

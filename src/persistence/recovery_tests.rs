@@ -1,6 +1,7 @@
 //! Recovery from real files: cut, damaged, and with other numbers of shards.
 
 use super::*;
+use crate::base::nth;
 use crate::mqtt::QoS;
 use crate::store::state::tests::{Frames, Model, delivery, described, session, stored, subscribed};
 use crate::store::{Base, Journal, Record, Wall, check_rows, rows::Table};
@@ -192,7 +193,7 @@ fn log_with_an_old_file(scratch: &Scratch) -> (Log, Vec<u8>) {
     for sid in 1..=20 {
         let long = "x".repeat(if sid % 3 == 0 { 6000 } else { 10 });
         log.frame(sid, &[session(sid, &long)]);
-        log.frame(sid, &[Record::Ended { sid }]);
+        log.frame(sid, &[Record::Ended { sid: nth(sid) }]);
     }
     log.frame(21, &[session(21, "the one that stays")]);
     let old = fs::read(log.seal()).unwrap();
@@ -477,7 +478,7 @@ fn a_log_of_many_changes_is_kept_piece_by_piece() {
         let id = format!("{number}{long}");
         log.frame(number, &[session(number, &id)]);
         if number > 500 {
-            log.frame(number, &[Record::Ended { sid: number - 500 }]);
+            log.frame(number, &[Record::Ended { sid: nth(number - 500) }]);
         }
         if number % 40 == 0 {
             log.seal();
@@ -507,7 +508,8 @@ fn a_damaged_checkpoint_is_set_aside_and_the_log_is_used() {
         let mut log = Log::new(&scratch.open(), 2, 0);
         let is_mended = damage == 2;
         log.header.number = if is_mended { 0 } else { 7 };
-        let record = [session(300, "client 300"), Record::Left { sid: 1, at_millis: 4, expiry_seconds: 6 }];
+        let record =
+            [session(300, "client 300"), Record::Left { sid: nth(1), at_millis: 4, expiry_seconds: 6 }];
         log.frame(1, &record);
         log.seal();
         let path = scratch.0.join("checkpoint.redb");
@@ -544,16 +546,16 @@ fn intents_are_resolved_at_the_end_of_their_epoch_and_kept_before_the_shards_sta
     target.write();
     let mut origin = Log::new(&directory, 1, 0);
     let message = stored("t", b"m", QoS::ExactlyOnce);
-    origin.frame(1, &[Record::Intent { number: 8, targets: 0b100, stamp: 0, group: "", message }]);
+    origin.frame(1, &[Record::Intent { number: nth(8), targets: 0b100, stamp: None, group: "", message }]);
     origin.write();
     let recovery = recover(&directory, 2, 9, None).unwrap();
     assert_eq!((recovery.report.intents, recovery.report.restored.deliveries), (1, 1));
     assert_eq!(directory.segments().unwrap(), [], "they are in the checkpoint");
     let number = recovery.parts.iter().flat_map(|part| &part.sessions).next().unwrap().deliveries[0].number;
-    assert!(recovery.parts.iter().all(|part| part.next_number > number));
+    assert!(recovery.parts.iter().all(|part| part.next_number > number.get()));
     // The next epoch continues with the state that it was given.
     let mut log = Log::new(&directory, recovery.epoch, 1);
-    log.frame(2, &[Record::Settled { sid: 6, number }]);
+    log.frame(2, &[Record::Settled { sid: nth(6), number }]);
     log.write();
     drop(recovery);
     let recovery = recover(&directory, 2, 9, None).unwrap();
@@ -569,7 +571,7 @@ fn messages_of_one_log_are_settled_by_another() {
     let records = [
         session(4, "a"),
         session(8, "b"),
-        Record::Message { number: 12, message },
+        Record::Message { number: nth(12), message },
         delivery(4, 16, 12),
         delivery(8, 20, 12),
     ];
@@ -578,7 +580,7 @@ fn messages_of_one_log_are_settled_by_another() {
     drop(recover(&directory, 2, 9, None).unwrap());
     for (shard, (sid, number)) in [(0, (4, 16)), (1, (8, 20))] {
         let mut log = Log::new(&directory, 2, shard);
-        log.frame(2, &[Record::Settled { sid, number }]);
+        log.frame(2, &[Record::Settled { sid: nth(sid), number: nth(number) }]);
         log.write();
     }
     drop(recover(&directory, 2, 9, None).unwrap());

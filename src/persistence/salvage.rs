@@ -67,10 +67,10 @@ pub(super) fn salvage(from: &Path, into: &mut Image) -> Result<Salvaged, StoreEr
             Table::Counts => return Ok(()),
             Table::Deliveries => {
                 let Ok(row) = DeliveryRow::decode(value) else { return Ok(()) };
-                *counts.entry(row.message).or_default() += 1;
+                *counts.entry(row.message.get()).or_default() += 1;
             }
             Table::Messages => {
-                let number = rows::number_at(key, 0).unwrap_or(0);
+                let number = rows::raw_number_at(key, 0).unwrap_or(0);
                 match counts.get(&number) {
                     None => return Ok(()),
                     Some(1) => {}
@@ -147,16 +147,16 @@ fn read(
 /// Derives the summary from the rows, in case the summary is lost. No number may be used twice, and no
 /// segment may be applied that is older than a row.
 fn raise(meta: &mut Meta, table: Table, key: &[u8], value: &[u8]) {
-    let first = rows::number_at(key, 0).unwrap_or(0);
+    let first = rows::raw_number_at(key, 0).unwrap_or(0);
     match table {
         Table::Meta => {}
         Table::Retained => {
-            let stamp = RetainedRow::decode(key, value).map_or(0, |row| row.stamp);
+            let stamp = RetainedRow::decode(key, value).ok().map(|row| row.stamp);
             meta.last_stamp = meta.last_stamp.max(stamp);
         }
         Table::Deliveries => {
-            let message = DeliveryRow::decode(value).map_or(0, |row| row.message);
-            let number = rows::number_at(key, 8).unwrap_or(0);
+            let message = DeliveryRow::decode(value).map_or(0, |row| row.message.get());
+            let number = rows::raw_number_at(key, 8).unwrap_or(0);
             meta.highest = meta.highest.max(first).max(number).max(message);
         }
         Table::Sessions => {

@@ -6,11 +6,13 @@ use super::image::{Image, ImageError};
 use super::recovery::{self, RecoveryReport, SegmentKind, Tail, kind_of, recover};
 use super::salvage::look;
 use super::segment_file::SegmentFile;
+use crate::base::{DeliveryNumber, SessionNumber, WillNumber};
+use crate::mqtt::SubscriptionId;
 use crate::session::LossTimes;
 use crate::store::check_rows;
 use crate::store::rows::{
     self, DeliveryRow, Meta, Presence, RetainedRow, SessionRow, SubscriptionRow, Table, WillRow,
-    decode_message,
+    decode_message, number_at,
 };
 use crate::store::segment::{Header, Place, Walk};
 use crate::store::source::Source;
@@ -233,7 +235,7 @@ struct Printer<'a, W> {
 impl<W: Write> Printer<'_, W> {
     fn all(&mut self) -> Result<(), StoreError> {
         self.table(Table::Sessions, |key, value| {
-            let (sid, row) = (rows::number_at(key, 0)?, SessionRow::decode(value).ok()?);
+            let (sid, row) = (number_at::<SessionNumber>(key, 0)?, SessionRow::decode(value).ok()?);
             let presence = match row.presence {
                 Presence::Connected { .. } => "connected".to_owned(),
                 Presence::Left { at_millis } => format!("left_at_millis={at_millis}"),
@@ -247,7 +249,7 @@ impl<W: Write> Printer<'_, W> {
             ))
         })?;
         self.table(Table::Losses, |key, value| {
-            let (sid, losses) = (rows::number_at(key, 0)?, rows::decode_losses(value).ok()?);
+            let (sid, losses) = (number_at::<SessionNumber>(key, 0)?, rows::decode_losses(value).ok()?);
             let [queue_full, expired, too_large, withdrawn] = losses.counts();
             let LossTimes { first_millis, last_millis } = losses.times();
             Some(format!(
@@ -256,7 +258,7 @@ impl<W: Write> Printer<'_, W> {
             ))
         })?;
         self.table(Table::Subscriptions, |key, value| {
-            let (sid, row) = (rows::number_at(key, 0)?, SubscriptionRow::decode(value).ok()?);
+            let (sid, row) = (number_at::<SessionNumber>(key, 0)?, SubscriptionRow::decode(value).ok()?);
             Some(format!(
                 "subscription {sid} filter={:?} qos={} no_local={} retain_as_published={} \
                  retain_handling={:?} id={}",
@@ -265,25 +267,26 @@ impl<W: Write> Printer<'_, W> {
                 row.options.no_local,
                 row.options.retain_as_published,
                 row.options.retain_handling,
-                row.subscription_id
+                row.subscription_id.map_or(0, SubscriptionId::get)
             ))
         })?;
         let (image, changes) = (self.image, self.changes);
         self.table(Table::Deliveries, |key, value| {
-            let (sid, number) = (rows::number_at(key, 0)?, rows::number_at(key, 8)?);
+            let (sid, number) = (number_at::<SessionNumber>(key, 0)?, number_at::<DeliveryNumber>(key, 8)?);
             let row = DeliveryRow::decode(value).ok()?;
             let message = changes.row(image, Table::Messages, &rows::key(row.message)).ok()??;
             let state = match (row.packet_id, row.released) {
-                (0, _) => "queued".to_owned(),
-                (packet_id, false) => format!("sent packet_id={packet_id}"),
-                (packet_id, true) => format!("released packet_id={packet_id}"),
+                (None, _) => "queued".to_owned(),
+                (Some(packet_id), false) => format!("sent packet_id={packet_id}"),
+                (Some(packet_id), true) => format!("released packet_id={packet_id}"),
             };
             let message = shown(&decode_message(&message).ok()?);
             let group = if row.group.is_empty() { String::new() } else { format!(" group={:?}", row.group) };
             Some(format!("delivery {sid} {number} {message} send_qos={} {state}{group}", row.qos as u8))
         })?;
         self.table(Table::Held, |key, value| {
-            let ((sid, packet_id), bytes) = (rows::read_pair(key)?, rows::decode_held(value).ok()?);
+            let ((sid, packet_id), bytes) =
+                (rows::read_pair::<SessionNumber>(key)?, rows::decode_held(value).ok()?);
             Some(format!("held {sid} packet_id={packet_id} payload_bytes={bytes}"))
         })?;
         self.table(Table::Retained, |key, value| {
@@ -291,7 +294,7 @@ impl<W: Write> Printer<'_, W> {
             Some(format!("retained {} stamp={}", shown(&row.message), row.stamp))
         })?;
         self.table(Table::Wills, |key, value| {
-            let (number, row) = (rows::number_at(key, 0)?, WillRow::decode(value).ok()?);
+            let (number, row) = (number_at::<WillNumber>(key, 0)?, WillRow::decode(value).ok()?);
             Some(format!("will {number} client={:?} {}", row.client_id, shown(&row.will.message)))
         })
     }

@@ -1,8 +1,10 @@
 use super::super::recovery::tests::{Log, Scratch, set_version};
 use super::*;
+use crate::base::{MessageNumber, SessionNumber, nth};
 use crate::mqtt::QoS;
 use crate::session::LossCause;
 use crate::store::Record;
+use crate::store::record::tests::packet;
 use crate::store::state::tests::{delivery, session, stored, subscribed};
 use std::fs;
 use std::path::PathBuf;
@@ -22,10 +24,10 @@ fn filled(scratch: &Scratch) -> PathBuf {
     recover(&directory, 2, 9, None).unwrap().checkpoint.stop();
     let mut log = Log::new(&directory, 2, 0);
     let message = stored("t/1", b"SECRET", QoS::AtLeastOnce);
-    log.frame(2, &[Record::Message { number: 8, message }, delivery(4, 12, 8)]);
-    log.frame(2, &[Record::Lost { sid: 4, number: 0, cause: LossCause::QueueFull, count: 6 }]);
-    log.frame(2, &[Record::Held { sid: 4, packet_id: 9, payload_bytes: 77 }]);
-    log.frame(2, &[Record::Retained { stamp: 3, message }]);
+    log.frame(2, &[Record::Message { number: nth(8), message }, delivery(4, 12, 8)]);
+    log.frame(2, &[Record::Lost { sid: nth(4), number: None, cause: LossCause::QueueFull, count: 6 }]);
+    log.frame(2, &[Record::Held { sid: nth(4), packet_id: packet(9), payload_bytes: 77 }]);
+    log.frame(2, &[Record::Retained { stamp: nth(3), message }]);
     log.seal()
 }
 
@@ -116,9 +118,11 @@ fn rows_that_name_what_is_not_there_are_told() {
     filled(&scratch);
     let mut image = Image::open(&scratch.0.join("checkpoint.redb")).unwrap();
     let mut changes = Changes::new(&image).unwrap();
-    changes.set(Table::Deliveries, &rows::DeliveryKey { sid: 4, number: 5 }.row(), |out| out.extend([3, 1]));
-    changes.set(Table::Held, &rows::pair_key(77, 1), |out| out.push(1));
-    changes.set(Table::Counts, &rows::key(2), |out| out.extend([1, 0, 0, 0]));
+    changes.set(Table::Deliveries, &rows::DeliveryKey { sid: nth(4), number: nth(5) }.row(), |out| {
+        out.extend([3, 1])
+    });
+    changes.set(Table::Held, &rows::pair_key(SessionNumber::new(77), 1), |out| out.push(1));
+    changes.set(Table::Counts, &rows::key(MessageNumber::new(2)), |out| out.extend([1, 0, 0, 0]));
     image.commit(&mut changes).unwrap();
     drop(image);
     let told = text(|out| assert!(!verify(&scratch.0, out).unwrap()));

@@ -3,6 +3,7 @@
 
 use super::LazyBox;
 use super::unsettled::{IDS, Unsettled, after};
+use crate::base::DeliveryNumber;
 use crate::mqtt::codec::AckKind;
 use crate::mqtt::{PacketId, QoS};
 use crate::session::KeptMessage;
@@ -20,7 +21,7 @@ pub struct Delivery {
     /// The RETAIN flag to send.
     pub retain: bool,
     /// Its number in the log; 0: it is not in the log.
-    pub number: u64,
+    pub number: Option<DeliveryNumber>,
     /// Parts that most deliveries do not have.
     pub extra: Option<Box<Extra>>,
 }
@@ -69,9 +70,9 @@ pub struct Inflight {
 #[derive(Debug)]
 pub enum AckOutcome {
     /// The delivery with this number is settled, and its identifier is free.
-    Settled(u64),
+    Settled(Option<DeliveryNumber>),
     /// PUBREL must be sent for the delivery with this number.
-    Release(u64),
+    Release(Option<DeliveryNumber>),
     /// The identifier is not in use.
     Unknown,
     /// The identifier belongs to another exchange or state. This is a protocol error.
@@ -261,14 +262,14 @@ impl InflightWindow {
     }
 
     /// The delivery that was prepared with this packet identifier and this number, if it is not sent yet.
-    pub fn first(&self, packet_id: PacketId, number: u64) -> Option<&Delivery> {
+    pub fn first(&self, packet_id: PacketId, number: DeliveryNumber) -> Option<&Delivery> {
         let entry = self.entries.get(self.entries.position(packet_id, !self.crowded)?)?;
         let waits = entry.state == InflightState::Sent && !entry.attempted;
-        (waits && entry.delivery.number == number).then_some(&entry.delivery)
+        (waits && entry.delivery.number == Some(number)).then_some(&entry.delivery)
     }
 
     /// The same, and the caller sends it now.
-    pub fn send_first(&mut self, packet_id: PacketId, number: u64) -> Option<&Delivery> {
+    pub fn send_first(&mut self, packet_id: PacketId, number: DeliveryNumber) -> Option<&Delivery> {
         self.first(packet_id, number)?;
         let at = self.entries.position(packet_id, !self.crowded)?;
         let entry = self.entries.existing()?.get_mut(at)?;
@@ -343,6 +344,7 @@ mod tests {
     use super::*;
     use crate::base::MemoryAccount;
     use crate::base::Random;
+    use crate::base::nth;
     use crate::base::steps;
     use crate::session::Publication;
     use std::num::NonZeroU16;
@@ -356,11 +358,11 @@ mod tests {
             retain: false,
             expires_at: None,
             origin: None,
-            stamp: 0,
+            stamp: None,
             source: &[],
         };
         let message = KeptMessage::new(publication.to_message(), &MemoryAccount::default());
-        Delivery { message, qos, retain: false, number: 0, extra: None }
+        Delivery { message, qos, retain: false, number: None, extra: None }
     }
 
     fn id(n: u16) -> PacketId {
@@ -411,10 +413,11 @@ mod tests {
         let mut window = InflightWindow::default();
         window.reconnect(9);
         let sent = window.start(delivery(QoS::ExactlyOnce));
-        let prepared = window.prepare(delivery(QoS::ExactlyOnce));
+        let numbered = || Delivery { number: Some(nth(5)), ..delivery(QoS::ExactlyOnce) };
+        let prepared = window.prepare(numbered());
         window.reconnect(9);
         assert!(
-            window.send_first(prepared, 0).is_none(),
+            window.send_first(prepared, nth(5)).is_none(),
             "it is to be sent again, on the connection that is"
         );
         let mut again = || window.next_resend().map(|(entry, duplicate)| (entry.packet_id, duplicate));
@@ -424,10 +427,10 @@ mod tests {
         window.reconnect(9);
         window.next_resend();
         assert!(window.next_resend().is_some_and(|(_, duplicate)| duplicate), "now it has been sent");
-        let last = window.prepare(delivery(QoS::ExactlyOnce));
-        assert!(window.send_first(last, 7).is_none(), "another delivery");
-        assert!(window.send_first(last, 0).is_some());
-        assert!(window.send_first(last, 0).is_none(), "once");
+        let last = window.prepare(numbered());
+        assert!(window.send_first(last, nth(7)).is_none(), "another delivery");
+        assert!(window.send_first(last, nth(5)).is_some());
+        assert!(window.send_first(last, nth(5)).is_none(), "once");
     }
 
     #[test]

@@ -5,9 +5,7 @@
 //! send arena. A [`Message`] is one allocation (topic name, forwarded properties and payload together) that
 //! shards share by reference count.
 
-use crate::base::SessionKey;
-use crate::base::Time;
-use crate::base::allocated;
+use crate::base::{SessionKey, Stamp, Time, allocated};
 use crate::mqtt::QoS;
 use bytes::Bytes;
 
@@ -28,8 +26,8 @@ pub struct Publication<'a> {
     pub expires_at: Option<Time>,
     /// The session that has published it, for No Local. `None` for messages of the broker itself.
     pub origin: Option<SessionKey>,
-    /// The order among the retained messages of one topic, over all shards. See `Shard::next_stamp`.
-    pub stamp: u64,
+    /// The order among the retained messages of one topic, over all shards. `None` if it is not retained.
+    pub stamp: Option<Stamp>,
     /// The publisher, as bytes. It is for retained messages that are only sent as long as the publisher may
     /// publish them. It is nearly always empty.
     pub source: &'a [u8],
@@ -46,7 +44,7 @@ pub struct Message {
     marks: u8,
     expires_at: Option<Time>,
     origin: Option<SessionKey>,
-    stamp: u64,
+    stamp: Option<Stamp>,
 }
 
 /// The publisher's RETAIN flag.
@@ -166,7 +164,7 @@ impl Message {
     }
 
     /// Its position in the order of its topic's retained messages.
-    pub fn stamp(&self) -> u64 {
+    pub fn stamp(&self) -> Option<Stamp> {
         self.stamp
     }
 

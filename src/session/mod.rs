@@ -25,7 +25,7 @@ pub use queue::{Queue, QueueFull, QueueLimits};
 pub use replay::{Replay, Replays};
 pub use will::Will;
 
-use crate::base::{Charged, LazyBox, RequestToken, TextHash, Ticket, TimerId};
+use crate::base::{Charged, LazyBox, RequestToken, Stamp, TextHash, Ticket, TimerId};
 use held::{Held, HeldList};
 use replay::Overtaken;
 
@@ -224,7 +224,7 @@ impl Session {
 
     /// Records that a live retained message was sent or queued while retained messages are being replayed. An
     /// older message of the same topic must not follow it.
-    pub fn note_overtaken(&mut self, topic_hash: TextHash, stamp: u64, is_queued: bool) {
+    pub fn note_overtaken(&mut self, topic_hash: TextHash, stamp: Option<Stamp>, is_queued: bool) {
         let Some(replay) = self.replays.newest() else { return };
         let note = Overtaken { topic_hash, stamp, replay, is_queued };
         let overtaken = &mut self.replays.filled().overtaken;
@@ -243,7 +243,7 @@ impl Session {
     }
 
     /// Forgets a recorded live retained message that the queue has dropped.
-    pub fn forget_overtaken(&mut self, topic_hash: TextHash, stamp: u64) {
+    pub fn forget_overtaken(&mut self, topic_hash: TextHash, stamp: Option<Stamp>) {
         let is_it = |note: &Overtaken| note.is_queued && note.topic_hash == topic_hash && note.stamp == stamp;
         if let Some(replays) = self.replays.existing() {
             replays.overtaken.retain(|note| !is_it(note));
@@ -258,7 +258,7 @@ impl Session {
     /// Whether the client has already received a newer message of the topic than this retained one, or
     /// exactly this one since the subscription of the replay with this token. It gets messages again that it
     /// has received before that. `[MQTT5-3.3.1-9]`
-    pub fn is_overtaken(&self, topic_hash: TextHash, stamp: u64, replay: RequestToken) -> bool {
+    pub fn is_overtaken(&self, topic_hash: TextHash, stamp: Option<Stamp>, replay: RequestToken) -> bool {
         let mut notes = self.replays.overtaken.iter().filter(|note| note.topic_hash == topic_hash);
         notes.any(|note| note.stamp > stamp || (note.stamp == stamp && note.replay >= replay))
     }

@@ -2,7 +2,7 @@
 
 use super::Delivery;
 use crate::base::Time;
-use crate::base::{Empty, LazyBox};
+use crate::base::{DeliveryNumber, Empty, LazyBox};
 use std::collections::VecDeque;
 
 /// The bounds of one session's queue. At a bound the new message is refused.
@@ -50,9 +50,9 @@ impl Queue {
     }
 
     /// Sets the log number of the newest delivery.
-    pub fn number_newest(&mut self, number: u64) {
+    pub fn number_newest(&mut self, number: DeliveryNumber) {
         if let Some(newest) = self.0.existing().and_then(|waiting| waiting.deliveries.back_mut()) {
-            newest.number = number;
+            newest.number = Some(number);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Sends retained messages to a new subscription, at a limited pace.
 
-use crate::base::{Empty, RequestToken, TextHash, steps};
-use crate::mqtt::QoS;
+use crate::base::{Empty, RequestToken, Stamp, TextHash, steps};
+use crate::mqtt::{QoS, SubscriptionId};
 use crate::session::Message;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -18,11 +18,11 @@ pub struct Replay {
     pub filter: Rc<str>,
     /// The granted QoS.
     pub qos: QoS,
-    /// The subscription identifier; 0: none.
-    pub subscription_id: u32,
+    /// The subscription identifier, if there is one.
+    pub subscription_id: Option<SubscriptionId>,
     /// With No Local: the newest stamp of this shard when the client subscribed. Messages that the client
     /// publishes later are hidden from it as live messages, and are not replayed either. `[MQTT5-3.8.3-3]`
-    pub hides_own_after: Option<u64>,
+    pub hides_own_after: Option<Stamp>,
     /// The shards that are still to be asked, the current one first.
     pub shards: VecDeque<u16>,
     /// The point at which the current shard continues. `None`: at its start.
@@ -44,8 +44,8 @@ impl Replay {
     }
 
     /// Whether this message, which the session itself has published, is hidden from it.
-    pub fn hides_own(&self, stamp: u64) -> bool {
-        self.hides_own_after.is_some_and(|newest| stamp > newest)
+    pub fn hides_own(&self, stamp: Option<Stamp>) -> bool {
+        self.hides_own_after.is_some() && stamp > self.hides_own_after
     }
 
     /// Adds a batch. If `next` is `None`, the current shard is done.
@@ -63,7 +63,7 @@ impl Replay {
 #[derive(Debug)]
 pub(super) struct Overtaken {
     pub topic_hash: TextHash,
-    pub stamp: u64,
+    pub stamp: Option<Stamp>,
     /// The token of the newest replay at that time.
     pub replay: RequestToken,
     /// Whether it waits in the queue. If the queue drops it, the message that the client has received before
@@ -154,6 +154,7 @@ impl Replays {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Numbered;
     use crate::session::Session;
 
     #[test]
@@ -161,19 +162,20 @@ mod tests {
         let mut session = Session::new("client".into());
         session.replays.filled().push(replay(1, None, "r/+"));
         for (sent, queued) in [(20, [30, 40]), (50, [60, 70])] {
-            session.note_overtaken(TextHash::new(7), sent, false);
-            queued.iter().for_each(|&stamp| session.note_overtaken(TextHash::new(7), stamp, true));
-            assert!(session.is_overtaken(TextHash::new(7), sent + 19, RequestToken::new(1)));
+            let at = Stamp::from_number;
+            session.note_overtaken(TextHash::new(7), at(sent), false);
+            queued.iter().for_each(|&stamp| session.note_overtaken(TextHash::new(7), at(stamp), true));
+            assert!(session.is_overtaken(TextHash::new(7), at(sent + 19), RequestToken::new(1)));
             // The oldest is forgotten first, and none of another topic.
-            queued.iter().for_each(|&stamp| session.forget_overtaken(TextHash::new(7), stamp));
-            session.forget_overtaken(TextHash::new(7), sent);
-            session.forget_overtaken(TextHash::new(8), sent);
+            queued.iter().for_each(|&stamp| session.forget_overtaken(TextHash::new(7), at(stamp)));
+            session.forget_overtaken(TextHash::new(7), at(sent));
+            session.forget_overtaken(TextHash::new(8), at(sent));
             assert!(
-                session.is_overtaken(TextHash::new(7), sent - 1, RequestToken::new(1)),
+                session.is_overtaken(TextHash::new(7), at(sent - 1), RequestToken::new(1)),
                 "the client has a newer one"
             );
             assert!(
-                !session.is_overtaken(TextHash::new(7), queued[0], RequestToken::new(1)),
+                !session.is_overtaken(TextHash::new(7), at(queued[0]), RequestToken::new(1)),
                 "as a retained message it may come"
             );
         }
@@ -184,7 +186,7 @@ mod tests {
             token: RequestToken::new(token),
             filter: filter.into(),
             qos: QoS::AtMostOnce,
-            subscription_id: 0,
+            subscription_id: None,
             hides_own_after: None,
             shards: VecDeque::new(),
             cursor: None,

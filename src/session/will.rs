@@ -1,6 +1,6 @@
 //! The will: a message that the broker publishes when a connection ends without a DISCONNECT.
 
-use crate::base::{Charged, MemoryAccount, MemoryKind, allocated};
+use crate::base::{Charged, MemoryAccount, MemoryKind, WillNumber, allocated};
 use crate::session::Message;
 
 /// A will as CONNECT has set it. `[MQTT5-3.1.2-7]`
@@ -12,8 +12,8 @@ pub struct Will {
     pub delay_seconds: u32,
     /// The Message Expiry Interval in seconds, counted from publication.
     pub message_expiry_seconds: Option<u32>,
-    /// Its number in the log, if its session is not in the log; 0: it has none.
-    pub number: u64,
+    /// Its number in the log. `None` if it has none because its session is in the log, or because neither is.
+    pub number: Option<WillNumber>,
 }
 
 impl Will {

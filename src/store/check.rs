@@ -6,6 +6,7 @@ use super::rows::{
     self, DeliveryRow, IntentRow, RetainedRow, SessionRow, SubscriptionRow, Table, WillRow, decode_message,
 };
 use super::state::read_count;
+use crate::base::{IntentNumber, SessionNumber};
 use std::collections::{HashMap, HashSet};
 
 /// Lists the faults of the rows. Rows may refer only to rows that exist, and the references to messages must
@@ -16,13 +17,13 @@ use std::collections::{HashMap, HashSet};
 pub fn check_rows(base: &dyn Base) -> Result<Vec<String>, StoreError> {
     let mut wrong = Vec::new();
     let mut sessions = HashSet::new();
-    base.scan(Table::Sessions, &[], None, &mut |key, value| match rows::number_at(key, 0) {
+    base.scan(Table::Sessions, &[], None, &mut |key, value| match rows::raw_number_at(key, 0) {
         Some(sid) if SessionRow::decode(value).is_ok() => drop(sessions.insert(sid)),
         sid => wrong.push(format!("session {sid:?} can't be read")),
     })?;
     let mut owned = |table: Table, is_row: fn(&[u8], &[u8]) -> bool| {
         base.scan(table, &[], None, &mut |key, value| {
-            let sid = rows::number_at(key, 0).unwrap_or(0);
+            let sid = rows::raw_number_at(key, 0).unwrap_or(0);
             if !is_row(key, value) {
                 wrong.push(format!("a row of {} of session {sid} can't be read", table.name()));
             }
@@ -35,20 +36,22 @@ pub fn check_rows(base: &dyn Base) -> Result<Vec<String>, StoreError> {
         rows::filter_of(key).is_some() && SubscriptionRow::decode(value).is_ok()
     })?;
     owned(Table::Losses, |_, value| rows::decode_losses(value).is_ok())?;
-    owned(Table::Held, |key, value| rows::read_pair(key).is_some() && rows::decode_held(value).is_ok())?;
+    owned(Table::Held, |key, value| {
+        rows::read_pair::<SessionNumber>(key).is_some() && rows::decode_held(value).is_ok()
+    })?;
     owned(Table::Deliveries, |key, value| key.len() == 16 && DeliveryRow::decode(value).is_ok())?;
 
     // Message → the counted references minus the deliveries that were found.
     let mut left: HashMap<u64, i64> = HashMap::new();
     base.scan(Table::Messages, &[], None, &mut |key, value| {
-        let number = rows::number_at(key, 0).unwrap_or(0);
+        let number = rows::raw_number_at(key, 0).unwrap_or(0);
         if decode_message(value).is_err() {
             wrong.push(format!("message {number} can't be read"));
         }
         left.insert(number, 1);
     })?;
     base.scan(Table::Counts, &[], None, &mut |key, value| {
-        let number = rows::number_at(key, 0).unwrap_or(0);
+        let number = rows::raw_number_at(key, 0).unwrap_or(0);
         match left.get_mut(&number) {
             Some(count) => *count = read_count(value).map_or(0, i64::from),
             None => wrong.push(format!("message {number} is counted, and not there")),
@@ -56,7 +59,7 @@ pub fn check_rows(base: &dyn Base) -> Result<Vec<String>, StoreError> {
     })?;
     base.scan(Table::Deliveries, &[], None, &mut |_, value| {
         let Ok(row) = DeliveryRow::decode(value) else { return };
-        match left.get_mut(&row.message) {
+        match left.get_mut(&row.message.get()) {
             Some(count) => *count -= 1,
             None => wrong.push(format!("a delivery is of message {}, which is not there", row.message)),
         }
@@ -76,7 +79,7 @@ pub fn check_rows(base: &dyn Base) -> Result<Vec<String>, StoreError> {
     read(Table::Retained, |key, value| RetainedRow::decode(key, value).is_ok())?;
     read(Table::Intents, |_, value| IntentRow::decode(value).is_ok())?;
     read(Table::Wills, |key, value| key.len() == 8 && WillRow::decode(value).is_ok())?;
-    read(Table::Seen, |key, _| rows::read_pair(key).is_some())?;
+    read(Table::Seen, |key, _| rows::read_pair::<IntentNumber>(key).is_some())?;
     // The faults were collected in maps, which have no order.
     wrong.sort_unstable();
     Ok(wrong)

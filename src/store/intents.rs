@@ -10,25 +10,25 @@
 use super::base::Base;
 use super::rows::{self, DeliveryRow, IntentRow, RetainedRow, Row, SessionRow, SubscriptionRow, Table};
 use super::state::{Changes, by_number};
-use super::{DeliveryKey, StoreError};
-use crate::base::{Homes, SHARDS_MAX};
+use super::{DeliveryKey, StoreError, StoredMessage};
+use crate::base::{DeliveryNumber, Homes, IntentNumber, MessageNumber, SHARDS_MAX, SessionNumber, Stamp};
 use crate::mqtt::QoS;
-use crate::mqtt::{TopicFilter, filter_matches};
+use crate::mqtt::{SubscriptionId, TopicFilter, filter_matches};
 use ahash::RandomState;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// An intent that is not done.
 struct Open {
-    number: u64,
+    number: IntentNumber,
     value: Row,
     unseen: u128,
     /// Whether any shard has seen it.
     is_seen: bool,
     /// Session → the combined options of its matching subscriptions.
-    direct: BTreeMap<u64, Wanted>,
+    direct: BTreeMap<SessionNumber, Wanted>,
     /// Shared filter → the first member for which the message would be kept.
-    groups: BTreeMap<Box<str>, (u64, Wanted)>,
+    groups: BTreeMap<Box<str>, (SessionNumber, Wanted)>,
 }
 
 /// The combined options of matching subscriptions.
@@ -51,9 +51,7 @@ impl Wanted {
     fn add(&mut self, row: &SubscriptionRow) {
         self.qos = self.qos.max(row.options.qos);
         self.retain_as_published |= row.options.retain_as_published;
-        if row.subscription_id != 0 {
-            self.subscription_ids.push(row.subscription_id);
-        }
+        self.subscription_ids.extend(row.subscription_id.map(SubscriptionId::get));
     }
 }
 
@@ -102,8 +100,10 @@ impl Changes {
                 }
             }
             self.deliver_intent(base, &intent, &wanted)?;
-            if intent.stamp != 0 && reaches(intent.message.topic) {
-                self.retain_intent(base, &intent)?;
+            if let Some(stamp) = intent.stamp
+                && reaches(intent.message.topic)
+            {
+                self.retain_intent(base, stamp, &intent.message)?;
             }
         }
         Ok(open.len())
@@ -115,7 +115,7 @@ impl Changes {
         let (mut keys, mut seen_keys) = (Vec::new(), Vec::new());
         self.scan(base, Table::Seen, &[], None, &mut |key, _| {
             seen_keys.push(Row::from_slice(key));
-            seen.extend(rows::read_pair(key));
+            seen.extend(rows::read_pair::<IntentNumber>(key));
         })?;
         let mut bad = 0;
         self.scan(base, Table::Intents, &[], None, &mut |key, value| {
@@ -190,7 +190,7 @@ impl Changes {
         &mut self,
         base: &dyn Base,
         homes: &Homes,
-        sid: u64,
+        sid: SessionNumber,
     ) -> Result<Option<u16>, StoreError> {
         let value = self.row(base, Table::Sessions, &rows::key(sid))?;
         let row = value.as_deref().and_then(|value| SessionRow::decode(value).ok());
@@ -201,7 +201,7 @@ impl Changes {
         &mut self,
         base: &dyn Base,
         intent: &IntentRow<'_>,
-        wanted: &[(u64, &str, &Wanted)],
+        wanted: &[(SessionNumber, &str, &Wanted)],
     ) -> Result<(), StoreError> {
         let mut message = None;
         for &(sid, group, wanted) in wanted {
@@ -212,7 +212,7 @@ impl Changes {
             let message = match message {
                 Some(number) => number,
                 None => {
-                    let number = self.fresh_number();
+                    let number = MessageNumber::new(self.fresh_number());
                     self.add_message(base, number, &intent.message)?;
                     *message.insert(number)
                 }
@@ -222,12 +222,12 @@ impl Changes {
                 qos,
                 // [MQTT5-3.3.1-12] [MQTT5-3.3.1-13]
                 retain: wanted.retain_as_published && intent.message.retain,
-                packet_id: 0,
+                packet_id: None,
                 released: false,
                 subscription_ids: wanted.subscription_ids.clone(),
                 group,
             };
-            let number = self.fresh_number();
+            let number = DeliveryNumber::new(self.fresh_number());
             self.deliver(base, DeliveryKey { sid, number }, &row)?;
         }
         self.end_fresh();
@@ -235,17 +235,22 @@ impl Changes {
     }
 
     /// An empty payload removes the retained message. `[MQTT5-3.3.1-6]`
-    fn retain_intent(&mut self, base: &dyn Base, intent: &IntentRow<'_>) -> Result<(), StoreError> {
-        let topic = intent.message.topic.as_bytes();
+    fn retain_intent(
+        &mut self,
+        base: &dyn Base,
+        stamp: Stamp,
+        message: &StoredMessage<'_>,
+    ) -> Result<(), StoreError> {
+        let topic = message.topic.as_bytes();
         let value = self.row(base, Table::Retained, topic)?;
         let present = value.as_deref().and_then(|value| RetainedRow::decode(topic, value).ok());
-        if present.is_some_and(|present| present.stamp >= intent.stamp) {
+        if present.is_some_and(|present| present.stamp >= stamp) {
             return Ok(());
         }
-        if intent.message.payload.is_empty() {
+        if message.payload.is_empty() {
             self.remove(Table::Retained, topic);
         } else {
-            self.retain(intent.stamp, &intent.message);
+            self.retain(stamp, message);
         }
         Ok(())
     }

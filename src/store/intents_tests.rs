@@ -3,7 +3,8 @@
 use super::super::state::tests::{HEADER, body, described, session, stored, subscribed};
 use super::super::{MemoryBase, Record, StoredMessage, Wall};
 use super::*;
-use crate::mqtt::{RetainHandling, SubscriptionOptions};
+use crate::base::nth;
+use crate::mqtt::{PacketId, RetainHandling, SubscriptionId, SubscriptionOptions};
 use crate::store::segment::Header;
 
 /// A text whose home shard in the epoch of [`HEADER`] is `shard`.
@@ -31,8 +32,8 @@ fn count(changes: &Changes, base: &MemoryBase, table: Table) -> usize {
     count
 }
 
-fn intent(number: u64, targets: u128, stamp: u64, message: StoredMessage<'_>) -> Record<'_> {
-    Record::Intent { number, targets, stamp, group: "", message }
+fn intent(number: u64, targets: u128, stamp: Option<u64>, message: StoredMessage<'_>) -> Record<'_> {
+    Record::Intent { number: nth(number), targets, stamp: stamp.map(nth), group: "", message }
 }
 
 /// The payloads that each session would receive.
@@ -40,7 +41,7 @@ fn queued(changes: &mut Changes, base: &MemoryBase) -> Vec<(u64, Vec<Vec<u8>>)> 
     let (parts, _) = changes.restore(base, 1, 0, Wall { zero_millis: 0 }).unwrap();
     let payload = |row: &crate::store::RestoredDelivery| row.message.as_publication().payload.to_vec();
     let sessions = parts[0].sessions.iter();
-    sessions.map(|session| (session.sid, session.deliveries.iter().map(payload).collect())).collect()
+    sessions.map(|session| (session.sid.get(), session.deliveries.iter().map(payload).collect())).collect()
 }
 
 #[test]
@@ -58,9 +59,9 @@ fn an_open_intent_reaches_the_targets_that_have_not_seen_it() {
     let message = stored("t/1", b"both", QoS::ExactlyOnce);
     let done = stored("t/1", b"done", QoS::ExactlyOnce);
     // Shards 1, 2 and 3 are targets, and shard 2 has seen the second intent. The first one is done.
-    apply(&mut changes, &base, 0, &[intent(48, 0b1110, 0, done), intent(52, 0b1110, 0, message)]);
-    apply(&mut changes, &base, 0, &[Record::IntentDone { number: 48 }]);
-    apply(&mut changes, &base, 2, &[Record::IntentSeen { number: 52 }]);
+    apply(&mut changes, &base, 0, &[intent(48, 0b1110, None, done), intent(52, 0b1110, None, message)]);
+    apply(&mut changes, &base, 0, &[Record::IntentDone { number: nth(48) }]);
+    apply(&mut changes, &base, 2, &[Record::IntentSeen { number: nth(52) }]);
     assert_eq!(changes.resolve_intents(&base).unwrap(), 1);
     assert_eq!((count(&changes, &base, Table::Intents), count(&changes, &base, Table::Seen)), (0, 0));
     let both = || vec![b"both".to_vec()];
@@ -76,7 +77,7 @@ fn subscriptions_that_overlap_make_one_delivery_with_the_highest_qos() {
     let mut changes = Changes::new(&base).unwrap();
     let client = client(1);
     let subscribed = |filter, qos, retain_as_published, subscription_id| Record::Subscribed {
-        sid: 41,
+        sid: nth(41),
         filter,
         options: SubscriptionOptions {
             qos,
@@ -84,7 +85,7 @@ fn subscriptions_that_overlap_make_one_delivery_with_the_highest_qos() {
             retain_as_published,
             retain_handling: RetainHandling::Always,
         },
-        subscription_id,
+        subscription_id: SubscriptionId::new(subscription_id),
     };
     let records = [
         session(41, &client),
@@ -95,7 +96,7 @@ fn subscriptions_that_overlap_make_one_delivery_with_the_highest_qos() {
     ];
     apply(&mut changes, &base, 1, &records);
     let message = StoredMessage { retain: true, ..stored("t", b"m", QoS::ExactlyOnce) };
-    apply(&mut changes, &base, 0, &[intent(52, 0b10, 0, message)]);
+    apply(&mut changes, &base, 0, &[intent(52, 0b10, None, message)]);
     changes.resolve_intents(&base).unwrap();
     let (parts, _) = changes.restore(&base, 2, 0, Wall { zero_millis: 0 }).unwrap();
     let session = parts.iter().flat_map(|part| &part.sessions).next().unwrap();
@@ -109,7 +110,7 @@ fn a_subscription_of_qos_0_gets_nothing_from_an_intent() {
     let mut changes = Changes::new(&base).unwrap();
     let client = client(1);
     apply(&mut changes, &base, 1, &[session(41, &client), subscribed(41, "t", QoS::AtMostOnce)]);
-    apply(&mut changes, &base, 0, &[intent(52, 0b10, 0, stored("t", b"m", QoS::ExactlyOnce))]);
+    apply(&mut changes, &base, 0, &[intent(52, 0b10, None, stored("t", b"m", QoS::ExactlyOnce))]);
     changes.resolve_intents(&base).unwrap();
     assert_eq!(queued(&mut changes, &base), [(41, vec![])]);
     assert_eq!(count(&changes, &base, Table::Messages), 0);
@@ -131,8 +132,8 @@ fn one_member_of_a_group_gets_it_if_the_home_of_the_group_has_not_seen_it() {
         ];
         apply(&mut changes, &base, 3, &records);
     }
-    apply(&mut changes, &base, 0, &[intent(80, 0b110, 0, stored("t", b"m", QoS::ExactlyOnce))]);
-    apply(&mut changes, &base, 2, &[Record::IntentSeen { number: 80 }]);
+    apply(&mut changes, &base, 0, &[intent(80, 0b110, None, stored("t", b"m", QoS::ExactlyOnce))]);
+    apply(&mut changes, &base, 2, &[Record::IntentSeen { number: nth(80) }]);
     changes.resolve_intents(&base).unwrap();
     assert_eq!(queued(&mut changes, &base), [(43, vec![b"m".to_vec()]), (47, vec![]), (51, vec![])]);
 }
@@ -147,29 +148,29 @@ fn a_retained_message_reaches_the_home_of_its_topic_unless_a_later_one_is_there(
     let retained =
         |topic, payload| StoredMessage { retain: true, ..stored(topic, payload, QoS::ExactlyOnce) };
     let records = [
-        Record::Retained { stamp: 20, message: retained(&topics[1], b"later") },
-        Record::Retained { stamp: 5, message: retained(&topics[2], b"earlier") },
-        Record::Retained { stamp: 5, message: retained(&topics[3], b"earlier") },
+        Record::Retained { stamp: nth(20), message: retained(&topics[1], b"later") },
+        Record::Retained { stamp: nth(5), message: retained(&topics[2], b"earlier") },
+        Record::Retained { stamp: nth(5), message: retained(&topics[3], b"earlier") },
     ];
     apply(&mut changes, &base, 1, &records);
     let records = [
-        intent(52, 0b10, 11, retained(&topics[0], b"new")),
-        intent(56, 0b10, 12, retained(&topics[1], b"new")),
-        intent(60, 0b10, 13, retained(&topics[2], b"new")),
-        intent(64, 0b10, 14, retained(&topics[3], b"")),
-        intent(68, 0b10, 15, retained(&elsewhere, b"new")),
-        intent(72, 0b10, 0, retained(&topics[4], b"not to be retained")),
+        intent(52, 0b10, Some(11), retained(&topics[0], b"new")),
+        intent(56, 0b10, Some(12), retained(&topics[1], b"new")),
+        intent(60, 0b10, Some(13), retained(&topics[2], b"new")),
+        intent(64, 0b10, Some(14), retained(&topics[3], b"")),
+        intent(68, 0b10, Some(15), retained(&elsewhere, b"new")),
+        intent(72, 0b10, None, retained(&topics[4], b"not to be retained")),
     ];
     apply(&mut changes, &base, 0, &records);
     assert_eq!(changes.resolve_intents(&base).unwrap(), 6);
     let (parts, _) = changes.restore(&base, 2, 0, Wall { zero_millis: 0 }).unwrap();
-    let mut found: Vec<(String, u64)> = Vec::new();
+    let mut found: Vec<(String, Option<u64>)> = Vec::new();
     for message in parts.iter().flat_map(|part| &part.retained) {
-        found.push((message.as_publication().topic.to_owned(), message.stamp()));
+        found.push((message.as_publication().topic.to_owned(), message.stamp().map(Stamp::get)));
     }
     found.sort();
-    assert_eq!(found, [(topics[0].clone(), 11), (topics[1].clone(), 20), (topics[2].clone(), 13)]);
-    assert!(parts.iter().all(|part| part.last_stamp == 20));
+    assert_eq!(found, [(0, 11), (1, 20), (2, 13)].map(|(at, stamp)| (topics[at].clone(), Some(stamp))));
+    assert!(parts.iter().all(|part| part.last_stamp == Some(nth(20))));
 }
 
 #[test]
@@ -189,7 +190,7 @@ fn resolving_comes_to_the_same_from_rows_in_the_base_and_changed_rows() {
         for number in 0..10 {
             let topic = ["t/1", "t/2", "t/3"][number as usize % 3];
             let message = stored(topic, b"m", QoS::ExactlyOnce);
-            apply(&mut changes, &base, 0, &[intent(1000 + 4 * number, 0b1110, 0, message)]);
+            apply(&mut changes, &base, 0, &[intent(1000 + 4 * number, 0b1110, None, message)]);
             if commits {
                 base.commit(&mut changes);
             }
@@ -207,7 +208,7 @@ fn signs_that_an_intent_was_seen_are_forgotten_once_it_and_all_before_it_are_don
     let mut base = MemoryBase::default();
     let mut changes = Changes::new(&base).unwrap();
     let message = stored("t", b"m", QoS::ExactlyOnce);
-    let seen = |number| Record::IntentSeen { number };
+    let seen = |number| Record::IntentSeen { number: nth(number) };
     let mut step = |shard, records: &[Record<'_>], left: usize| {
         apply(&mut changes, &base, shard, records);
         base.commit(&mut changes);
@@ -215,39 +216,39 @@ fn signs_that_an_intent_was_seen_are_forgotten_once_it_and_all_before_it_are_don
     };
     // The log of the target is ahead.
     step(1, &[seen(8), seen(12), seen(16)], 3);
-    step(0, &[intent(8, 2, 0, message), intent(12, 2, 0, message)], 3);
-    step(0, &[Record::IntentDone { number: 12 }], 3);
-    step(0, &[Record::IntentDone { number: 8 }], 1);
+    step(0, &[intent(8, 2, None, message), intent(12, 2, None, message)], 3);
+    step(0, &[Record::IntentDone { number: nth(12) }], 3);
+    step(0, &[Record::IntentDone { number: nth(8) }], 1);
     // A late record.
     step(2, &[seen(12), seen(16)], 2);
     // A record about an intent of another shard, which has recorded nothing yet.
     step(2, &[seen(17)], 3);
-    step(0, &[intent(16, 2, 0, message), Record::IntentDone { number: 16 }], 1);
+    step(0, &[intent(16, 2, None, message), Record::IntentDone { number: nth(16) }], 1);
 }
 
 /// A member, at home on shard 3, with a message in each state. Its session ends.
 fn ending_member() -> Vec<Record<'static>> {
     let group = "$share/g/t";
     let of = |number, qos, packet_id| Record::Delivery {
-        sid: 43,
-        number,
-        message: 60,
+        sid: nth(43),
+        number: nth(number),
+        message: nth(60),
         qos,
         retain: true,
-        packet_id,
+        packet_id: PacketId::new(packet_id),
         subscription_ids: SmallVec::from_slice(&[5]),
         group,
     };
     vec![
         session(43, "ends"),
         subscribed(43, group, QoS::ExactlyOnce),
-        Record::Message { number: 60, message: stored("t", b"m", QoS::ExactlyOnce) },
+        Record::Message { number: nth(60), message: stored("t", b"m", QoS::ExactlyOnce) },
         of(64, QoS::ExactlyOnce, 0),
         of(68, QoS::AtLeastOnce, 9),
         of(72, QoS::ExactlyOnce, 10),
-        Record::Returned { sid: 43, delivery: 64, number: 75 },
-        Record::Returned { sid: 43, delivery: 68, number: 79 },
-        Record::Ended { sid: 43 },
+        Record::Returned { sid: nth(43), delivery: nth(64), number: nth(75) },
+        Record::Returned { sid: nth(43), delivery: nth(68), number: nth(79) },
+        Record::Ended { sid: nth(43) },
     ]
 }
 
@@ -270,7 +271,7 @@ fn what_a_member_was_giving_back_goes_to_another_that_would_keep_it() {
             }
             apply(&mut changes, &base, 3, ends);
             if let Some(shard) = seen_by {
-                apply(&mut changes, &base, shard, &[Record::IntentSeen { number: 79 }]);
+                apply(&mut changes, &base, shard, &[Record::IntentSeen { number: nth(79) }]);
             }
             assert_eq!(changes.resolve_intents(&base).unwrap(), 2);
             assert_eq!(changes.ignored(), 0);
@@ -292,9 +293,9 @@ fn what_has_been_given_back_is_gone_with_the_word_that_it_is_done() {
     let mut changes = Changes::new(&base).unwrap();
     apply(&mut changes, &base, 3, &ending_member());
     assert_eq!(count(&changes, &base, Table::Intents), 2);
-    apply(&mut changes, &base, 0, &[Record::IntentSeen { number: 75 }]);
+    apply(&mut changes, &base, 0, &[Record::IntentSeen { number: nth(75) }]);
     assert_eq!(count(&changes, &base, Table::Seen), 1);
-    apply(&mut changes, &base, 3, &[75, 79].map(|number| Record::IntentDone { number }));
+    apply(&mut changes, &base, 3, &[75, 79].map(|number| Record::IntentDone { number: nth(number) }));
     for table in [Table::Intents, Table::Seen, Table::Messages, Table::Deliveries, Table::Counts] {
         assert_eq!(count(&changes, &base, table), 0, "{table:?}");
     }

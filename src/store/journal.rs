@@ -228,6 +228,7 @@ mod tests {
     use super::super::record::tests::message;
     use super::super::segment::{BLOCK, Header, SegmentReader, Step};
     use super::*;
+    use crate::base::nth;
 
     const NAME: LogName = LogName { epoch: 9, shard: 1 };
 
@@ -248,7 +249,7 @@ mod tests {
 
     fn batch(journal: &mut Journal, payload: &[u8], frames: usize) -> Batch {
         for _ in 0..frames {
-            journal.record(&Record::Message { number: 5, message: message("t", payload) });
+            journal.record(&Record::Message { number: nth(5), message: message("t", payload) });
             journal.seal();
         }
         journal.take().unwrap()
@@ -264,7 +265,8 @@ mod tests {
                 Step::Frame(frame) => {
                     let (millis, mut records) = open_body(frame.body).unwrap();
                     assert_eq!(millis, 1234);
-                    assert!(matches!(records.read_next(), Ok(Some(Record::Message { number: 5, .. }))));
+                    let Ok(Some(Record::Message { number, .. })) = records.read_next() else { panic!() };
+                    assert_eq!(number, nth(5));
                     assert_eq!(records.read_next(), Ok(None));
                     sequences.push(frame.sequence);
                 }
@@ -293,7 +295,7 @@ mod tests {
     #[test]
     fn a_journal_that_is_off_takes_nothing() {
         let mut journal = Journal::off();
-        journal.record(&Record::Ended { sid: 1 });
+        journal.record(&Record::Ended { sid: nth(1) });
         assert_eq!(
             (journal.mark(), journal.durable(), journal.take()),
             (LogMark::START, LogMark::START, None)
@@ -304,11 +306,11 @@ mod tests {
     fn the_mark_covers_what_was_taken_down_before_it() {
         let mut journal = Journal::new(NAME);
         assert_eq!(journal.mark(), LogMark::START);
-        journal.record(&Record::Ended { sid: 1 });
+        journal.record(&Record::Ended { sid: nth(1) });
         assert_eq!(journal.mark(), LogMark::behind(1));
         let batch = journal.take().unwrap();
         assert_eq!((batch.first, batch.last, journal.mark()), (1, 1, LogMark::behind(1)));
-        journal.record(&Record::Ended { sid: 1 });
+        journal.record(&Record::Ended { sid: nth(1) });
         assert_eq!(journal.mark(), LogMark::behind(2));
         journal.set_durable(batch.last);
         assert_eq!(journal.durable(), LogMark::behind(1));
@@ -317,12 +319,12 @@ mod tests {
     #[test]
     fn after_a_failure_nothing_is_gathered_and_nothing_durable() {
         let mut journal = Journal::new(NAME);
-        journal.record(&Record::Ended { sid: 1 });
+        journal.record(&Record::Ended { sid: nth(1) });
         journal.fail();
         assert_eq!((journal.waiting_bytes(), journal.mark()), (0, LogMark::NEVER));
         let count = journal.count();
-        for sid in 0..1000 {
-            journal.record(&Record::Ended { sid });
+        for sid in 1..=1000 {
+            journal.record(&Record::Ended { sid: nth(sid) });
             journal.seal_if_long();
         }
         assert_eq!((journal.waiting_bytes(), journal.take()), (0, None));
@@ -336,7 +338,7 @@ mod tests {
         journal.set_wall(Wall { zero_millis: 1234 });
         let short = std::iter::repeat_n(40_000, 300);
         for size in short.chain([5_000_000, 70_000, 9_000_000, 33_000, 5_000_000]) {
-            journal.record(&Record::Message { number: 5, message: message("t", &vec![3; size]) });
+            journal.record(&Record::Message { number: nth(5), message: message("t", &vec![3; size]) });
             journal.seal_if_long();
         }
         let waiting = journal.waiting_bytes();
@@ -357,8 +359,8 @@ mod tests {
         assert_eq!(sequences, (1..next).collect::<Vec<_>>());
         assert!(matches!(others[..], [Step::End { torn: false, .. }]), "{others:?}");
         // The few records of a turn stay one batch, and the buffer is kept.
-        journal.record(&Record::Ended { sid: 1 });
-        journal.record(&Record::Ended { sid: 2 });
+        journal.record(&Record::Ended { sid: nth(1) });
+        journal.record(&Record::Ended { sid: nth(2) });
         let batch = journal.take().unwrap();
         assert_eq!((batch.first, batch.last), (next, next));
     }

@@ -5,6 +5,7 @@ use super::Record;
 use super::segment::{Header, Place, Walk};
 use super::source::Source;
 use super::{BadRecord, open_body};
+use crate::base::DeliveryNumber;
 use std::collections::VecDeque;
 
 /// The content of a segment. It is read once before any of it is applied.
@@ -79,7 +80,7 @@ const UNDECIDED_MAX: usize = 1 << 20;
 #[derive(Default)]
 struct Gathered {
     /// Deliveries that end in the frame.
-    settled: Vec<u64>,
+    settled: Vec<DeliveryNumber>,
     /// Deliveries that have begun and go on in the frame: their place, and the frame.
     undecided: Vec<(u32, u32)>,
 }
@@ -127,21 +128,21 @@ impl Reading {
         let mut highest = 0;
         while let Some(record) = records.read_next()? {
             match record {
-                Record::Message { number, .. } => highest = highest.max(number),
+                Record::Message { number, .. } => highest = highest.max(number.get()),
                 Record::Delivery { number, .. } => {
-                    highest = highest.max(number);
+                    highest = highest.max(number.get());
                     self.begin(number, frame);
                 }
                 Record::Started { number, .. } | Record::Released { number, .. } => {
-                    highest = highest.max(number);
+                    highest = highest.max(number.get());
                     self.go_on(number, frame, gathered);
                 }
                 Record::Settled { number, .. } => {
-                    highest = highest.max(number);
+                    highest = highest.max(number.get());
                     gathered.settled.push(number);
                 }
                 Record::Lost { number, .. } => {
-                    gathered.settled.push(number);
+                    gathered.settled.extend(number);
                     self.note_rest(frame);
                 }
                 // What it becomes has to be made of it.
@@ -181,7 +182,7 @@ impl Reading {
     }
 
     /// A delivery begins. It leaves something until it is known to pass.
-    fn begin(&mut self, number: u64, frame: usize) {
+    fn begin(&mut self, number: DeliveryNumber, frame: usize) {
         self.note_rest(frame);
         if let Some(fate) = self.passing.begin(number) {
             // No delivery begins again once it has ended.
@@ -191,7 +192,7 @@ impl Reading {
     }
 
     /// A delivery goes on, which leaves something unless the delivery passes.
-    fn go_on(&mut self, number: u64, frame: usize, gathered: &mut Gathered) {
+    fn go_on(&mut self, number: DeliveryNumber, frame: usize, gathered: &mut Gathered) {
         let place = self.passing.place(number).filter(|&place| {
             self.passing.deliveries.get(place).is_some_and(|fate| fate.is_known())
                 && gathered.undecided.len() < UNDECIDED_MAX
@@ -205,9 +206,9 @@ impl Reading {
 
 impl Passing {
     /// Of a delivery that begins; none if it is too far from the first.
-    fn begin(&mut self, number: u64) -> Option<&mut Fate> {
+    fn begin(&mut self, number: DeliveryNumber) -> Option<&mut Fate> {
         if self.deliveries.is_empty() {
-            self.first = number;
+            self.first = number.get();
         }
         let place = self.place(number)?;
         if self.deliveries.len() <= place {
@@ -216,8 +217,8 @@ impl Passing {
         self.deliveries.get_mut(place)
     }
 
-    fn place(&self, number: u64) -> Option<usize> {
-        let distance = number.checked_sub(self.first)?;
+    fn place(&self, number: DeliveryNumber) -> Option<usize> {
+        let distance = number.get().checked_sub(self.first)?;
         // The numbers of another shard are not counted.
         if self.step == 0 || !distance.is_multiple_of(self.step) || distance / self.step >= STEPS_MAX {
             return None;
@@ -225,12 +226,12 @@ impl Passing {
         usize::try_from(distance / self.step).ok()
     }
 
-    fn fate_mut(&mut self, number: u64) -> Option<&mut Fate> {
+    fn fate_mut(&mut self, number: DeliveryNumber) -> Option<&mut Fate> {
         let place = self.place(number)?;
         self.deliveries.get_mut(place)
     }
 
-    pub(crate) fn contains(&self, number: u64) -> bool {
+    pub(crate) fn contains(&self, number: DeliveryNumber) -> bool {
         let place = self.place(number);
         place.and_then(|place| self.deliveries.get(place)).is_some_and(|fate| fate.passes())
     }
@@ -238,22 +239,23 @@ impl Passing {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::tests::message;
+    use super::super::record::tests::{message, packet};
     use super::super::rows::Table;
     use super::super::segment::{BLOCK, LogName};
     use super::super::{Changes, Journal, MemoryBase};
     use super::*;
+    use crate::base::nth;
     use crate::mqtt::{ProtocolVersion, QoS};
     use smallvec::smallvec;
 
     fn delivery(number: u64, message: u64) -> Record<'static> {
         Record::Delivery {
-            sid: 1,
-            number,
-            message,
+            sid: nth(1),
+            number: nth(number),
+            message: nth(message),
             qos: QoS::AtLeastOnce,
             retain: false,
-            packet_id: 0,
+            packet_id: None,
             subscription_ids: smallvec![],
             group: "",
         }
@@ -264,18 +266,25 @@ mod tests {
         let header = Header { epoch: 1, shard: 0, shards: 1, number: 0, first_sequence: 1, seed: 0 };
         let mut journal = Journal::new(LogName { epoch: 1, shard: 0 });
         let version = ProtocolVersion::V311;
-        journal.record(&Record::Session { sid: 1, client_id: "c", version, expiry_seconds: 9, will: None });
+        journal.record(&Record::Session {
+            sid: nth(1),
+            client_id: "c",
+            version,
+            expiry_seconds: 9,
+            will: None,
+        });
         for (number, payload) in [(10, "goes"), (20, "stays"), (30, "goes for one")] {
-            journal.record(&Record::Message { number, message: message("t", payload.as_bytes()) });
+            journal
+                .record(&Record::Message { number: nth(number), message: message("t", payload.as_bytes()) });
             journal.record(&delivery(number + 1, number));
         }
         journal.record(&delivery(32, 30));
         let mut bytes = header.encode().to_vec();
         bytes.extend(journal.take().unwrap().bytes);
         bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
-        journal.record(&Record::Started { sid: 1, number: 11, packet_id: 1 });
-        journal.record(&Record::Settled { sid: 1, number: 11 });
-        journal.record(&Record::Settled { sid: 1, number: 31 });
+        journal.record(&Record::Started { sid: nth(1), number: nth(11), packet_id: packet(1) });
+        journal.record(&Record::Settled { sid: nth(1), number: nth(11) });
+        journal.record(&Record::Settled { sid: nth(1), number: nth(31) });
         bytes.extend(journal.take().unwrap().bytes);
         bytes.resize(bytes.len() + 2 * BLOCK, 0);
 
@@ -309,10 +318,10 @@ mod tests {
 
     #[test]
     fn a_frame_all_of_whose_deliveries_pass_is_not_applied() {
-        let start = |number| Record::Started { sid: 1, number, packet_id: 1 };
-        let settled = |number| Record::Settled { sid: 1, number };
+        let start = |number| Record::Started { sid: nth(1), number: nth(number), packet_id: packet(1) };
+        let settled = |number| Record::Settled { sid: nth(1), number: nth(number) };
         let frame = |message: u64| {
-            let record = Record::Message { number: message, message: self::message("t", b"p") };
+            let record = Record::Message { number: nth(message), message: self::message("t", b"p") };
             vec![record, delivery(message + 4, message)]
         };
         let frames = [
@@ -326,7 +335,12 @@ mod tests {
             vec![settled(4)],
             frame(32),
             vec![start(36)],
-            vec![Record::Lost { sid: 1, number: 28, cause: crate::session::LossCause::Expired, count: 1 }],
+            vec![Record::Lost {
+                sid: nth(1),
+                number: Some(nth(28)),
+                cause: crate::session::LossCause::Expired,
+                count: 1,
+            }],
         ];
         let bytes = segment(&frames);
         let Ok(reading) = Reading::of(&mut &bytes[..], &HEADER);
@@ -345,63 +359,66 @@ mod tests {
         for round in 0..3000 {
             let mut number = 4;
             let (strays, frames) = (round % 3 == 0, 1 + random.index(12));
-            let frames: Vec<Vec<Record<'_>>> = (0..frames)
-                .map(|at| {
-                    let mut records = Vec::new();
-                    if at == 0 {
-                        let (version, client_id) = (ProtocolVersion::V5, "c");
-                        let expiry_seconds = 9;
-                        records.push(Record::Session {
-                            sid: 1,
-                            client_id,
-                            version,
-                            expiry_seconds,
-                            will: None,
-                        });
-                    }
-                    for _ in 0..=random.index(5) {
-                        // A number of a delivery, or with strays of anything.
-                        let some = |random: &mut crate::base::Random| {
-                            let some = 8 * random.below(number / 8 + 1) + 4;
-                            if strays { some + random.below(3) * 2 } else { some }
-                        };
-                        match random.index(12) {
-                            0..=3 => {
-                                let again = strays && random.index(4) == 0;
-                                let message = if again { some(&mut random) } else { number + 4 };
-                                records.push(Record::Message {
-                                    number: message,
-                                    message: self::message("t", b"payload"),
-                                });
-                                let delivered = if again { some(&mut random) } else { number + 8 };
-                                records.push(delivery(delivered, message));
-                                number += 8;
-                            }
-                            4 => records.push(Record::Started {
-                                sid: 1,
-                                number: some(&mut random),
-                                packet_id: 3,
-                            }),
-                            5 => records.push(Record::Released { sid: 1, number: some(&mut random) }),
-                            6 if random.index(8) == 0 => {
-                                let cause = crate::session::LossCause::QueueFull;
-                                records.push(Record::Lost {
-                                    sid: 1,
-                                    number: some(&mut random),
-                                    cause,
-                                    count: 1,
-                                });
-                            }
-                            7 if random.index(8) == 0 => {
-                                let (delivery, number) = (some(&mut random), 4000);
-                                records.push(Record::Returned { sid: 1, delivery, number });
-                            }
-                            _ => records.push(Record::Settled { sid: 1, number: some(&mut random) }),
+            let frames: Vec<Vec<Record<'_>>> =
+                (0..frames)
+                    .map(|at| {
+                        let mut records = Vec::new();
+                        if at == 0 {
+                            let (version, client_id) = (ProtocolVersion::V5, "c");
+                            let expiry_seconds = 9;
+                            records.push(Record::Session {
+                                sid: nth(1),
+                                client_id,
+                                version,
+                                expiry_seconds,
+                                will: None,
+                            });
                         }
-                    }
-                    records
-                })
-                .collect();
+                        for _ in 0..=random.index(5) {
+                            // A number of a delivery, or with strays of anything.
+                            let some = |random: &mut crate::base::Random| {
+                                let some = 8 * random.below(number / 8 + 1) + 4;
+                                if strays { some + random.below(3) * 2 } else { some }
+                            };
+                            match random.index(12) {
+                                0..=3 => {
+                                    let again = strays && random.index(4) == 0;
+                                    let message = if again { some(&mut random) } else { number + 4 };
+                                    records.push(Record::Message {
+                                        number: nth(message),
+                                        message: self::message("t", b"payload"),
+                                    });
+                                    let delivered = if again { some(&mut random) } else { number + 8 };
+                                    records.push(delivery(delivered, message));
+                                    number += 8;
+                                }
+                                4 => records.push(Record::Started {
+                                    sid: nth(1),
+                                    number: nth(some(&mut random)),
+                                    packet_id: packet(3),
+                                }),
+                                5 => records
+                                    .push(Record::Released { sid: nth(1), number: nth(some(&mut random)) }),
+                                6 if random.index(8) == 0 => {
+                                    let cause = crate::session::LossCause::QueueFull;
+                                    records.push(Record::Lost {
+                                        sid: nth(1),
+                                        number: Some(nth(some(&mut random))),
+                                        cause,
+                                        count: 1,
+                                    });
+                                }
+                                7 if random.index(8) == 0 => {
+                                    let (delivery, number) = (nth(some(&mut random)), nth(4000));
+                                    records.push(Record::Returned { sid: nth(1), delivery, number });
+                                }
+                                _ => records
+                                    .push(Record::Settled { sid: nth(1), number: nth(some(&mut random)) }),
+                            }
+                        }
+                        records
+                    })
+                    .collect();
             let bytes = segment(&frames);
             let base = MemoryBase::default();
             let applied = |reading: Reading| {

@@ -10,9 +10,8 @@ use super::{
     Restored, RestoredDelivery, RestoredSession, RestoredState, RestoredSubscription, StoreError,
     StoredMessage, StoredWill, Wall,
 };
-use crate::base::Homes;
-use crate::base::Time;
-use crate::mqtt::TopicFilter;
+use crate::base::{Homes, MessageNumber, SessionNumber, Time};
+use crate::mqtt::{PacketId, TopicFilter};
 use crate::session::Message;
 use crate::session::{LossCause, Losses, Will};
 use ahash::RandomState;
@@ -37,7 +36,7 @@ pub struct RestoredCounts {
     pub expired: u64,
 }
 
-type Messages = HashMap<u64, Message, RandomState>;
+type Messages = HashMap<MessageNumber, Message, RandomState>;
 
 impl Changes {
     /// The sessions and retained messages of base and changes, divided among `shards` shards, with home
@@ -129,7 +128,7 @@ impl Changes {
         seed: u64,
         sessions: &mut Vec<RestoredSession>,
     ) -> Result<(), StoreError> {
-        let mut newest: HashMap<&str, u64, RandomState> =
+        let mut newest: HashMap<&str, SessionNumber, RandomState> =
             HashMap::with_capacity_and_hasher(sessions.len(), RandomState::with_seeds(seed, 2, 3, 4));
         let mut ended = BTreeSet::new();
         for session in sessions.iter() {
@@ -178,7 +177,7 @@ impl Changes {
             WillRow::decode(value),
         ) {
             (Some(number), Ok(row)) => {
-                each(row.client_id, Will { number, ..restored_will(&row.will) });
+                each(row.client_id, Will { number: Some(number), ..restored_will(&row.will) });
             }
             _ => bad.push(Row::from_slice(key)),
         })?;
@@ -190,9 +189,10 @@ impl Changes {
         let (mut owners, mut bad) = (Owners::of(sessions), Vec::new());
         self.scan(base, Table::Held, &[], None, &mut |key, value| {
             let pair = rows::read_pair(key);
-            let owner = pair.and_then(|(sid, packet_id)| Some((owners.owner(sid)?, packet_id)));
+            let owner =
+                pair.and_then(|(sid, packet_id)| Some((owners.owner(sid)?, PacketId::new(packet_id)?)));
             match (owner, rows::decode_held(value)) {
-                (Some((session, packet_id)), Ok(bytes)) if packet_id != 0 => {
+                (Some((session, packet_id)), Ok(bytes)) => {
                     session.held.push((packet_id, bytes as usize));
                 }
                 _ => bad.push(Row::from_slice(key)),
@@ -228,7 +228,7 @@ impl Changes {
             decode_message(value),
         ) {
             (Some(number), Ok(message)) => {
-                messages.insert(number, message.to_message(expires_at(&message, wall), 0));
+                messages.insert(number, message.to_message(expires_at(&message, wall), None));
             }
             _ => bad.push(Row::from_slice(key)),
         })?;
@@ -245,8 +245,10 @@ impl Changes {
         wall: Wall,
     ) -> Result<u64, StoreError> {
         let mut shared = HashSet::with_hasher(RandomState::with_seeds(1, 2, 3, 4));
-        self.scan(base, Table::Counts, &[], None, &mut |key, _| shared.extend(rows::number_at(key, 0)))?;
-        let mut message_of = |number: u64| match messages.entry(number) {
+        self.scan(base, Table::Counts, &[], None, &mut |key, _| {
+            shared.extend(rows::number_at::<MessageNumber>(key, 0))
+        })?;
+        let mut message_of = |number: MessageNumber| match messages.entry(number) {
             Entry::Vacant(_) => None,
             Entry::Occupied(entry) if shared.contains(&number) => Some(entry.get().clone()),
             // No other delivery needs it.
@@ -267,9 +269,9 @@ impl Changes {
                 return;
             };
             let state = match (row.packet_id, row.released) {
-                (0, _) => RestoredState::Queued,
-                (packet_id, false) => RestoredState::Sent(packet_id),
-                (packet_id, true) => RestoredState::Released(packet_id),
+                (None, _) => RestoredState::Queued,
+                (Some(packet_id), false) => RestoredState::Sent(packet_id),
+                (Some(packet_id), true) => RestoredState::Released(packet_id),
             };
             // A message that was sent before is completed. [MQTT5-3.3.2-5]
             if state == RestoredState::Queued && message.is_expired(Time::ZERO) {
@@ -287,7 +289,8 @@ impl Changes {
                 state,
             });
         })?;
-        let mut losers: Vec<u64> = expired.iter().filter_map(|key| rows::number_at(key, 0)).collect();
+        let mut losers: Vec<SessionNumber> =
+            expired.iter().filter_map(|key| rows::number_at(key, 0)).collect();
         losers.dedup();
         for session in sessions {
             if losers.binary_search(&session.sid).is_ok() {
@@ -320,7 +323,7 @@ impl Changes {
                 bad.push(Row::from_slice(key));
                 return;
             };
-            let message = row.message.to_message(expires_at(&row.message, wall), row.stamp);
+            let message = row.message.to_message(expires_at(&row.message, wall), Some(row.stamp));
             if message.is_expired(Time::ZERO) {
                 expired.push(Row::from_slice(key));
             } else {
@@ -364,7 +367,7 @@ impl Owners<'_> {
         Owners { sessions, at: 0 }
     }
 
-    fn owner(&mut self, sid: u64) -> Option<&mut RestoredSession> {
+    fn owner(&mut self, sid: SessionNumber) -> Option<&mut RestoredSession> {
         while self.sessions.get(self.at).is_some_and(|session| session.sid < sid) {
             self.at += 1;
         }
@@ -378,9 +381,9 @@ fn expires_at(message: &StoredMessage<'_>, wall: Wall) -> Option<Time> {
 
 fn restored_will(will: &StoredWill<'_>) -> Will {
     Will {
-        message: will.message.to_message(None, 0),
+        message: will.message.to_message(None, None),
         delay_seconds: will.delay_seconds,
         message_expiry_seconds: will.message_expiry_seconds,
-        number: 0,
+        number: None,
     }
 }

@@ -1,7 +1,7 @@
 //! What a start restores: the sessions and retained messages of earlier runs.
 
-use crate::mqtt::SubscriptionOptions;
-use crate::mqtt::{ProtocolVersion, QoS};
+use crate::base::{DeliveryNumber, SessionNumber, Stamp};
+use crate::mqtt::{PacketId, ProtocolVersion, QoS, SubscriptionId, SubscriptionOptions};
 use crate::session::Message;
 use crate::session::{Losses, Will};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ pub struct Restored {
     /// The first unused number for a message, delivery or session. It is the same for all shards.
     pub next_number: u64,
     /// At least the highest stamp of a retained message. It is the same for all shards.
-    pub last_stamp: u64,
+    pub last_stamp: Option<Stamp>,
     /// Sessions whose client identifiers are at home on the shard.
     pub sessions: Vec<RestoredSession>,
     /// Retained messages whose topic names are at home on the shard, with their stamps.
@@ -25,7 +25,7 @@ pub struct Restored {
 #[derive(Debug)]
 pub struct RestoredSession {
     /// Its number in the log.
-    pub sid: u64,
+    pub sid: SessionNumber,
     /// The client identifier.
     pub client_id: Box<str>,
     /// The protocol version of its last connection.
@@ -43,7 +43,7 @@ pub struct RestoredSession {
     /// ones.
     pub deliveries: Vec<RestoredDelivery>,
     /// The QoS 2 packet identifiers that wait for a PUBREL, each with the length of its message's payload.
-    pub held: Vec<(u16, usize)>,
+    pub held: Vec<(PacketId, usize)>,
     /// The losses since its client was last told.
     pub losses: Losses,
 }
@@ -55,15 +55,15 @@ pub struct RestoredSubscription {
     pub filter: Box<str>,
     /// The options, with the granted QoS.
     pub options: SubscriptionOptions,
-    /// The subscription identifier. 0 if there is none.
-    pub subscription_id: u32,
+    /// The subscription identifier, if there is one.
+    pub subscription_id: Option<SubscriptionId>,
 }
 
 /// A message for a session.
 #[derive(Debug)]
 pub struct RestoredDelivery {
     /// Its number in the log.
-    pub number: u64,
+    pub number: DeliveryNumber,
     /// The message. It shares its bytes with the other sessions that have it.
     pub message: Message,
     /// The QoS to send with.
@@ -84,7 +84,7 @@ pub enum RestoredState {
     /// It is queued.
     Queued,
     /// A PUBLISH may have been sent with this packet identifier.
-    Sent(u16),
+    Sent(PacketId),
     /// A PUBREC was received for this packet identifier.
-    Released(u16),
+    Released(PacketId),
 }

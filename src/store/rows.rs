@@ -4,11 +4,12 @@
 //! like a record. An invalid value is [`BadRecord`] and never causes a panic.
 
 use super::record::{
-    bad, options_byte, options_of, put_bytes, put_clock, put_counts, put_message, put_varint, put_will,
+    bad, numbered, options_byte, options_of, put_bytes, put_clock, put_counts, put_message, put_packet_id,
+    put_varint, put_will,
 };
 use super::{BadRecord, ClockMark, Decoder, StoredMessage, StoredWill};
-use crate::mqtt::SubscriptionOptions;
-use crate::mqtt::{ProtocolVersion, QoS};
+use crate::base::{DeliveryNumber, MessageNumber, Numbered, SessionNumber, Stamp};
+use crate::mqtt::{PacketId, ProtocolVersion, QoS, SubscriptionId, SubscriptionOptions};
 use crate::session::{LossTimes, Losses};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
@@ -86,30 +87,35 @@ impl Table {
     pub(crate) fn born(self, key: &[u8]) -> u64 {
         match self {
             Table::Meta | Table::Retained => 0,
-            Table::Deliveries => number_at(key, 8).unwrap_or(0),
-            _ => number_at(key, 0).unwrap_or(0),
+            Table::Deliveries => raw_number_at(key, 8).unwrap_or(0),
+            _ => raw_number_at(key, 0).unwrap_or(0),
         }
     }
 }
 
 /// The number at an offset of a key.
-pub(crate) fn number_at(key: &[u8], at: usize) -> Option<u64> {
+pub(crate) fn number_at<N: Numbered>(key: &[u8], at: usize) -> Option<N> {
+    N::from_number(raw_number_at(key, at)?)
+}
+
+/// The same, whatever it numbers.
+pub(crate) fn raw_number_at(key: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_be_bytes(key.get(at..at + 8)?.try_into().ok()?))
 }
 
 /// A key of a number and two bytes, as for held identifiers and seen intents.
-pub(crate) fn read_pair(key: &[u8]) -> Option<(u64, u16)> {
+pub(crate) fn read_pair<N: Numbered>(key: &[u8]) -> Option<(N, u16)> {
     let tail: [u8; 2] = key.get(8..)?.try_into().ok()?;
     Some((number_at(key, 0)?, u16::from_be_bytes(tail)))
 }
 
-pub(crate) fn key(number: u64) -> [u8; 8] {
-    number.to_be_bytes()
+pub(crate) fn key(number: impl Numbered) -> [u8; 8] {
+    number.get().to_be_bytes()
 }
 
-pub(crate) fn pair_key(number: u64, small: u16) -> [u8; 10] {
+pub(crate) fn pair_key(number: impl Numbered, small: u16) -> [u8; 10] {
     let mut key = [0; 10];
-    key[..8].copy_from_slice(&number.to_be_bytes());
+    key[..8].copy_from_slice(&number.get().to_be_bytes());
     key[8..].copy_from_slice(&small.to_be_bytes());
     key
 }
@@ -118,23 +124,23 @@ pub(crate) fn pair_key(number: u64, small: u16) -> [u8; 10] {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryKey {
     /// The session's name in the store.
-    pub sid: u64,
+    pub sid: SessionNumber,
     /// The delivery's number, which no other delivery of the store has.
-    pub number: u64,
+    pub number: DeliveryNumber,
 }
 
 impl DeliveryKey {
     /// The key of its row.
     pub(crate) fn row(self) -> [u8; 16] {
         let mut key = [0; 16];
-        key[..8].copy_from_slice(&self.sid.to_be_bytes());
-        key[8..].copy_from_slice(&self.number.to_be_bytes());
+        key[..8].copy_from_slice(&self.sid.get().to_be_bytes());
+        key[8..].copy_from_slice(&self.number.get().to_be_bytes());
         key
     }
 }
 
-pub(crate) fn subscription_key(sid: u64, filter: &str) -> Row {
-    let mut key = Row::from_slice(&sid.to_be_bytes());
+pub(crate) fn subscription_key(sid: SessionNumber, filter: &str) -> Row {
+    let mut key = Row::from_slice(&sid.get().to_be_bytes());
     key.extend_from_slice(filter.as_bytes());
     key
 }
@@ -223,14 +229,14 @@ impl<'a> SessionRow<'a> {
 pub struct SubscriptionRow {
     /// The granted options.
     pub options: SubscriptionOptions,
-    /// The subscription identifier. 0 if there is none.
-    pub subscription_id: u32,
+    /// The subscription identifier, if there is one.
+    pub subscription_id: Option<SubscriptionId>,
 }
 
 impl SubscriptionRow {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.push(options_byte(self.options));
-        put_varint(out, u64::from(self.subscription_id));
+        put_varint(out, self.subscription_id.map_or(0, |id| u64::from(id.get())));
     }
 
     /// Reads a value.
@@ -240,7 +246,7 @@ impl SubscriptionRow {
     pub fn decode(value: &[u8]) -> Result<SubscriptionRow, BadRecord> {
         let mut decoder = Decoder::new(value);
         let options = options_of(decoder.byte()?)?;
-        let row = SubscriptionRow { options, subscription_id: decoder.varint32()? };
+        let row = SubscriptionRow { options, subscription_id: SubscriptionId::new(decoder.varint32()?) };
         whole(decoder, row)
     }
 }
@@ -249,13 +255,13 @@ impl SubscriptionRow {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryRow<'a> {
     /// The message.
-    pub message: u64,
+    pub message: MessageNumber,
     /// The QoS to send with.
     pub qos: QoS,
     /// The RETAIN flag to send with.
     pub retain: bool,
-    /// The packet identifier. 0 if it is queued.
-    pub packet_id: u16,
+    /// The packet identifier. `None` if it is queued.
+    pub packet_id: Option<PacketId>,
     /// Whether a PUBREC was received.
     pub released: bool,
     /// The subscription identifiers.
@@ -266,12 +272,12 @@ pub struct DeliveryRow<'a> {
 
 impl<'a> DeliveryRow<'a> {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        put_varint(out, self.message);
-        let has_id = self.packet_id != 0;
+        put_varint(out, self.message.get());
+        let has_id = self.packet_id.is_some();
         let bits = u8::from(self.retain) << 2 | u8::from(has_id) << 3 | u8::from(self.released) << 4;
         out.push(self.qos as u8 | bits | u8::from(!self.group.is_empty()) << 5);
-        if has_id {
-            out.extend_from_slice(&self.packet_id.to_le_bytes());
+        if let Some(packet_id) = self.packet_id {
+            put_packet_id(out, packet_id);
         }
         if !self.group.is_empty() {
             put_bytes(out, self.group.as_bytes());
@@ -287,13 +293,13 @@ impl<'a> DeliveryRow<'a> {
     /// [`BadRecord`] if the value is not valid.
     pub fn decode(value: &'a [u8]) -> Result<DeliveryRow<'a>, BadRecord> {
         let mut decoder = Decoder::new(value);
-        let message = decoder.varint()?;
+        let message = numbered(decoder.varint()?)?;
         let bits = decoder.byte()?;
         let mut row = DeliveryRow {
             message,
             qos: QoS::from_bits(bits & 3).ok_or(bad("no QoS"))?,
             retain: bits & 4 != 0,
-            packet_id: if bits & 8 != 0 { decoder.u16()? } else { 0 },
+            packet_id: if bits & 8 != 0 { Some(decoder.packet_id()?) } else { None },
             released: bits & 16 != 0,
             group: if bits & 32 != 0 { decoder.text()? } else { "" },
             subscription_ids: SmallVec::new(),
@@ -309,14 +315,14 @@ impl<'a> DeliveryRow<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetainedRow<'a> {
     /// Its position in the order of the topic's messages.
-    pub stamp: u64,
+    pub stamp: Stamp,
     /// The message.
     pub message: StoredMessage<'a>,
 }
 
 impl<'a> RetainedRow<'a> {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        put_varint(out, self.stamp);
+        put_varint(out, self.stamp.get());
         put_message(out, &StoredMessage { topic: "", ..self.message });
     }
 
@@ -326,7 +332,7 @@ impl<'a> RetainedRow<'a> {
     /// [`BadRecord`] if the row is not valid.
     pub fn decode(key: &'a [u8], value: &'a [u8]) -> Result<RetainedRow<'a>, BadRecord> {
         let mut decoder = Decoder::new(value);
-        let stamp = decoder.varint()?;
+        let stamp = numbered(decoder.varint()?)?;
         let message = decoder.message()?;
         let topic = std::str::from_utf8(key).map_err(|_| bad("a text is not UTF-8"))?;
         if topic.len() > usize::from(u16::MAX) {
@@ -341,8 +347,8 @@ impl<'a> RetainedRow<'a> {
 pub struct IntentRow<'a> {
     /// The shards that it must reach, as a bit mask. Without meaning for a shared subscription.
     pub targets: u128,
-    /// The stamp, as for a retained message. 0 if it is not retained.
-    pub stamp: u64,
+    /// The stamp, as for a retained message. `None` if it is not retained.
+    pub stamp: Option<Stamp>,
     /// The shared subscription if the message is for one of its members. Empty if it is not.
     pub group: &'a str,
     /// The message.
@@ -352,7 +358,7 @@ pub struct IntentRow<'a> {
 impl<'a> IntentRow<'a> {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.targets.to_le_bytes());
-        put_varint(out, self.stamp);
+        put_varint(out, self.stamp.map_or(0, Stamp::get));
         put_bytes(out, self.group.as_bytes());
         put_message(out, &self.message);
     }
@@ -366,7 +372,7 @@ impl<'a> IntentRow<'a> {
         let targets = u128::from_le_bytes(decoder.array()?);
         let row = IntentRow {
             targets,
-            stamp: decoder.varint()?,
+            stamp: Stamp::from_number(decoder.varint()?),
             group: decoder.text()?,
             message: decoder.message()?,
         };
@@ -449,7 +455,7 @@ pub struct Meta {
     /// At least the highest number of a message, delivery, session or intent.
     pub highest: u64,
     /// At least the highest stamp of a retained message.
-    pub last_stamp: u64,
+    pub last_stamp: Option<Stamp>,
     /// The epoch of the start whose log was applied last. 0 if there is none.
     pub epoch: u64,
     /// The number of shards in that epoch.
@@ -480,7 +486,13 @@ pub const META_VERSIONS: RangeInclusive<u8> = META_VERSION_OLDEST..=META_VERSION
 impl Meta {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.push(META_VERSION);
-        for number in [self.highest, self.last_stamp, self.epoch, u64::from(self.shards), self.seed] {
+        for number in [
+            self.highest,
+            self.last_stamp.map_or(0, Stamp::get),
+            self.epoch,
+            u64::from(self.shards),
+            self.seed,
+        ] {
             put_varint(out, number);
         }
         put_varint(out, self.walls.len() as u64);
@@ -516,7 +528,7 @@ impl Meta {
         }
         let mut meta = Meta {
             highest: decoder.varint()?,
-            last_stamp: decoder.varint()?,
+            last_stamp: Stamp::from_number(decoder.varint()?),
             epoch: decoder.varint()?,
             shards: shard(decoder.varint()?)?,
             seed: decoder.varint()?,
@@ -550,6 +562,7 @@ mod tests {
     use super::super::ClockReading;
     use super::super::record::tests::message;
     use super::*;
+    use crate::base::nth;
     use smallvec::smallvec;
 
     fn encoded(encode: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
@@ -582,23 +595,23 @@ mod tests {
         let bytes = encoded(|out| row.encode(out));
         assert_eq!(WillRow::decode(&bytes), Ok(row));
         assert!((0..bytes.len()).all(|len| WillRow::decode(&bytes[..len]).is_err()));
-        let row = RetainedRow { stamp: 7, message };
+        let row = RetainedRow { stamp: nth(7), message };
         let bytes = encoded(|out| row.encode(out));
         assert_eq!(RetainedRow::decode(b"a/b", &bytes), Ok(row));
-        let row = IntentRow { targets: 1 << 127, stamp: 1, group: "$share/g/a", message };
+        let row = IntentRow { targets: 1 << 127, stamp: Some(nth(1)), group: "$share/g/a", message };
         let bytes = encoded(|out| row.encode(out));
         assert_eq!(IntentRow::decode(&bytes), Ok(row));
         assert!((0..bytes.len()).all(|len| IntentRow::decode(&bytes[..len]).is_err()));
         for subscription_ids in [smallvec![], smallvec![1, u32::MAX]] {
-            for packet_id in [0, 9] {
+            for packet_id in [0, 9].map(PacketId::new) {
                 let row = DeliveryRow {
-                    message: 1 << 50,
+                    message: nth(1 << 50),
                     qos: QoS::ExactlyOnce,
                     retain: true,
                     packet_id,
-                    released: packet_id == 9,
+                    released: packet_id.is_some(),
                     subscription_ids: SmallVec::clone(&subscription_ids),
-                    group: if packet_id == 9 { "$share/g/ä" } else { "" },
+                    group: if packet_id.is_some() { "$share/g/ä" } else { "" },
                 };
                 assert_eq!(DeliveryRow::decode(&encoded(|out| row.encode(out))), Ok(row));
             }
@@ -608,10 +621,10 @@ mod tests {
     #[test]
     fn the_usual_delivery_takes_no_allocation() {
         let row = DeliveryRow {
-            message: 1 << 55,
+            message: nth(1 << 55),
             qos: QoS::AtLeastOnce,
             retain: false,
-            packet_id: 65_535,
+            packet_id: Some(PacketId::MAX),
             released: false,
             subscription_ids: smallvec![],
             group: "",
@@ -623,7 +636,7 @@ mod tests {
     fn meta_comes_back_as_it_was() {
         let meta = Meta {
             highest: u64::MAX,
-            last_stamp: 1,
+            last_stamp: Some(nth(1)),
             epoch: 2,
             shards: 128,
             seed: u64::MAX,

@@ -18,6 +18,7 @@ use super::passing::Passing;
 use super::rows::{self, LogPosition, META_KEY, Meta, Row, Table};
 use super::segment::{Header, LogName};
 use super::{BadRecord, ClockReading, LogClock, Record, StoreError, StoredMessage, open_body};
+use crate::base::{IntentNumber, MessageNumber, Numbered, SessionNumber};
 use ahash::RandomState;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashMap};
@@ -59,11 +60,11 @@ pub struct Changes {
     /// The summary of the base. Nothing in the base has a higher number than its `highest`.
     pub(crate) base_meta: Meta,
     /// A cache of which sessions exist.
-    sessions: HashMap<u64, bool, RandomState>,
+    sessions: HashMap<SessionNumber, bool, RandomState>,
     /// The messages that are new in the open frame, and the number of deliveries of each so far. At the end
     /// of the frame, messages without a delivery are removed. From then on, a message without a row of counts
     /// has one delivery.
-    fresh: HashMap<u64, u32, RandomState>,
+    fresh: HashMap<MessageNumber, u32, RandomState>,
     /// Deliveries that begin and end within the segment that is being applied. They leave no trace.
     pub(crate) passing: Passing,
     ignored: u64,
@@ -185,13 +186,14 @@ impl Changes {
         let Ok((millis, mut records)) = open_body(body) else { return Ok(()) };
         self.begin_frame(header, millis);
         // Messages of this frame that no delivery has referred to yet.
-        let mut messages: SmallVec<[(u64, StoredMessage<'_>); 4]> = SmallVec::new();
+        let mut messages: SmallVec<[(MessageNumber, StoredMessage<'_>); 4]> = SmallVec::new();
         while let Ok(Some(record)) = records.read_next() {
             match record {
                 Record::Lost { sid, number, cause, count } => {
-                    self.raise(number);
                     self.change_losses(base, sid, |losses| losses.set(cause, count, millis))?;
-                    if number != 0 && !self.passing.contains(number) {
+                    let Some(number) = number else { continue };
+                    self.raise(number);
+                    if !self.passing.contains(number) {
                         let was_there = self.settle(base, &rows::DeliveryKey { sid, number }.row())?;
                         self.ignored += u64::from(!was_there);
                     }
@@ -229,7 +231,7 @@ impl Changes {
     pub(crate) fn pass_frame(&mut self, header: &Header, body: &[u8], highest: u64) {
         if let Ok((millis, _)) = open_body(body) {
             self.begin_frame(header, millis);
-            self.raise(highest);
+            self.meta.highest = self.meta.highest.max(highest);
         }
     }
 
@@ -266,15 +268,15 @@ impl Changes {
         }
     }
 
-    fn raise(&mut self, number: u64) {
-        self.meta.highest = self.meta.highest.max(number);
+    fn raise(&mut self, number: impl Numbered) {
+        self.meta.highest = self.meta.highest.max(number.get());
     }
 
     /// Notes that an intent is in the log of a shard.
-    fn note_intent(&mut self, shard: u16, number: u64) {
+    fn note_intent(&mut self, shard: u16, number: IntentNumber) {
         self.raise(number);
         let highest = self.meta.intents.entry(shard).or_default();
-        *highest = (*highest).max(number);
+        *highest = (*highest).max(number.get());
     }
 
     /// Removes the records that intents were seen by their targets for intents that are done and have no open
@@ -288,14 +290,14 @@ impl Changes {
             .map(|(&shard, &last)| (u64::from(shard), last.saturating_add(1)))
             .collect();
         self.scan(base, Table::Intents, &[], None, &mut |key, _| {
-            if let Some(number) = rows::number_at(key, 0) {
+            if let Some(number) = rows::raw_number_at(key, 0) {
                 let floor = floors.entry(number % shards).or_insert(0);
                 *floor = (*floor).min(number);
             }
         })?;
         let mut pruned: Vec<Row> = Vec::new();
         self.scan(base, Table::Seen, &[], None, &mut |key, _| {
-            let number = rows::number_at(key, 0).unwrap_or(0);
+            let number = rows::raw_number_at(key, 0).unwrap_or(0);
             if floors.get(&(number % shards)).is_some_and(|&floor| number < floor) {
                 pruned.push(Row::from_slice(key));
             }
@@ -308,7 +310,7 @@ impl Changes {
 }
 
 /// A map whose keys are midge's own numbers. Clients can't choose them to collide.
-pub(crate) fn by_number<T>() -> HashMap<u64, T, RandomState> {
+pub(crate) fn by_number<N, T>() -> HashMap<N, T, RandomState> {
     HashMap::with_hasher(RandomState::with_seeds(1, 2, 3, 4))
 }
 

@@ -8,9 +8,12 @@ mod model;
 pub(crate) use frames::Frames;
 pub(crate) use model::Model;
 
+use super::super::record::tests::packet;
 use super::super::record::{Encoder, put_varint};
 use super::super::{MemoryBase, Restored, RestoredSession, Wall, check_rows};
 use super::*;
+use crate::base::{Stamp, WillNumber, nth};
+use crate::mqtt::SubscriptionId;
 use crate::mqtt::SubscriptionOptions;
 use crate::mqtt::{ProtocolVersion, QoS};
 use crate::session::Message;
@@ -44,21 +47,21 @@ pub(crate) fn stored<'a>(topic: &'a str, payload: &'a [u8], qos: QoS) -> StoredM
 
 pub(crate) fn session<'a>(sid: u64, client_id: &'a str) -> Record<'a> {
     let version = ProtocolVersion::V5;
-    Record::Session { sid, client_id, version, expiry_seconds: 100, will: None }
+    Record::Session { sid: nth(sid), client_id, version, expiry_seconds: 100, will: None }
 }
 
 pub(crate) fn subscribed<'a>(sid: u64, filter: &'a str, qos: QoS) -> Record<'a> {
-    Record::Subscribed { sid, filter, options: SubscriptionOptions::v3(qos), subscription_id: 0 }
+    Record::Subscribed { sid: nth(sid), filter, options: SubscriptionOptions::v3(qos), subscription_id: None }
 }
 
 pub(crate) fn delivery(sid: u64, number: u64, message: u64) -> Record<'static> {
     Record::Delivery {
-        sid,
-        number,
-        message,
+        sid: nth(sid),
+        number: nth(number),
+        message: nth(message),
         qos: QoS::AtLeastOnce,
         retain: false,
-        packet_id: 0,
+        packet_id: None,
         subscription_ids: SmallVec::new(),
         group: "",
     }
@@ -76,7 +79,11 @@ pub(crate) fn described(parts: &[Restored]) -> Vec<String> {
     lines.append(&mut retained);
     let mut wills: Vec<_> = parts.iter().flat_map(|part| &part.wills).collect();
     wills.sort_by_key(|will| will.number);
-    lines.extend(wills.into_iter().map(|will| format!("will {}{}", will.number, described_will(will))));
+    lines.extend(
+        wills
+            .into_iter()
+            .map(|will| format!("will {}{}", will.number.map_or(0, WillNumber::get), described_will(will))),
+    );
     lines
 }
 
@@ -89,7 +96,12 @@ fn described_session(session: &RestoredSession) -> String {
         line += &described_will(will);
     }
     for row in &session.subscriptions {
-        line += &format!(" [{} {:?} {}]", row.filter, row.options, row.subscription_id);
+        line += &format!(
+            " [{} {:?} {}]",
+            row.filter,
+            row.options,
+            row.subscription_id.map_or(0, SubscriptionId::get)
+        );
     }
     for row in &session.deliveries {
         let message = text_of(&row.message);
@@ -119,7 +131,7 @@ fn text_of(message: &Message) -> String {
         publication.payload,
         publication.qos,
         publication.retain,
-        publication.stamp,
+        publication.stamp.map_or(0, Stamp::get),
         publication.forward[0]
     )
 }
@@ -191,15 +203,15 @@ fn a_message_is_gone_with_the_last_of_its_deliveries() {
         &[
             session(1, "a"),
             session(2, "b"),
-            Record::Message { number: 3, message },
+            Record::Message { number: nth(3), message },
             delivery(1, 4, 3),
             delivery(2, 5, 3),
             // A message for which no session has room.
-            Record::Message { number: 6, message },
+            Record::Message { number: nth(6), message },
         ],
-        &[Record::Settled { sid: 1, number: 4 }, Record::Settled { sid: 1, number: 4 }],
-        &[Record::Started { sid: 2, number: 5, packet_id: 1 }],
-        &[Record::Ended { sid: 2 }],
+        &[Record::Settled { sid: nth(1), number: nth(4) }, Record::Settled { sid: nth(1), number: nth(4) }],
+        &[Record::Started { sid: nth(2), number: nth(5), packet_id: packet(1) }],
+        &[Record::Ended { sid: nth(2) }],
     ];
     for (frame, rows) in frames.iter().zip([(1, 1), (1, 0), (1, 0), (0, 0)]) {
         changes.apply_frame(&base, &HEADER, &body(1, frame)).unwrap();
@@ -217,9 +229,11 @@ fn what_is_made_and_gone_between_checkpoints_leaves_no_change() {
     let message = stored("t", b"m", QoS::AtLeastOnce);
     changes.apply_frame(&base, &HEADER, &body(1, &[session(1, "a")])).unwrap();
     base.commit(&mut changes);
-    let records = [Record::Message { number: 3, message }, delivery(1, 4, 3)];
+    let records = [Record::Message { number: nth(3), message }, delivery(1, 4, 3)];
     changes.apply_frame(&base, &HEADER, &body(1, &records)).unwrap();
-    changes.apply_frame(&base, &HEADER, &body(1, &[Record::Settled { sid: 1, number: 4 }])).unwrap();
+    changes
+        .apply_frame(&base, &HEADER, &body(1, &[Record::Settled { sid: nth(1), number: nth(4) }]))
+        .unwrap();
     let mut rows = Vec::new();
     changes.each_changed(|table, _, _| rows.push(table));
     assert_eq!(rows, [Table::Meta]);
@@ -246,19 +260,19 @@ fn what_has_expired_is_dropped_and_what_was_sent_is_finished() {
     };
     let records = [
         session(1, "a"),
-        Record::Message { number: 2, message: expires_at(1000, "old") },
+        Record::Message { number: nth(2), message: expires_at(1000, "old") },
         delivery(1, 3, 2),
         delivery(1, 4, 2),
-        Record::Started { sid: 1, number: 4, packet_id: 9 },
-        Record::Message { number: 5, message: expires_at(1001, "young") },
+        Record::Started { sid: nth(1), number: nth(4), packet_id: packet(9) },
+        Record::Message { number: nth(5), message: expires_at(1001, "young") },
         delivery(1, 6, 5),
-        Record::Retained { stamp: 1, message: expires_at(1000, "old") },
-        Record::Retained { stamp: 2, message: expires_at(3500, "young") },
+        Record::Retained { stamp: nth(1), message: expires_at(1000, "old") },
+        Record::Retained { stamp: nth(2), message: expires_at(3500, "young") },
     ];
     changes.apply_frame(&base, &HEADER, &body(500, &records)).unwrap();
     base.commit(&mut changes);
     let (parts, counts) = changes.restore(&base, 1, 0, Wall { zero_millis: 1000 }).unwrap();
-    let numbers: Vec<u64> = parts[0].sessions[0].deliveries.iter().map(|row| row.number).collect();
+    let numbers: Vec<u64> = parts[0].sessions[0].deliveries.iter().map(|row| row.number.get()).collect();
     assert_eq!(numbers, [4, 6]);
     assert_eq!(parts[0].retained.len(), 1);
     assert_eq!(parts[0].retained[0].expires_at(), Some(crate::base::Time::from_millis(2500)));
@@ -283,7 +297,7 @@ fn a_connected_session_left_when_its_broker_was_alive_last() {
     let left: Vec<u64> = parts[0].sessions.iter().map(|session| session.left_at_millis).collect();
     assert_eq!(left, [700, 900]);
     assert_eq!(changes.meta().walls.len(), 2);
-    changes.apply_frame(&base, &next, &body(900, &[Record::Ended { sid: 1 }])).unwrap();
+    changes.apply_frame(&base, &next, &body(900, &[Record::Ended { sid: nth(1) }])).unwrap();
     changes.restore(&base, 1, 0, WALL).unwrap();
     assert_eq!(changes.meta().walls.len(), 1);
 }
@@ -292,7 +306,9 @@ fn a_connected_session_left_when_its_broker_was_alive_last() {
 fn the_clock_of_the_log_goes_on_after_a_start_that_has_written_nothing() {
     let mut base = MemoryBase::default();
     let mut changes = Changes::new(&base).unwrap();
-    changes.apply_frame(&base, &HEADER, &body(500, &[session(1, "a"), Record::Ended { sid: 1 }])).unwrap();
+    changes
+        .apply_frame(&base, &HEADER, &body(500, &[session(1, "a"), Record::Ended { sid: nth(1) }]))
+        .unwrap();
     let next = Header { epoch: 2, ..HEADER };
     changes.apply_segment(&base, &next, &next.encode()).unwrap();
     changes.restore(&base, 1, 0, WALL).unwrap();
@@ -308,14 +324,14 @@ fn of_two_sessions_of_a_client_the_newer_is_restored() {
     let records = [
         session(1, "a"),
         subscribed(1, "t", QoS::AtLeastOnce),
-        Record::Message { number: 2, message },
+        Record::Message { number: nth(2), message },
         delivery(1, 3, 2),
         session(4, "a"),
     ];
     changes.apply_frame(&base, &HEADER, &body(500, &records)).unwrap();
     base.commit(&mut changes);
     let (parts, counts) = changes.restore(&base, 1, 0, WALL).unwrap();
-    assert_eq!((counts.sessions, parts[0].sessions[0].sid, counts.deliveries), (1, 4, 0));
+    assert_eq!((counts.sessions, parts[0].sessions[0].sid.get(), counts.deliveries), (1, 4, 0));
     base.commit(&mut changes);
     assert_eq!((count(&base, Table::Sessions), count(&base, Table::Messages)), (1, 0));
 }
@@ -326,7 +342,7 @@ fn the_bytes_of_a_message_are_shared_and_go_to_the_homes_of_the_sessions() {
     let mut changes = Changes::new(&base).unwrap();
     let message = stored("t", b"m", QoS::AtLeastOnce);
     let clients: Vec<String> = (0..20).map(|client| format!("c{client}")).collect();
-    let mut records: Vec<Record<'_>> = vec![Record::Message { number: 100, message }];
+    let mut records: Vec<Record<'_>> = vec![Record::Message { number: nth(100), message }];
     for (sid, client) in clients.iter().enumerate() {
         records.push(session(sid as u64 + 1, client));
         records.push(delivery(sid as u64 + 1, sid as u64 + 101, 100));

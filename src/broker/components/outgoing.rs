@@ -1,6 +1,6 @@
 //! The mails that leave this shard, in order, and the mails to itself.
 
-use crate::base::{ShardId, Ticket};
+use crate::base::{IntentNumber, ShardId, Ticket};
 use crate::broker::Mail;
 use crate::session::Message;
 use std::collections::VecDeque;
@@ -45,8 +45,9 @@ pub(in crate::broker) struct Onward {
     pub message: Message,
     pub home: ShardId,
     pub ticket: Option<Ticket>,
-    /// The number of the intent, or 0, and the shards that it targets.
-    pub intent: u64,
+    /// The intent, if it is one.
+    pub intent: Option<IntentNumber>,
+    /// The shards that the intent targets.
     pub targets: u128,
 }
 
@@ -144,14 +145,14 @@ mod tests {
             retain: false,
             expires_at: None,
             origin: None,
-            stamp: 0,
+            stamp: None,
             source: &[],
         };
         publication.to_message()
     }
 
     fn publish(payload: &[u8]) -> Mail {
-        Mail::Publish { message: message(payload), ticket: None, intent: 0 }
+        Mail::Publish { message: message(payload), ticket: None, intent: None }
     }
 
     fn to(posting: Option<Posting>) -> Option<ShardId> {
@@ -169,7 +170,7 @@ mod tests {
             message: message(b"kept"),
             home: 1,
             ticket: None,
-            intent: 0,
+            intent: None,
             targets: 0,
         });
         outgoing.post(2, publish(b"later"));

@@ -2,7 +2,7 @@
 //! packets whose filters are not all handled.
 
 use crate::base::{ConnectionKey, LogMark, RequestToken, SessionKey, SessionSlot, ShardId};
-use crate::mqtt::{PacketId, Reason};
+use crate::mqtt::{PacketId, Reason, SubscriptionId};
 use std::collections::{BTreeMap, VecDeque};
 
 /// See the module.
@@ -59,8 +59,15 @@ pub(in crate::broker) struct Unfinished {
     /// The filters as they were received, and how far they are handled.
     pub rest: Box<[u8]>,
     pub at: usize,
-    /// `Some` for a SUBSCRIBE, with 0 if there is no identifier.
-    pub subscription_id: Option<u32>,
+    pub kind: FiltersKind,
+}
+
+/// Whose filters they are.
+#[derive(Clone, Copy)]
+pub(in crate::broker) enum FiltersKind {
+    /// Those of a SUBSCRIBE, with its identifier.
+    Subscribe(Option<SubscriptionId>),
+    Unsubscribe,
 }
 
 /// The refused filters of one packet: the number that is reported one by one, and the number that is not.

@@ -11,7 +11,7 @@
 //! `a/b` is before it, with names such as `a/b c` between. A walk for a filter seeks from range to range: at
 //! a topic name that does not match, the first level that differs shows how much can be skipped in one step.
 
-use crate::base::Time;
+use crate::base::{Stamp, Time};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -20,7 +20,7 @@ pub trait RetainedMessage {
     /// When it expires. `None` if never.
     fn expires_at(&self) -> Option<Time>;
     /// Its position in the order of its topic's messages, over all shards.
-    fn stamp(&self) -> u64;
+    fn stamp(&self) -> Option<Stamp>;
     /// Its size in bytes.
     fn bytes(&self) -> usize;
     /// Whether the retained message of this topic belongs to the broker itself. There are few such topics,
@@ -157,7 +157,7 @@ impl<M: RetainedMessage> Retained<M> {
             return Ok(Stored::Replaced);
         }
 
-        if self.tombs.stamp(topic).is_some_and(|removed| message.stamp() < removed) {
+        if message.stamp() < self.tombs.stamp(topic) {
             return Ok(Stored::Outdated);
         }
         let bytes = self.bytes.saturating_add(charge);
@@ -182,7 +182,7 @@ impl<M: RetainedMessage> Retained<M> {
     /// received while the message itself still waits in the box between its publisher's shard and this one.
     /// Without a record of the removal, the message would then be stored for good. See [`TOMB_SECONDS_MIN`]
     /// and [`TOMBS_MAX`].
-    pub fn remove(&mut self, topic: &str, stamp: u64) -> bool {
+    pub fn remove(&mut self, topic: &str, stamp: Option<Stamp>) -> bool {
         match self.messages.get(topic) {
             Some(present) if stamp < present.stamp() => return false,
             _ => self.tombs.add(topic, stamp),
@@ -342,8 +342,8 @@ pub const TOMB_BYTES_MAX: usize = 1 << 20;
 /// one, which is forgotten as a whole.
 #[derive(Debug, Default)]
 struct Tombs {
-    young: BTreeMap<Box<str>, u64>,
-    old: BTreeMap<Box<str>, u64>,
+    young: BTreeMap<Box<str>, Option<Stamp>>,
+    old: BTreeMap<Box<str>, Option<Stamp>>,
     young_bytes: usize,
     /// When the young generation becomes old. `None` if it has only just begun, at an unknown time.
     ages_at: Option<Time>,
@@ -354,11 +354,11 @@ impl Tombs {
         self.young.is_empty() && self.old.is_empty()
     }
 
-    fn stamp(&self, topic: &str) -> Option<u64> {
-        self.young.get(topic).max(self.old.get(topic)).copied()
+    fn stamp(&self, topic: &str) -> Option<Stamp> {
+        self.young.get(topic).max(self.old.get(topic)).copied().flatten()
     }
 
-    fn add(&mut self, topic: &str, stamp: u64) {
+    fn add(&mut self, topic: &str, stamp: Option<Stamp>) {
         if let Some(present) = self.young.get_mut(topic) {
             *present = stamp.max(*present);
             return;
@@ -516,6 +516,7 @@ const _: () = assert!(AFTER_SEPARATOR as u32 == '/' as u32 + 1);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Numbered;
     use crate::base::Random;
     use crate::mqtt::filter_matches;
 
@@ -532,8 +533,8 @@ mod tests {
             self.expires_at
         }
 
-        fn stamp(&self) -> u64 {
-            self.stamp
+        fn stamp(&self) -> Option<Stamp> {
+            Stamp::from_number(self.stamp)
         }
 
         fn bytes(&self) -> usize {
@@ -601,12 +602,12 @@ mod tests {
     fn a_removal_beats_an_older_store_that_arrives_later() {
         // [MQTT5-3.3.1-6] [MQTT311-3.3.1-10]
         let mut retained = Retained::new(UNLIMITED);
-        assert!(!retained.remove("a", 7));
+        assert!(!retained.remove("a", Stamp::from_number(7)));
         assert_eq!(retained.store("a", note(6)), Ok(Stored::Outdated));
         assert_eq!(retained.store("a", note(8)), Ok(Stored::New));
-        assert!(!retained.remove("a", 7));
-        assert!(retained.remove("a", 9));
-        assert!(!retained.remove("a", 8));
+        assert!(!retained.remove("a", Stamp::from_number(7)));
+        assert!(retained.remove("a", Stamp::from_number(9)));
+        assert!(!retained.remove("a", Stamp::from_number(8)));
         assert_eq!(retained.store("a", note(8)), Ok(Stored::Outdated));
         assert_eq!(retained.store("b", note(1)), Ok(Stored::New));
         assert_eq!((retained.len(), retained.bytes()), (1, 11));
@@ -634,7 +635,7 @@ mod tests {
         let at = |seconds| Time::ZERO.after_seconds(seconds);
         assert!(!retained.needs_sweep());
         retained.sweep(at(1), 1);
-        retained.remove("a", 7);
+        retained.remove("a", Stamp::from_number(7));
         assert!(retained.needs_sweep());
         for seconds in 2..62 {
             retained.sweep(at(seconds), 1);
@@ -651,14 +652,14 @@ mod tests {
     fn removals_are_bounded_in_number_and_bytes() {
         let mut retained: Retained<Note> = Retained::new(UNLIMITED);
         for i in 0..5 * TOMBS_MAX {
-            retained.remove(&format!("t{i}"), 9);
+            retained.remove(&format!("t{i}"), Stamp::from_number(9));
             assert!(retained.tombs.young.len() + retained.tombs.old.len() <= 2 * TOMBS_MAX);
         }
         for i in 4 * TOMBS_MAX..5 * TOMBS_MAX {
             assert_eq!(retained.store(&format!("t{i}"), note(1)), Ok(Stored::Outdated));
         }
         for i in 0..200 {
-            retained.remove(&format!("{i}{}", "x".repeat(65_000)), 9);
+            retained.remove(&format!("{i}{}", "x".repeat(65_000)), Stamp::from_number(9));
             let bytes: usize = retained.tombs.young.keys().map(|topic| topic.len()).sum();
             assert!(bytes <= TOMB_BYTES_MAX && bytes == retained.tombs.young_bytes);
         }
@@ -675,10 +676,13 @@ mod tests {
         assert_eq!(retained.store("c", note(2)), Err(RetainedFull::Messages));
         assert_eq!(retained.store("b", Note { bytes: 11, ..note(2) }), Err(RetainedFull::Bytes));
         // Nor does removing them make room for others.
-        assert!(retained.remove("own/1", 3) && retained.remove("own/2", 3));
+        assert!(
+            retained.remove("own/1", Stamp::from_number(3))
+                && retained.remove("own/2", Stamp::from_number(3))
+        );
         assert_eq!(retained.store("c", note(2)), Err(RetainedFull::Messages));
         assert_eq!(retained.store("b", Note { bytes: 11, ..note(2) }), Err(RetainedFull::Bytes));
-        assert!(retained.remove("a", 3));
+        assert!(retained.remove("a", Stamp::from_number(3)));
         assert_eq!(retained.store("c", note(2)), Ok(Stored::New));
         assert_eq!((retained.len(), retained.bytes()), (3, 2 * 11 + 15));
     }
@@ -695,7 +699,7 @@ mod tests {
         assert_eq!(retained.store("b", Note { bytes: 11, ..note(2) }), Err(RetainedFull::Bytes));
         assert_eq!(retained.store("b", Note { bytes: usize::MAX, ..note(2) }), Err(RetainedFull::Bytes));
         assert_eq!(retained.get("b", NOW), Some(&note(1)));
-        assert!(retained.remove("c", 1));
+        assert!(retained.remove("c", Stamp::from_number(1)));
         assert_eq!(retained.store("d", Note { bytes: 11, ..note(2) }), Err(RetainedFull::Bytes));
         assert_eq!(retained.store("d", note(2)), Ok(Stored::New));
         assert_eq!((retained.len(), retained.bytes()), (3, 40));
@@ -737,7 +741,7 @@ mod tests {
         retained.store("a", note(2)).unwrap();
         assert!(!retained.needs_sweep());
         retained.store("a", expiring(3, 6000)).unwrap();
-        assert!(retained.remove("a", 4));
+        assert!(retained.remove("a", Stamp::from_number(4)));
         assert_eq!((retained.expiring, retained.bytes()), (0, 0));
     }
 
@@ -892,7 +896,7 @@ mod tests {
                     match random.below(3) {
                         0 => drop(retained.store(&topic, note(stamp))),
                         1 => drop(retained.store(&topic, expiring(stamp, 4000))),
-                        _ => drop(retained.remove(&topic, stamp)),
+                        _ => drop(retained.remove(&topic, Stamp::from_number(stamp))),
                     }
                     // If it is stored again, it may be found or not. The same holds if it is replaced or
                     // removed.

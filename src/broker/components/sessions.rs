@@ -1,6 +1,6 @@
 //! The sessions of a shard, by slot for the delivery of messages, and by client identifier for CONNECT.
 
-use crate::base::{ConnectionSlot, SessionKey, SessionSlot, ShardId};
+use crate::base::{ConnectionSlot, SessionKey, SessionNumber, SessionSlot, ShardId};
 use crate::mqtt::ProtocolVersion;
 use crate::session::Session;
 use crate::settings::options::LISTENERS_MAX;
@@ -39,8 +39,8 @@ pub(in crate::broker) struct SessionEntry {
     pub flags: u8,
     /// The number of the listener that its client used last. `None` if that was in an earlier run.
     pub listener: Option<u8>,
-    /// The session's number in the log. 0 if it is not in the log.
-    pub sid: u64,
+    /// The session's number in the log, if it is in the log.
+    pub sid: Option<SessionNumber>,
     session: Option<Box<Session>>,
 }
 
@@ -92,7 +92,7 @@ impl Sessions {
             version: ProtocolVersion::V311,
             flags: 0,
             listener: None,
-            sid: 0,
+            sid: None,
             session: Some(Box::new(Session::new(client_id.into()))),
         };
         self.generation = self.generation.wrapping_add(1);

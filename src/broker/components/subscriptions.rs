@@ -2,7 +2,7 @@
 //! their wildcards.
 
 use crate::base::SessionSlot;
-use crate::mqtt::SubscriptionOptions;
+use crate::mqtt::{SubscriptionId, SubscriptionOptions};
 use crate::topic::{Matches, Patterns, TopicIndex};
 
 /// See the module.
@@ -42,9 +42,14 @@ impl Subscriptions {
         filter: &str,
         session: SessionSlot,
         options: SubscriptionOptions,
-        subscription_id: u32,
+        subscription_id: Option<SubscriptionId>,
     ) -> bool {
-        let is_changed = self.index.subscribe(filter, session.get(), options, subscription_id);
+        let is_changed = self.index.subscribe(
+            filter,
+            session.get(),
+            options,
+            subscription_id.map_or(0, SubscriptionId::get),
+        );
         !is_changed && self.index.subscriber_count(filter) == 1
     }
 
@@ -132,10 +137,10 @@ mod tests {
     fn the_first_subscriber_of_a_filter_and_the_last_are_told() {
         let mut subscriptions = Subscriptions::new(1, 2);
         let (one, other) = (SessionSlot::new(1), SessionSlot::new(2));
-        assert!(subscriptions.add("a", one, OPTIONS, 0));
-        assert!(!subscriptions.add("a", one, OPTIONS, 7), "it has only changed");
+        assert!(subscriptions.add("a", one, OPTIONS, None));
+        assert!(!subscriptions.add("a", one, OPTIONS, SubscriptionId::new(7)), "it has only changed");
         assert!(!subscriptions.is_full());
-        assert!(!subscriptions.add("a", other, OPTIONS, 0));
+        assert!(!subscriptions.add("a", other, OPTIONS, None));
         assert!(subscriptions.is_full());
         assert_eq!(subscriptions.find("a", None).as_slice().len(), 2);
         assert!(!subscriptions.remove("a", one));

@@ -1,6 +1,6 @@
 //! The acknowledgements of a client: PUBACK, PUBREC, PUBREL and PUBCOMP (sections 4.3 and 4.4).
 
-use crate::base::{ConnectionKey, ConnectionSlot, LogMark, SessionKey, SessionSlot, Time};
+use crate::base::{ConnectionKey, ConnectionSlot, DeliveryNumber, LogMark, SessionKey, SessionSlot, Time};
 use crate::broker::components::replies::{AfterLog, Reply};
 use crate::broker::{Shard, Violation};
 use crate::mqtt::codec::{Ack, AckKind, encode_ack};
@@ -69,9 +69,11 @@ impl Shard {
         slot: ConnectionSlot,
         session: SessionSlot,
         packet_id: PacketId,
-        number: u64,
+        number: Option<DeliveryNumber>,
     ) {
-        if let (Some(sid), Some(connection)) = (self.sid(session), self.connections.key(slot)) {
+        if let (Some(sid), Some(number), Some(connection)) =
+            (self.sid(session), number, self.connections.key(slot))
+        {
             self.durability.record(&Record::Released { sid, number });
             let session = self.sessions.key(session);
             self.wait_for_log(self.durability.mark(), AfterLog::Pubrel { session, connection, packet_id });

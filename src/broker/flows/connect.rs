@@ -404,7 +404,7 @@ impl Shard {
         let shared = std::sync::Arc::clone(&self.shared);
         let (protocol, limits) = (&shared.config.protocol, &shared.config.limits);
         let origin = self.sessions.key(session);
-        let will_number = if connect.will.is_some() { self.will_number(granted.expiry_seconds) } else { 0 };
+        let will_number = connect.will.as_ref().and_then(|_| self.will_number(granted.expiry_seconds));
         let mount_point = self.terms(slot).mount_point.as_str();
         let will = connect.will.as_ref().map(|will| {
             let publication = Publication {
@@ -415,7 +415,7 @@ impl Shard {
                 retain: will.retain,
                 expires_at: None,
                 origin: Some(origin),
-                stamp: 0,
+                stamp: None,
                 source: &self.source_of_will(slot, session),
             };
             let will = Will {

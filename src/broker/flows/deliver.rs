@@ -9,7 +9,7 @@ use super::convoy::size_of_message;
 use super::enqueue::EnqueueOutcome;
 use crate::base::Time;
 use crate::base::allocated;
-use crate::base::{ConnectionSlot, RequestToken, SessionSlot};
+use crate::base::{ConnectionSlot, MessageNumber, RequestToken, SessionNumber, SessionSlot};
 use crate::broker::components::budget::WORK_A_QUEUED;
 use crate::broker::components::sessions::{
     ALIASES, BACKLOGGED, CHECKED, DEFERRED, GATED, MOUNTED, QUEUES_QOS0, REPLAYING,
@@ -95,7 +95,7 @@ impl Shard {
         }
         let sendable = slot.is_some() && entry.flags & (BACKLOGGED | GATED) == 0;
         let (sid, flags) = (entry.sid, entry.flags);
-        if sid != 0 && self.durability.is_full() && !fanout.promised {
+        if sid.is_some() && self.durability.is_full() && !fanout.promised {
             self.report_store_full(subscriber);
             return Taken::Unkept;
         }
@@ -109,28 +109,28 @@ impl Shard {
             if !self.fits(subscriber, fanout, form, subscription_ids) {
                 self.sessions.session_mut(subscriber).inflight.pass_id();
                 self.drop_too_large();
-                self.lose(now, subscriber, 0, LossCause::TooLarge);
+                self.lose(now, subscriber, None, LossCause::TooLarge);
                 return Taken::Yes;
             }
-            let number = if sid == 0 { 0 } else { self.number_of_delivery(fanout) };
+            let kept = sid.map(|sid| self.number_delivery(sid, fanout));
             let delivery = Delivery {
                 message: fanout.keep(self.memory.account()),
                 qos: form.qos,
                 retain: form.retain,
-                number,
+                number: kept.map(|(_, delivery)| delivery.number),
                 extra,
             };
             if flags & REPLAYING != 0 {
                 self.note_live(subscriber, fanout, false);
             }
-            let waits = sid != 0 && self.sends_when_durable(subscriber, fanout, form.qos);
+            let waits = kept.is_some() && self.sends_when_durable(subscriber, fanout, form.qos);
             let window = &mut self.sessions.session_mut(subscriber).inflight;
             let packet_id = if waits { window.prepare(delivery) } else { window.start(delivery) };
-            if sid != 0 {
+            if let Some((message, delivery)) = kept {
                 let (qos, retain) = (form.qos, form.retain);
                 self.record_delivery(
-                    DeliveryKey { sid, number },
-                    fanout.number,
+                    delivery,
+                    message,
                     Some(packet_id),
                     qos,
                     retain,
@@ -138,7 +138,7 @@ impl Shard {
                     group,
                 );
                 if waits {
-                    self.publish_when_durable(subscriber, packet_id, number, None, qos);
+                    self.publish_when_durable(subscriber, packet_id, delivery.number, None, qos);
                     return Taken::Yes;
                 }
             }
@@ -147,38 +147,37 @@ impl Shard {
         }
         let (qos, retain) = (form.qos, form.retain);
         let delivery =
-            Delivery { message: fanout.keep(self.memory.account()), qos, retain, number: 0, extra };
+            Delivery { message: fanout.keep(self.memory.account()), qos, retain, number: None, extra };
         let place = self.enqueue(now, subscriber, delivery);
         if place == EnqueueOutcome::Queued {
             self.note_live(subscriber, fanout, true);
         }
-        if place == EnqueueOutcome::Queued && sid != 0 {
+        if place == EnqueueOutcome::Queued
+            && let Some(sid) = sid
+        {
             // A message that the queue does not take is not recorded.
-            let number = self.number_of_delivery(fanout);
-            self.sessions.session_mut(subscriber).queue.number_newest(number);
-            let message = fanout.number;
-            self.record_delivery(
-                DeliveryKey { sid, number },
-                message,
-                None,
-                qos,
-                retain,
-                subscription_ids,
-                group,
-            );
+            let (message, delivery) = self.number_delivery(sid, fanout);
+            self.sessions.session_mut(subscriber).queue.number_newest(delivery.number);
+            self.record_delivery(delivery, message, None, qos, retain, subscription_ids, group);
         }
         if place == EnqueueOutcome::Refused { Taken::Refused } else { Taken::Yes }
     }
 
-    /// A number for a delivery to a session that is in the log. The message is recorded with the first
-    /// delivery.
-    fn number_of_delivery(&mut self, fanout: &mut Fanout<'_>) -> u64 {
-        if fanout.number == 0 {
-            fanout.number = self.durability.next_number();
+    /// The message of a fan-out and a new delivery to a session, as numbers in the log. The message is recorded with
+    /// the first delivery.
+    fn number_delivery(
+        &mut self,
+        sid: SessionNumber,
+        fanout: &mut Fanout<'_>,
+    ) -> (MessageNumber, DeliveryKey) {
+        let message = fanout.number.unwrap_or_else(|| {
+            let number = self.durability.next_number();
             let message = StoredMessage { source: &[], ..self.stored(&fanout.publication) };
-            self.durability.record(&Record::Message { number: fanout.number, message });
-        }
-        self.durability.next_number()
+            self.durability.record(&Record::Message { number, message });
+            number
+        });
+        fanout.number = Some(message);
+        (message, DeliveryKey { sid, number: self.durability.next_number() })
     }
 
     /// Whether a session that is in the log gets this only after the log has it. At QoS 2 this is always so.
@@ -472,32 +471,28 @@ impl Shard {
             return;
         };
         let mut delivery = delivery;
-        let queued = delivery.number != 0;
-        if !queued {
-            delivery.number = self.number_of_delivery(fanout);
-        }
-        let number = delivery.number;
-        let group = if queued { None } else { delivery.group().cloned() };
+        // It has a number if it was queued.
+        let (message, key) = match delivery.number {
+            Some(number) => (None, DeliveryKey { sid, number }),
+            None => {
+                let (message, key) = self.number_delivery(sid, fanout);
+                (Some(message), key)
+            }
+        };
+        delivery.number = Some(key.number);
+        let group = message.and_then(|_| delivery.group().cloned());
         let waits = self.sends_when_durable(session, fanout, form.qos);
         let window = &mut self.sessions.session_mut(session).inflight;
         let packet_id = if waits { window.prepare(delivery) } else { window.start(delivery) };
-        if queued {
-            self.durability.record(&Record::Started { sid, number, packet_id: packet_id.get() });
-        } else {
-            let (message, packet_id) = (fanout.number, Some(packet_id));
-            let (qos, retain) = (form.qos, form.retain);
-            self.record_delivery(
-                DeliveryKey { sid, number },
-                message,
-                packet_id,
-                qos,
-                retain,
-                &ids,
-                group.as_ref(),
-            );
+        match message {
+            None => self.durability.record(&Record::Started { sid, number: key.number, packet_id }),
+            Some(message) => {
+                let (qos, retain) = (form.qos, form.retain);
+                self.record_delivery(key, message, Some(packet_id), qos, retain, &ids, group.as_ref());
+            }
         }
         if waits {
-            self.publish_when_durable(session, packet_id, number, replay, form.qos);
+            self.publish_when_durable(session, packet_id, key.number, replay, form.qos);
         } else {
             self.send_publish(session, fanout, form, Some(packet_id), false, &ids);
         }

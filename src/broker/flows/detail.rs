@@ -8,7 +8,7 @@ use crate::broker::event::beginning;
 use crate::broker::fanout::Fanout;
 use crate::broker::{Event, Shard};
 use crate::mqtt::codec::SubscribeFilter;
-use crate::mqtt::{SubscriptionOptions, TopicFilter};
+use crate::mqtt::{SubscriptionId, SubscriptionOptions, TopicFilter};
 
 /// The number of subscriptions that are reported one by one when they end with their session.
 const ENDS_LOGGED_MAX: usize = 100;
@@ -25,7 +25,7 @@ impl Shard {
         session: SessionSlot,
         wanted: &SubscribeFilter<'_>,
         options: SubscriptionOptions,
-        subscription_id: u32,
+        subscription_id: Option<SubscriptionId>,
         is_new: bool,
     ) {
         if self.effects.tells_detail() {

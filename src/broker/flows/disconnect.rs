@@ -255,11 +255,11 @@ impl Shard {
             publication.source = &[];
         }
         publication.expires_at = will.message_expiry_seconds.map(|seconds| now.after_seconds(seconds));
-        publication.stamp = self.stamps.next(now);
+        publication.stamp = Some(self.stamps.next(now));
         // A will of an earlier run has no origin.
         publication.origin = session.map(|session| self.sessions.key(session));
         let mut fanout = Fanout::new(publication, now);
-        let is_kept = will.number != 0 || session.is_some_and(|session| self.sid(session).is_some());
+        let is_kept = will.number.is_some() || session.is_some_and(|session| self.sid(session).is_some());
         let is_promised = publication.qos != QoS::AtMostOnce || publication.retain;
         if is_kept && is_promised && !self.durability.has_failed() && !self.durability.is_full() {
             // It reaches the other shards once, even if the power fails between their records and this

@@ -48,7 +48,7 @@ impl Shard {
 
     /// Whether the session's messages would have to go to a disk that is full.
     pub(in crate::broker) fn is_unkept(&self, session: SessionSlot) -> bool {
-        self.durability.is_full() && self.sessions.slot(session).sid != 0
+        self.durability.is_full() && self.sessions.slot(session).sid.is_some()
     }
 
     /// Adds a delivery to the queue, if there is room or the policy makes room.
@@ -133,7 +133,7 @@ impl Shard {
             message: fanout.keep(self.memory.account()),
             qos: QoS::AtMostOnce,
             retain,
-            number: 0,
+            number: None,
             extra,
         };
         if self.enqueue(now, session, delivery) == EnqueueOutcome::Queued {
@@ -246,7 +246,7 @@ impl Shard {
     /// Notes the loss of a message that found no room in its queue. It has no record.
     fn lose_new(&mut self, now: Time, session: SessionSlot, delivery: &Delivery) {
         if delivery.qos != QoS::AtMostOnce {
-            self.lose(now, session, 0, LossCause::QueueFull);
+            self.lose(now, session, None, LossCause::QueueFull);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Messages to other shards, messages from them, and the receipts for both.
 
-use crate::base::{ShardId, Ticket, Time};
+use crate::base::{IntentNumber, ShardId, Ticket, Time};
 use crate::broker::components::outgoing::{Onward, Posting};
 use crate::broker::components::replies::{AfterLog, Intent, Intents, Purpose};
 use crate::broker::fanout::Fanout;
@@ -21,16 +21,16 @@ impl Shard {
         if let Some(first) = others.next() {
             let message = fanout.to_message();
             for to in others {
-                self.post(to, Mail::Publish { message: message.clone(), ticket, intent: 0 });
+                self.post(to, Mail::Publish { message: message.clone(), ticket, intent: None });
             }
-            self.post(first, Mail::Publish { message, ticket, intent: 0 });
+            self.post(first, Mail::Publish { message, ticket, intent: None });
         }
     }
 
     /// Sends a retained message to its home, and then to every shard that may have subscribers.
     pub(in crate::broker) fn forward_retained(&mut self, fanout: &mut Fanout<'_>, home: ShardId) {
         let ticket = fanout.await_receipts(1);
-        self.post_retained(Onward { message: fanout.to_message(), home, ticket, intent: 0, targets: 0 });
+        self.post_retained(Onward { message: fanout.to_message(), home, ticket, intent: None, targets: 0 });
     }
 
     fn post_retained(&mut self, onward: Onward) {
@@ -65,7 +65,7 @@ impl Shard {
         }
         let wanted: SmallVec<[ShardId; 4]> = shards_of(wanted).collect();
         for to in wanted.into_iter().rev() {
-            let intent = if targets >> to & 1 == 1 { intent } else { 0 };
+            let intent = if targets >> to & 1 == 1 { intent } else { None };
             self.outgoing.post_first(to, Mail::Publish { message: message.clone(), ticket, intent });
         }
     }
@@ -85,9 +85,9 @@ impl Shard {
             self.post(home, Mail::Retain { message: fanout.to_message() });
         }
         let ticket = fanout.await_receipts(targets.count_ones());
-        let number = self.durability.next_number();
+        let number: IntentNumber = self.durability.next_number();
         fanout.intents.push(number);
-        let stamp = if retained_home.is_some() { fanout.publication.stamp } else { 0 };
+        let stamp = if retained_home.is_some() { fanout.publication.stamp } else { None };
         let message = self.stored(&fanout.publication);
         self.durability.record(&Record::Intent { number, targets, stamp, group: "", message });
         let message = fanout.to_message();
@@ -101,12 +101,12 @@ impl Shard {
         match retained_home {
             Some(home) => {
                 let targets = targets & !(1 << home);
-                self.post_retained(Onward { message, home, ticket, intent: number, targets });
+                self.post_retained(Onward { message, home, ticket, intent: Some(number), targets });
             }
             None => {
                 self.count(Counter::Forwarded, u64::from(targets.count_ones()));
                 for to in shards_of(targets) {
-                    self.post(to, Mail::Publish { message: message.clone(), ticket, intent: number });
+                    self.post(to, Mail::Publish { message: message.clone(), ticket, intent: Some(number) });
                 }
             }
         }
@@ -119,7 +119,7 @@ impl Shard {
         from: ShardId,
         message: Message,
         ticket: Option<Ticket>,
-        intent: u64,
+        intent: Option<IntentNumber>,
     ) {
         if message.qos() == QoS::AtMostOnce && !message.is_retained() && ticket.is_none() {
             // No session keeps it, and nothing waits for a receipt.
@@ -136,8 +136,8 @@ impl Shard {
         let mut fanout = Fanout::of(&message, now);
         fanout.topic_hash = hash;
         self.track(from, ticket, &mut fanout, |shard, fanout| {
-            if intent != 0 {
-                shard.durability.record(&Record::IntentSeen { number: intent });
+            if let Some(number) = intent {
+                shard.durability.record(&Record::IntentSeen { number });
                 // Messages that go from here to members of shared subscriptions must not be lost either.
                 (fanout.intended, fanout.promised) = (true, true);
             }

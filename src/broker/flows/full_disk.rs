@@ -110,7 +110,7 @@ impl Shard {
         let mut matched = matches.as_slice().iter();
         let kept = matched.any(|matched| {
             matched.qos != QoS::AtMostOnce
-                && self.sessions.slot(SessionSlot::new(matched.subscriber)).sid != 0
+                && self.sessions.slot(SessionSlot::new(matched.subscriber)).sid.is_some()
         });
         self.subscriptions.recycle(matches);
         kept

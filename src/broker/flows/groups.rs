@@ -10,7 +10,7 @@ use super::forward::shards_of;
 use crate::base::Ticket;
 use crate::base::Time;
 use crate::base::steps;
-use crate::base::{GroupSlot, SessionSlot};
+use crate::base::{DeliveryNumber, GroupSlot, IntentNumber, SessionSlot};
 use crate::base::{RequestToken, SessionKey, ShardId};
 use crate::broker::components::groups::LOOKED_AT_MAX;
 use crate::broker::components::replies::{AfterLog, Intents, Purpose};
@@ -18,8 +18,8 @@ use crate::broker::components::sessions::{BACKLOGGED, GATED};
 use crate::broker::fanout::Fanout;
 use crate::broker::outcome::Outcome;
 use crate::broker::{GroupMember, Mail, Shard};
-use crate::mqtt::QoS;
 use crate::mqtt::SubscriptionOptions;
+use crate::mqtt::{QoS, SubscriptionId};
 use crate::session::InflightState;
 use crate::session::KeptMessage;
 use crate::session::Message;
@@ -32,7 +32,7 @@ use std::sync::Arc;
 pub(in crate::broker) fn member_of(
     key: SessionKey,
     options: SubscriptionOptions,
-    subscription_id: u32,
+    subscription_id: Option<SubscriptionId>,
 ) -> GroupMember {
     let SubscriptionOptions { qos, retain_as_published, .. } = options;
     GroupMember { key, qos, retain_as_published, subscription_id }
@@ -90,20 +90,20 @@ impl Shard {
         let ticket = fanout.await_receipts(1);
         let message = fanout.to_message();
         if !fanout.intended {
-            self.post(to, Mail::GroupDeliver { group, member: chosen, message, ticket, intent: 0 });
+            self.post(to, Mail::GroupDeliver { group, member: chosen, message, ticket, intent: None });
             return reached;
         }
-        let intent = self.durability.next_number();
+        let intent: IntentNumber = self.durability.next_number();
         fanout.intents.push(intent);
         let stored = self.stored(&fanout.publication);
         self.durability.record(&Record::Intent {
             number: intent,
             targets: 1 << to,
-            stamp: 0,
+            stamp: None,
             group: &group,
             message: stored,
         });
-        let mail = Mail::GroupDeliver { group, member: chosen, message, ticket, intent };
+        let mail = Mail::GroupDeliver { group, member: chosen, message, ticket, intent: Some(intent) };
         self.wait_for_log(self.durability.mark(), AfterLog::Mail(to, Box::new(mail)));
         reached
     }
@@ -165,8 +165,7 @@ impl Shard {
         member: GroupMember,
         fanout: &mut Fanout<'_>,
     ) -> Outcome {
-        let id = [member.subscription_id];
-        let ids = if member.subscription_id == 0 { &id[..0] } else { &id[..] };
+        let id = member.subscription_id.map(SubscriptionId::get);
         let mut outcome = Outcome { matched: true, ..Outcome::default() };
         outcome.note(self.deliver(
             now,
@@ -174,7 +173,7 @@ impl Shard {
             session,
             member.qos,
             member.retain_as_published,
-            ids,
+            id.as_slice(),
             Some(group),
         ));
         outcome
@@ -185,7 +184,7 @@ impl Shard {
         now: Time,
         group: &Arc<str>,
         member: GroupMember,
-        intent: u64,
+        intent: Option<IntentNumber>,
         fanout: &mut Fanout<'_>,
     ) -> Outcome {
         let Some(session) = self.sessions.resolve(member.key) else {
@@ -197,10 +196,10 @@ impl Shard {
             self.post(self.group_home(&group), Mail::GroupReturn { group, message, ticket, intent });
             return Outcome { matched: true, ..Outcome::default() };
         };
-        if intent != 0 {
-            self.durability.record(&Record::IntentSeen { number: intent });
+        if let Some(number) = intent {
+            self.durability.record(&Record::IntentSeen { number });
         }
-        fanout.promised = intent != 0 || fanout.ticket.is_none();
+        fanout.promised = intent.is_some() || fanout.ticket.is_none();
         self.deliver_to_member(now, group, session, member, fanout)
     }
 
@@ -211,15 +210,15 @@ impl Shard {
         &mut self,
         now: Time,
         group: &str,
-        intent: u64,
+        intent: Option<IntentNumber>,
         fanout: &mut Fanout<'_>,
     ) -> Outcome {
-        if intent != 0 {
-            self.durability.record(&Record::IntentSeen { number: intent });
+        if let Some(number) = intent {
+            self.durability.record(&Record::IntentSeen { number });
             // Messages that are forwarded from here must not be lost either.
             fanout.intended = true;
         }
-        fanout.promised = intent != 0 || fanout.ticket.is_none();
+        fanout.promised = intent.is_some() || fanout.ticket.is_none();
         match self.groups.slot_of(group) {
             Some(slot) => self.deliver_to_group(now, slot, fanout),
             None => Outcome { matched: true, ..Outcome::default() },
@@ -289,15 +288,16 @@ impl Shard {
         let deliveries = unsettled.map(|entry| &entry.delivery).chain(state.queue.iter());
         let back = deliveries.filter_map(|delivery| {
             let (group, message) = (Arc::clone(delivery.group()?), Rc::clone(&delivery.message));
-            Some(Returned { group, message, number: delivery.number, intent: 0 })
+            Some(Returned { group, message, number: delivery.number, intent: None })
         });
         let mut back: Vec<Returned> = back.collect();
         let Some(sid) = self.sid(session) else { return (back, None) };
         let mut intents = Intents::new();
-        for returned in back.iter_mut().filter(|returned| returned.number != 0) {
+        for returned in &mut back {
+            let Some(delivery) = returned.number else { continue };
             let number = self.durability.next_number();
-            self.durability.record(&Record::Returned { sid, delivery: returned.number, number });
-            returned.intent = number;
+            self.durability.record(&Record::Returned { sid, delivery, number });
+            returned.intent = Some(number);
             intents.push(number);
         }
         let missing = u32::try_from(intents.len()).expect("a queue is bounded");
@@ -314,9 +314,9 @@ impl Shard {
     pub(in crate::broker) fn return_shared(&mut self, back: Vec<Returned>, ticket: Option<Ticket>) {
         for Returned { group, message, intent, .. } in back {
             let home = self.group_home(&group);
-            let ticket = if intent == 0 { None } else { ticket };
+            let ticket = intent.and(ticket);
             let mail = Mail::GroupReturn { group, message: Message::clone(&message), ticket, intent };
-            if intent == 0 || home == self.id {
+            if intent.is_none() || home == self.id {
                 self.post(home, mail);
             } else {
                 self.wait_for_log(self.durability.mark(), AfterLog::Mail(home, Box::new(mail)));
@@ -329,8 +329,8 @@ impl Shard {
 pub(in crate::broker) struct Returned {
     group: Arc<str>,
     message: Rc<KeptMessage>,
-    /// Its delivery's number in the log. 0 if it is not in the log.
-    number: u64,
-    /// Its number as an intent. 0 if it is not an intent.
-    intent: u64,
+    /// Its delivery's number in the log, if it is in the log.
+    number: Option<DeliveryNumber>,
+    /// Its number as an intent, if it is an intent.
+    intent: Option<IntentNumber>,
 }

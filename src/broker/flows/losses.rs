@@ -6,8 +6,7 @@
 //! of such losses are recorded once a second for each session, so a power failure loses at most the account
 //! of the last second.
 
-use crate::base::SessionSlot;
-use crate::base::Time;
+use crate::base::{DeliveryNumber, SessionSlot, Time};
 use crate::broker::components::timers::Timer;
 use crate::broker::{Event, Shard};
 use crate::session::{LossCause, Losses, Session};
@@ -19,16 +18,24 @@ const AT_ONCE_MAX: usize = 1024;
 const NEXT_MILLIS: u64 = 10;
 
 impl Shard {
-    /// Notes the loss of a message of QoS 1 or 2. `number` is the number of its delivery in the log. 0 if it
-    /// has none, because the session never took it.
-    pub(in crate::broker) fn lose(&mut self, now: Time, session: SessionSlot, number: u64, cause: LossCause) {
+    /// Notes the loss of a message of QoS 1 or 2. `number` is the number of its delivery in the log. It
+    /// has none if the session never took it.
+    pub(in crate::broker) fn lose(
+        &mut self,
+        now: Time,
+        session: SessionSlot,
+        number: Option<DeliveryNumber>,
+        cause: LossCause,
+    ) {
         let at_millis = self.durability.wall_millis();
         let losses = self.sessions.session_mut(session).losses_mut();
         losses.note(cause, at_millis);
         let count = losses.of(cause);
         match self.sid(session) {
             None => {}
-            Some(sid) if number != 0 => self.durability.record(&Record::Lost { sid, number, cause, count }),
+            Some(sid) if number.is_some() => {
+                self.durability.record(&Record::Lost { sid, number, cause, count })
+            }
             Some(_) => {
                 self.unrecorded.add(session);
                 self.start_losses_timer(now, RECORD_MILLIS);
@@ -54,14 +61,12 @@ impl Shard {
             let Some(session) = self.unrecorded.pop() else { break };
             // The session may have ended, and its slot may have another one, which has lost nothing or is
             // recorded early.
-            let Some(sid) = self.sessions.get(session).map(|entry| entry.sid).filter(|&sid| sid != 0) else {
-                continue;
-            };
+            let Some(sid) = self.sessions.get(session).and_then(|entry| entry.sid) else { continue };
             let Some(&losses) = self.sessions.session(session).losses() else { continue };
             for cause in LossCause::ALL {
                 let count = losses.of(cause);
                 if count > 0 {
-                    self.durability.record(&Record::Lost { sid, number: 0, cause, count });
+                    self.durability.record(&Record::Lost { sid, number: None, cause, count });
                 }
             }
         }

@@ -155,7 +155,7 @@ impl Shard {
             retain: publish.retain,
             expires_at: publish.message_expiry_seconds.map(|seconds| now.after_seconds(seconds)),
             origin: Some(self.sessions.key(session)),
-            stamp: if publish.retain { self.stamps.next(now) } else { 0 },
+            stamp: if publish.retain { Some(self.stamps.next(now)) } else { None },
             source: &source,
         };
         let Some(packet_id) = publish.packet_id else {
@@ -270,7 +270,8 @@ impl Shard {
         if let Some(ticket) = ticket {
             self.replies.redirect_ticket(ticket, slot);
         }
-        let mark = if self.sessions.slot(session).sid != 0 { self.durability.mark() } else { LogMark::START };
+        let mark =
+            if self.sessions.slot(session).sid.is_some() { self.durability.mark() } else { LogMark::START };
         let refused = self.sessions.session(session).is_held_refused(packet_id.get());
         let reason = if refused { QUOTA.reason } else { Reason::Success };
         let pubrec = Ack { kind: AckKind::Pubrec, packet_id, reason };

@@ -5,7 +5,7 @@
 
 use super::groups::member_of;
 use crate::base::Time;
-use crate::base::{ConnectionSlot, SessionSlot};
+use crate::base::{ConnectionSlot, DeliveryNumber, MessageNumber, SessionNumber, SessionSlot, WillNumber};
 use crate::base::{LogMark, RequestToken, Ticket};
 use crate::broker::components::requests::Needed;
 use crate::broker::components::restart::Restart;
@@ -64,13 +64,13 @@ impl Shard {
         let session = self.sessions.create(&restored.client_id);
         self.note_session(&restored.client_id, true);
         let entry = self.sessions.slot_mut(session);
-        entry.sid = restored.sid;
+        entry.sid = Some(restored.sid);
         entry.version = restored.version;
         let state = entry.session_mut();
         state.expiry_seconds = restored.expiry_seconds;
         state.group_ready = false;
         for (packet_id, payload_bytes) in restored.held {
-            state.hold(packet_id, u32::try_from(payload_bytes).unwrap_or(u32::MAX), None);
+            state.hold(packet_id.get(), u32::try_from(payload_bytes).unwrap_or(u32::MAX), None);
         }
         if !restored.losses.is_empty() {
             *state.losses_mut() = restored.losses;
@@ -120,16 +120,16 @@ impl Shard {
             message: KeptMessage::new(restored.message, self.memory.account()),
             qos: restored.qos,
             retain: restored.retain,
-            number: restored.number,
+            number: Some(restored.number),
             extra,
         };
         let state = self.sessions.session_mut(session);
         let (packet_id, released) = match restored.state {
-            RestoredState::Queued => (0, false),
-            RestoredState::Sent(packet_id) => (packet_id, false),
-            RestoredState::Released(packet_id) => (packet_id, true),
+            RestoredState::Queued => (None, false),
+            RestoredState::Sent(packet_id) => (Some(packet_id), false),
+            RestoredState::Released(packet_id) => (Some(packet_id), true),
         };
-        match PacketId::new(packet_id) {
+        match packet_id {
             Some(packet_id) => state.inflight.restore(packet_id, released, delivery),
             None => {
                 // It was acknowledged, so a lower bound must not drop it.
@@ -214,18 +214,18 @@ impl Shard {
         let expiry_seconds = self.sessions.session(session).expiry_seconds;
         let sid = self.sessions.slot(session).sid;
         if expiry_seconds == 0 || !self.durability.is_on() {
-            if sid != 0 {
+            if let Some(sid) = sid {
                 // It ends with its connection, even if midge ends first.
                 self.record_end(session, sid);
-                self.sessions.slot_mut(session).sid = 0;
+                self.sessions.slot_mut(session).sid = None;
             }
             self.record_will(session);
             return;
         }
         self.tell_alive(now);
-        let sid = if sid == 0 { self.durability.next_number() } else { sid };
+        let sid = sid.unwrap_or_else(|| self.durability.next_number());
         let entry: &mut SessionEntry = self.sessions.slot_mut(session);
-        entry.sid = sid;
+        entry.sid = Some(sid);
         let version = entry.version;
         let state = self.sessions.session(session);
         let will = state.will.as_deref().map(|will| self.stored_will(will));
@@ -233,33 +233,34 @@ impl Shard {
         self.durability.record(&Record::Session { sid, client_id, version, expiry_seconds, will });
     }
 
-    /// The number of a new will in the log. 0 if it has none because it belongs to its session. A session
+    /// The number of a new will in the log. It has none if it belongs to its session. A session
     /// that ends with its connection leaves only its will if the broker ends first. `[MQTT5-3.1.2-8]` While
     /// the log accepts no records, the will is kept only in memory, because refusing all clients would be
     /// worse.
-    pub(in crate::broker) fn will_number(&mut self, expiry_seconds: u32) -> u64 {
+    pub(in crate::broker) fn will_number(&mut self, expiry_seconds: u32) -> Option<WillNumber> {
         let takes = self.durability.is_on() && !self.durability.has_failed() && !self.durability.is_full();
-        if expiry_seconds == 0 && takes { self.durability.next_number() } else { 0 }
+        (expiry_seconds == 0 && takes).then(|| self.durability.next_number())
     }
 
     fn record_will(&mut self, session: SessionSlot) {
         let state = self.sessions.session(session);
-        let Some(will) = state.will.as_deref().filter(|will| will.number != 0) else { return };
-        let (number, client_id, will) = (will.number, &*state.client_id, self.stored_will(will));
+        let Some(will) = state.will.as_deref() else { return };
+        let Some(number) = will.number else { return };
+        let (client_id, will) = (&*state.client_id, self.stored_will(will));
         self.durability.record(&Record::Will { number, client_id, will });
     }
 
     /// Records that a will was published or dropped. Its session may have ended.
     pub(in crate::broker) fn record_will_gone(&mut self, will: &Will, session: Option<SessionSlot>) {
-        if will.number != 0 {
-            self.durability.record(&Record::WillOver { number: will.number });
+        if let Some(number) = will.number {
+            self.durability.record(&Record::WillOver { number });
         } else if let Some(sid) = session.and_then(|session| self.sid(session)) {
             self.durability.record(&Record::WillGone { sid });
         }
     }
 
     /// Records the end of a kept session.
-    pub(in crate::broker) fn record_end(&mut self, session: SessionSlot, sid: u64) {
+    pub(in crate::broker) fn record_end(&mut self, session: SessionSlot, sid: SessionNumber) {
         self.durability.record(&Record::Ended { sid });
         self.note_end(session);
     }
@@ -288,9 +289,8 @@ impl Shard {
     }
 
     /// The number of a session in the log, if it is there.
-    pub(in crate::broker) fn sid(&self, session: SessionSlot) -> Option<u64> {
-        let sid = self.sessions.slot(session).sid;
-        (sid != 0).then_some(sid)
+    pub(in crate::broker) fn sid(&self, session: SessionSlot) -> Option<SessionNumber> {
+        self.sessions.slot(session).sid
     }
 
     /// Holds a QoS 2 packet identifier of the client until its PUBREL. `ticket` is the ticket that its PUBREC
@@ -305,7 +305,7 @@ impl Shard {
         self.sessions.session_mut(session).hold(packet_id.get(), payload_bytes, ticket);
         self.note_held(1);
         if let Some(sid) = self.sid(session) {
-            self.durability.record(&Record::Held { sid, packet_id: packet_id.get(), payload_bytes });
+            self.durability.record(&Record::Held { sid, packet_id, payload_bytes });
         }
     }
 
@@ -316,7 +316,7 @@ impl Shard {
         };
         self.note_released(1);
         if !was_refused && let Some(sid) = self.sid(session) {
-            self.durability.record(&Record::Unheld { sid, packet_id: packet_id.get() });
+            self.durability.record(&Record::Unheld { sid, packet_id });
         }
         true
     }
@@ -327,7 +327,7 @@ impl Shard {
     pub(in crate::broker) fn refuse_held(&mut self, session: SessionSlot, packet_id: PacketId) -> bool {
         let held = self.sessions.session_mut(session).refuse_held(packet_id.get());
         if let (true, Some(sid)) = (held, self.sid(session)) {
-            self.durability.record(&Record::Unheld { sid, packet_id: packet_id.get() });
+            self.durability.record(&Record::Unheld { sid, packet_id });
         }
         held
     }
@@ -337,7 +337,7 @@ impl Shard {
     pub(in crate::broker) fn record_delivery(
         &mut self,
         delivery: DeliveryKey,
-        message: u64,
+        message: MessageNumber,
         packet_id: Option<PacketId>,
         qos: QoS,
         retain: bool,
@@ -351,15 +351,15 @@ impl Shard {
             message,
             qos,
             retain,
-            packet_id: packet_id.map_or(0, PacketId::get),
+            packet_id,
             subscription_ids: subscription_ids.into(),
             group: group.map_or("", |group| group),
         });
     }
 
     /// Records that a delivery of a session is completed.
-    pub(in crate::broker) fn record_settled(&mut self, session: SessionSlot, number: u64) {
-        if let (Some(sid), true) = (self.sid(session), number != 0) {
+    pub(in crate::broker) fn record_settled(&mut self, session: SessionSlot, number: Option<DeliveryNumber>) {
+        if let (Some(sid), Some(number)) = (self.sid(session), number) {
             self.durability.record(&Record::Settled { sid, number });
         }
     }

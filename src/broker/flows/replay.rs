@@ -2,11 +2,7 @@
 
 use super::publish::is_brokers_own;
 use super::source::SourceCheck;
-use crate::base::MemoryKind;
-use crate::base::RequestToken;
-use crate::base::SessionKey;
-use crate::base::SessionSlot;
-use crate::base::Time;
+use crate::base::{MemoryKind, RequestToken, SessionKey, SessionSlot, Stamp, Time};
 use crate::broker::components::budget::WORK_A_VISIT;
 use crate::broker::components::queries::RetainedMail;
 use crate::broker::components::retained::{BatchLimits, RetainedFull, RetainedMessage, Stored};
@@ -14,7 +10,7 @@ use crate::broker::components::sessions::REPLAYING;
 use crate::broker::fanout::Fanout;
 use crate::broker::outcome::Outcome;
 use crate::broker::{Counter, Event, Limit, Mail, MemoryRelief, Shard};
-use crate::mqtt::QoS;
+use crate::mqtt::{QoS, SubscriptionId};
 use crate::session::KeptMessage;
 use crate::session::{Delivery, Extra, Replay, Replays};
 use crate::session::{Message, Publication};
@@ -31,7 +27,7 @@ impl RetainedMessage for Message {
         Message::expires_at(self)
     }
 
-    fn stamp(&self) -> u64 {
+    fn stamp(&self) -> Option<Stamp> {
         Message::stamp(self)
     }
 
@@ -73,9 +69,10 @@ impl Shard {
             let stored = self.retained.store(publication.topic, fanout.to_message());
             if let Ok(Stored::New | Stored::Replaced) = stored
                 && is_kept(publication.topic)
+                && let Some(stamp) = publication.stamp
             {
                 let message = self.stored(&publication);
-                self.durability.record(&Record::Retained { stamp: publication.stamp, message });
+                self.durability.record(&Record::Retained { stamp, message });
             }
             stored.err().map(|full| match full {
                 RetainedFull::Messages => Limit::Retained,
@@ -227,7 +224,7 @@ impl Shard {
         session: SessionSlot,
         message: Message,
         qos: QoS,
-        subscription_id: u32,
+        subscription_id: Option<SubscriptionId>,
         replay: RequestToken,
     ) {
         if message.is_expired(now) {
@@ -239,8 +236,8 @@ impl Shard {
             }
             return;
         }
-        let extra = (subscription_id != 0)
-            .then(|| Box::new(Extra { subscription_ids: [subscription_id].as_slice().into(), group: None }));
+        let extra = subscription_id
+            .map(|id| Box::new(Extra { subscription_ids: [id.get()].as_slice().into(), group: None }));
         // [MQTT5-3.3.1-9]: RETAIN is 1, whatever the value of Retain As Published.
         self.send_delivery(
             now,
@@ -249,7 +246,7 @@ impl Shard {
                 message: KeptMessage::new(message, self.memory.account()),
                 qos,
                 retain: true,
-                number: 0,
+                number: None,
                 extra,
             },
             Some(replay),

@@ -2,7 +2,7 @@
 //! are sent for the first time when the write has ended.
 
 use super::deliver::ids_of;
-use crate::base::{RequestToken, SessionSlot, Time};
+use crate::base::{DeliveryNumber, RequestToken, SessionSlot, Time};
 use crate::broker::Shard;
 use crate::broker::components::replies::{AfterLog, FirstSending};
 use crate::broker::fanout::WireForm;
@@ -19,7 +19,7 @@ impl Shard {
         &mut self,
         session: SessionSlot,
         packet_id: PacketId,
-        number: u64,
+        number: DeliveryNumber,
         replay: Option<RequestToken>,
         qos: QoS,
     ) {
@@ -62,7 +62,7 @@ impl Shard {
         now: Time,
         session: SessionSlot,
         packet_id: PacketId,
-        number: u64,
+        number: DeliveryNumber,
         replay: RequestToken,
         qos: QoS,
     ) {
@@ -90,7 +90,7 @@ impl Shard {
         self.pump(now, session);
     }
 
-    fn send_first(&mut self, now: Time, session: SessionSlot, packet_id: PacketId, number: u64) {
+    fn send_first(&mut self, now: Time, session: SessionSlot, packet_id: PacketId, number: DeliveryNumber) {
         let entry = self.sessions.slot(session);
         let version = entry.version;
         let window = &mut self.sessions.session_mut(session).inflight;

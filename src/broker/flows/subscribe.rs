@@ -17,14 +17,16 @@ use crate::base::{ConnectionSlot, SessionSlot};
 use crate::broker::components::budget::{WORK_A_FILTER, WORK_A_VISIT};
 use crate::broker::components::connections::PAUSED_BY_WORK;
 use crate::broker::components::replies::Reply;
-use crate::broker::components::requests::{Answer, Completion, Needed, Pending, RefusedFilters, Unfinished};
+use crate::broker::components::requests::{
+    Answer, Completion, FiltersKind, Needed, Pending, RefusedFilters, Unfinished,
+};
 use crate::broker::components::subscriptions::PatternsMax;
 use crate::broker::{Counter, EndCause, GroupMember, Limit, Mail, MemoryRelief, Shard, Violation};
 use crate::mqtt::codec::{
     Subscribe, SubscribeFilter, SubscribeFilters, Unsubscribe, UnsubscribeFilters, encode_suback,
     encode_unsuback,
 };
-use crate::mqtt::{PacketId, ProtocolVersion, QoS, Reason};
+use crate::mqtt::{PacketId, ProtocolVersion, QoS, Reason, SubscriptionId};
 use crate::mqtt::{RetainHandling, SubscriptionOptions, TopicFilter};
 use crate::session::Replay;
 use crate::store::Record;
@@ -33,7 +35,7 @@ use std::collections::VecDeque;
 /// The filters of a packet that must still be handled.
 enum Filters<'a> {
     /// The filters, with the subscription identifier.
-    Subscribe(SubscribeFilters<'a>, u32),
+    Subscribe(SubscribeFilters<'a>, Option<SubscriptionId>),
     Unsubscribe(UnsubscribeFilters<'a>),
 }
 
@@ -45,10 +47,10 @@ impl<'a> Filters<'a> {
         }
     }
 
-    fn subscription_id(&self) -> Option<u32> {
+    fn kind(&self) -> FiltersKind {
         match self {
-            Filters::Subscribe(_, id) => Some(*id),
-            Filters::Unsubscribe(_) => None,
+            Filters::Subscribe(_, id) => FiltersKind::Subscribe(*id),
+            Filters::Unsubscribe(_) => FiltersKind::Unsubscribe,
         }
     }
 }
@@ -108,7 +110,7 @@ impl Shard {
             token,
             rest: filters.rest().into(),
             at: 0,
-            subscription_id: filters.subscription_id(),
+            kind: filters.kind(),
         });
         Ok(())
     }
@@ -184,9 +186,9 @@ impl Shard {
         let version = self.version_of_session(session);
         let Some(mut pending) = self.requests.take(unfinished.token) else { return Ok(None) };
         let bytes = &unfinished.rest[unfinished.at..];
-        let mut filters = match unfinished.subscription_id {
-            Some(id) => Filters::Subscribe(SubscribeFilters::go_on(bytes, version), id),
-            None => Filters::Unsubscribe(UnsubscribeFilters::go_on(bytes)),
+        let mut filters = match unfinished.kind {
+            FiltersKind::Subscribe(id) => Filters::Subscribe(SubscribeFilters::go_on(bytes, version), id),
+            FiltersKind::Unsubscribe => Filters::Unsubscribe(UnsubscribeFilters::go_on(bytes)),
         };
         self.visit_filters(session, unfinished.token, &mut pending, &mut filters)?;
         unfinished.at = unfinished.rest.len() - filters.rest().len();
@@ -199,7 +201,7 @@ impl Shard {
         &mut self,
         session: SessionSlot,
         wanted: SubscribeFilter<'_>,
-        subscription_id: u32,
+        subscription_id: Option<SubscriptionId>,
         token: RequestToken,
         needed: &mut Needed,
         refused_filters: &mut RefusedFilters,
@@ -293,7 +295,7 @@ impl Shard {
         let protocol = &self.shared.config.protocol;
         let terms = self.terms_of_session(session);
         let refuse = |reason, cause| Err(Violation { reason, cause });
-        if subscribe.subscription_id != 0 && !protocol.subscription_identifiers {
+        if subscribe.subscription_id.is_some() && !protocol.subscription_identifiers {
             return refuse(
                 Reason::SubscriptionIdentifiersNotSupported,
                 "subscription identifiers are not available",
@@ -365,7 +367,7 @@ impl Shard {
         &mut self,
         session: SessionSlot,
         wanted: &SubscribeFilter<'_>,
-        subscription_id: u32,
+        subscription_id: Option<SubscriptionId>,
         token: RequestToken,
         needed: &mut Needed,
     ) -> Reason {

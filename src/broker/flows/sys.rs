@@ -26,7 +26,7 @@ impl Shard {
                 retain: true,
                 expires_at: None,
                 origin: None,
-                stamp: self.stamps.next(now),
+                stamp: Some(self.stamps.next(now)),
                 source: &[],
             };
             self.publish(now, &mut Fanout::new(publication, now));

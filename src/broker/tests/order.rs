@@ -43,7 +43,7 @@ fn what_a_shard_publishes_after_it_has_seen_a_retained_message_is_newer_than_tha
     let now = world.now();
     let mut stamps = Vec::new();
     for shard in [1, 0, 1, 0] {
-        let last = stamps.last().copied().unwrap_or(0);
+        let last = stamps.last().copied();
         world.shard(shard).stamps.note(last);
         // All of them in one microsecond.
         stamps.push(world.shard(shard).stamps.next(now));

@@ -90,7 +90,7 @@ fn three_bytes() -> usize {
         retain: false,
         expires_at: None,
         origin: None,
-        stamp: 0,
+        stamp: None,
         source: &[],
     };
     3 * publication.to_message().bytes()

@@ -130,7 +130,7 @@ fn subscriptions_and_what_messages_match_are_told_only_if_wanted() {
             panic!("{told:#?}")
         };
         let made_of = |event: &Event| match event {
-            Event::Subscribed { client, filter, options, subscription_id: 0, is_new: true } => {
+            Event::Subscribed { client, filter, options, subscription_id: None, is_new: true } => {
                 assert_eq!(options.retain_handling, RetainHandling::Always);
                 (client.to_string(), filter.to_string(), options.qos)
             }

@@ -6,6 +6,7 @@
 use super::property::{Properties, Property, PropertySet};
 use super::wire::{FieldReader, Sink, packet_len, put_varint};
 use super::{DecodeError, Fault, Frame, PacketId, ProtocolVersion, QoS, Reason};
+use crate::mqtt::SubscriptionId;
 use crate::mqtt::{FilterError, RetainHandling, SubscriptionOptions, TopicFilter};
 
 /// A SUBSCRIBE whose filters have all been checked.
@@ -13,8 +14,8 @@ use crate::mqtt::{FilterError, RetainHandling, SubscriptionOptions, TopicFilter}
 pub struct Subscribe<'a> {
     /// The identifier that SUBACK must repeat. `[MQTT5-3.8.4-2]` `[MQTT311-3.8.4-2]`
     pub packet_id: PacketId,
-    /// The Subscription Identifier, 1 to 268,435,455; 0: none.
-    pub subscription_id: u32,
+    /// The Subscription Identifier, if there is one.
+    pub subscription_id: Option<SubscriptionId>,
     /// At least one filter.
     pub filters: SubscribeFilters<'a>,
 }
@@ -63,12 +64,12 @@ impl<'a> Subscribe<'a> {
         frame.check_length(version)?;
         let mut reader = FieldReader::new(frame.body);
         let packet_id = reader.packet_id(PACKET_ID_ZERO)?;
-        let mut subscription_id = 0;
+        let mut subscription_id = None;
         if version == ProtocolVersion::V5 {
             let mut properties = Properties::parse(&mut reader, PropertySet::SUBSCRIBE)?;
             while let Some(property) = properties.read_next()? {
                 if let Property::SubscriptionIdentifier(id) = property {
-                    subscription_id = id;
+                    subscription_id = SubscriptionId::new(id);
                 }
             }
         }
@@ -332,7 +333,7 @@ mod tests {
         let v3 = [0x82, 14, 0, 10, 0, 3, b'a', b'/', b'b', 0x01, 0, 3, b'c', b'/', b'd', 0x02];
         for (version, bytes) in [(V31, &v3[..]), (V311, &v3), (V5, &v5)] {
             let got = subscribe(version, bytes);
-            assert_eq!((got.packet_id, got.subscription_id), (id(10), 0));
+            assert_eq!((got.packet_id, got.subscription_id), (id(10), None));
             let filters: Vec<_> = got.filters.map(|f| (f.filter.as_str(), f.options.qos)).collect();
             assert_eq!(filters, [("a/b", QoS::AtLeastOnce), ("c/d", QoS::ExactlyOnce)]);
         }
@@ -417,7 +418,7 @@ mod tests {
     #[test]
     fn the_subscription_identifier_is_read_and_zero_or_two_are_refused() {
         let largest = [0x82, 12, 0, 1, 5, 0x0B, 0xFF, 0xFF, 0xFF, 0x7F, 0, 1, b'p', 0];
-        assert_eq!(subscribe(V5, &largest).subscription_id, 268_435_455);
+        assert_eq!(subscribe(V5, &largest).subscription_id, SubscriptionId::new(268_435_455));
         assert_eq!(fault(V5, &[0x82, 9, 0, 1, 2, 0x0B, 0, 0, 1, b'p', 0]), Fault::Protocol);
         assert_eq!(fault(V5, &[0x82, 11, 0, 1, 4, 0x0B, 1, 0x0B, 1, 0, 1, b'p', 0]), Fault::Protocol);
         assert_eq!(fault(V5, &[0x82, 9, 0, 1, 2, 0x01, 1, 0, 1, b'p', 0]), Fault::Malformed);

@@ -5,9 +5,10 @@
 //! its sender sends it again.
 
 use super::{Database, Left, MosquittoDelivery, MosquittoMessage, MosquittoSession, Takings, state};
+use crate::base::{MessageNumber, Numbered, SessionNumber, Stamp};
 use crate::broker::source_bytes;
 use crate::mqtt::codec::read_kept_properties;
-use crate::mqtt::{PacketId, ProtocolVersion, QoS};
+use crate::mqtt::{PacketId, ProtocolVersion, QoS, SubscriptionId};
 use crate::mqtt::{
     RetainHandling, SubscriptionOptions, TopicFilter, check_topic_name, filter_matches,
     has_forbidden_character,
@@ -106,7 +107,7 @@ enum Way {
 
 /// A message from a client that waits for a PUBREL.
 struct Held<'a> {
-    sid: u64,
+    sid: SessionNumber,
     message: &'a MosquittoMessage<'a>,
     topic: &'a str,
 }
@@ -127,9 +128,9 @@ struct Taker<'a> {
     highest: u64,
     last_stamp: u64,
     /// midge's number for each of mosquitto's message identifiers. `None` if the message can't be taken.
-    numbers: BTreeMap<u64, Option<u64>>,
+    numbers: BTreeMap<u64, Option<MessageNumber>>,
     /// All subscriptions that were taken, with their sessions.
-    subscriptions: Vec<(u64, TopicFilter<'a>, SubscriptionOptions, u32)>,
+    subscriptions: Vec<(SessionNumber, TopicFilter<'a>, SubscriptionOptions, Option<SubscriptionId>)>,
     held: Vec<Held<'a>>,
 }
 
@@ -148,9 +149,9 @@ impl<'a> Taker<'a> {
         }
     }
 
-    fn next_number(&mut self) -> u64 {
+    fn next_number<N: Numbered>(&mut self) -> N {
         self.highest += 1;
-        self.highest
+        N::from_number(self.highest).expect("numbers count from 1")
     }
 
     fn take_session(&mut self, session: &'a MosquittoSession<'a>) -> Result<(), StoreError> {
@@ -181,7 +182,11 @@ impl<'a> Taker<'a> {
         self.take_deliveries(sid, session)
     }
 
-    fn take_subscriptions(&mut self, sid: u64, session: &'a MosquittoSession<'a>) -> Result<(), StoreError> {
+    fn take_subscriptions(
+        &mut self,
+        sid: SessionNumber,
+        session: &'a MosquittoSession<'a>,
+    ) -> Result<(), StoreError> {
         for subscription in &session.subscriptions {
             let filter = std::str::from_utf8(subscription.filter).ok();
             let filter = filter.and_then(|filter| TopicFilter::parse(filter).ok());
@@ -189,7 +194,7 @@ impl<'a> Taker<'a> {
                 self.leave(Left::Filter);
                 continue;
             };
-            let subscription_id = subscription.identifier & SUBSCRIPTION_ID_MAX;
+            let subscription_id = SubscriptionId::new(subscription.identifier & SUBSCRIPTION_ID_MAX);
             self.put(&Record::Subscribed { sid, filter: filter.as_str(), options, subscription_id });
             self.subscriptions.push((sid, filter, options, subscription_id));
             self.takings.subscriptions += 1;
@@ -198,7 +203,11 @@ impl<'a> Taker<'a> {
         Ok(())
     }
 
-    fn take_deliveries(&mut self, sid: u64, session: &'a MosquittoSession<'a>) -> Result<(), StoreError> {
+    fn take_deliveries(
+        &mut self,
+        sid: SessionNumber,
+        session: &'a MosquittoSession<'a>,
+    ) -> Result<(), StoreError> {
         // Outgoing and incoming messages have separate packet identifiers.
         let mut packet_ids = [BTreeSet::new(), BTreeSet::new()];
         for delivery in &session.deliveries {
@@ -222,7 +231,7 @@ impl<'a> Taker<'a> {
 
     fn take_outgoing(
         &mut self,
-        sid: u64,
+        sid: SessionNumber,
         delivery: &MosquittoDelivery<'_>,
         message: &'a MosquittoMessage<'a>,
         packet_id: Option<PacketId>,
@@ -246,8 +255,8 @@ impl<'a> Taker<'a> {
             qos,
             retain: delivery.retain,
             packet_id: match way {
-                Way::Queued => 0,
-                Way::Sent(id) | Way::Released(id) => id.get(),
+                Way::Queued => None,
+                Way::Sent(id) | Way::Released(id) => Some(id),
             },
             subscription_ids: ids.into_iter().collect(),
             group: "",
@@ -267,7 +276,7 @@ impl<'a> Taker<'a> {
     /// client has its PUBREC and won't send the message again, so the message is forwarded now.
     fn take_incoming(
         &mut self,
-        sid: u64,
+        sid: SessionNumber,
         delivery: &MosquittoDelivery<'_>,
         message: &'a MosquittoMessage<'a>,
         packet_id: Option<PacketId>,
@@ -277,7 +286,7 @@ impl<'a> Taker<'a> {
             (2, state::QUEUED) => return Err(Left::Unacknowledged),
             _ => return Err(Left::State),
         }
-        let packet_id = packet_id.ok_or(Left::State)?.get();
+        let packet_id = packet_id.ok_or(Left::State)?;
         let payload_bytes = u32::try_from(message.payload.len()).unwrap_or(u32::MAX);
         self.put(&Record::Held { sid, packet_id, payload_bytes });
         self.takings.held += 1;
@@ -295,7 +304,7 @@ impl<'a> Taker<'a> {
     }
 
     /// midge's number of a message. The message is written with its first delivery.
-    fn number_of(&mut self, id: u64, message: &MosquittoMessage<'_>) -> Option<u64> {
+    fn number_of(&mut self, id: u64, message: &MosquittoMessage<'_>) -> Option<MessageNumber> {
         if let Some(&number) = self.numbers.get(&id) {
             return number;
         }
@@ -304,7 +313,7 @@ impl<'a> Taker<'a> {
         number
     }
 
-    fn put_message(&mut self, message: &MosquittoMessage<'_>) -> Option<u64> {
+    fn put_message(&mut self, message: &MosquittoMessage<'_>) -> Option<MessageNumber> {
         let topic = topic_of(message)?;
         let properties = properties_of(message)?;
         let number = self.next_number();
@@ -350,7 +359,7 @@ impl<'a> Taker<'a> {
         };
         let message = stored(message, topic, &properties, &source).ok_or(Left::Message)?;
         self.last_stamp += 1;
-        let stamp = self.last_stamp;
+        let stamp = Stamp::new(self.last_stamp);
         self.put(&Record::Retained { stamp, message: StoredMessage { retain: true, ..message } });
         Ok(())
     }
@@ -380,10 +389,10 @@ impl<'a> Taker<'a> {
         Ok(())
     }
 
-    fn deliver(&mut self, message: u64, retain: bool, wanted: BTreeMap<u64, Wanted>) {
+    fn deliver(&mut self, message: MessageNumber, retain: bool, wanted: BTreeMap<SessionNumber, Wanted>) {
         for (sid, Wanted { qos, retain_as_published, subscription_ids }) in wanted {
             let (number, retain) = (self.next_number(), retain_as_published && retain);
-            let (packet_id, group) = (0, "");
+            let (packet_id, group) = (None, "");
             self.put(&Record::Delivery {
                 sid,
                 number,
@@ -400,12 +409,12 @@ impl<'a> Taker<'a> {
 
     /// For each message, the sessions that receive it with a QoS above 0. A file never contains shared
     /// subscriptions.
-    fn wanted(&self, held: &[Held<'_>]) -> Vec<BTreeMap<u64, Wanted>> {
+    fn wanted(&self, held: &[Held<'_>]) -> Vec<BTreeMap<SessionNumber, Wanted>> {
         let mut by_topic: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (at, held) in held.iter().enumerate() {
             by_topic.entry(held.topic).or_default().push(at);
         }
-        let mut wanted: Vec<BTreeMap<u64, Wanted>> = held.iter().map(|_| BTreeMap::new()).collect();
+        let mut wanted: Vec<BTreeMap<SessionNumber, Wanted>> = held.iter().map(|_| BTreeMap::new()).collect();
         for (sid, filter, options, id) in &self.subscriptions {
             if options.qos == QoS::AtMostOnce || filter.shared().is_some() {
                 continue;
@@ -420,7 +429,7 @@ impl<'a> Taker<'a> {
                 let wanted = wanted[at].entry(*sid).or_insert_with(new);
                 wanted.qos = wanted.qos.max(options.qos);
                 wanted.retain_as_published |= options.retain_as_published;
-                wanted.subscription_ids.extend(Some(*id).filter(|&id| id != 0));
+                wanted.subscription_ids.extend(id.map(SubscriptionId::get));
             };
             if filter.has_wildcard() {
                 let matching = by_topic.iter().filter(|(topic, _)| filter_matches(filter.as_str(), topic));

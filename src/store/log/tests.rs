@@ -52,7 +52,7 @@ impl Bench {
             expires_at_millis: None,
             source: &[],
         };
-        self.journal.record(&Record::Message { number: 5, message });
+        self.journal.record(&Record::Message { number: crate::base::MessageNumber::new(5), message });
         let batch = self.journal.take().unwrap();
         assert_eq!(batch.bytes.len().div_ceil(BLOCK), blocks);
         batch

@@ -3,8 +3,8 @@
 
 use super::short::{PacketIdPlace, ShortReader};
 use super::{BadRecord, IDS_MAX, Record, StoredMessage, StoredWill, bad, tag};
-use crate::mqtt::{ProtocolVersion, QoS};
-use crate::mqtt::{RetainHandling, SubscriptionOptions};
+use crate::base::{DeliveryNumber, Numbered, SessionNumber, Stamp};
+use crate::mqtt::{PacketId, ProtocolVersion, QoS, RetainHandling, SubscriptionId, SubscriptionOptions};
 use crate::session::{LOSS_CAUSES, LossCause};
 use crate::store::{ClockMark, ClockReading};
 use smallvec::SmallVec;
@@ -31,7 +31,7 @@ impl<'a> Decoder<'a> {
         self.rest = rest;
         let record = match tag {
             tag::SESSION => Record::Session {
-                sid: self.varint()?,
+                sid: self.sid()?,
                 client_id: self.text()?,
                 version: self.version()?,
                 expiry_seconds: self.varint32()?,
@@ -40,53 +40,51 @@ impl<'a> Decoder<'a> {
                     _ => Some(self.will()?),
                 },
             },
-            tag::LEFT => Record::Left {
-                sid: self.varint()?,
-                at_millis: self.varint()?,
-                expiry_seconds: self.varint32()?,
-            },
-            tag::WILL_GONE => Record::WillGone { sid: self.varint()? },
-            tag::ENDED => Record::Ended { sid: self.varint()? },
+            tag::LEFT => {
+                Record::Left { sid: self.sid()?, at_millis: self.varint()?, expiry_seconds: self.varint32()? }
+            }
+            tag::WILL_GONE => Record::WillGone { sid: self.sid()? },
+            tag::ENDED => Record::Ended { sid: self.sid()? },
             tag::SUBSCRIBED => Record::Subscribed {
-                sid: self.varint()?,
+                sid: self.sid()?,
                 filter: self.text()?,
                 options: options_of(self.byte()?)?,
-                subscription_id: self.varint32()?,
+                subscription_id: SubscriptionId::new(self.varint32()?),
             },
-            tag::UNSUBSCRIBED => Record::Unsubscribed { sid: self.varint()?, filter: self.text()? },
+            tag::UNSUBSCRIBED => Record::Unsubscribed { sid: self.sid()?, filter: self.text()? },
             tag::MESSAGE => Record::Message { number: self.number()?, message: self.message()? },
             tag::DELIVERY => self.delivery()?,
             tag::STARTED => {
-                Record::Started { sid: self.varint()?, number: self.number()?, packet_id: self.u16()? }
+                Record::Started { sid: self.sid()?, number: self.number()?, packet_id: self.packet_id()? }
             }
-            tag::RELEASED => Record::Released { sid: self.varint()?, number: self.number()? },
-            tag::SETTLED => Record::Settled { sid: self.varint()?, number: self.number()? },
+            tag::RELEASED => Record::Released { sid: self.sid()?, number: self.number()? },
+            tag::SETTLED => Record::Settled { sid: self.sid()?, number: self.number()? },
             tag::LOST => Record::Lost {
-                sid: self.varint()?,
-                number: self.number()?,
+                sid: self.sid()?,
+                number: DeliveryNumber::from_number(self.raw_number()?),
                 cause: *LossCause::ALL.get(usize::from(self.byte()?)).ok_or(bad("no cause of a loss"))?,
                 count: self.varint32()?,
             },
-            tag::LOSSES_TOLD => Record::LossesTold { sid: self.varint()?, left: self.counts()? },
+            tag::LOSSES_TOLD => Record::LossesTold { sid: self.sid()?, left: self.counts()? },
             tag::RETURNED => {
-                Record::Returned { sid: self.varint()?, delivery: self.number()?, number: self.number()? }
+                Record::Returned { sid: self.sid()?, delivery: self.number()?, number: self.number()? }
             }
             tag::HELD => {
-                let place = PacketIdPlace { sid: self.varint()?, packet_id: self.u16()? };
+                let place = PacketIdPlace { sid: self.sid()?, packet_id: self.packet_id()? };
                 self.held(place)?
             }
-            tag::HELD_NEXT => self.held(self.short.recent.held.next())?,
+            tag::HELD_NEXT => self.held(next(self.short.recent.held)?)?,
             tag::UNHELD => {
-                let place = PacketIdPlace { sid: self.varint()?, packet_id: self.u16()? };
+                let place = PacketIdPlace { sid: self.sid()?, packet_id: self.packet_id()? };
                 self.unheld(place)
             }
-            tag::UNHELD_NEXT => self.unheld(self.short.recent.unheld.next()),
-            tag::RETAINED => Record::Retained { stamp: self.varint()?, message: self.message()? },
+            tag::UNHELD_NEXT => self.unheld(next(self.short.recent.unheld)?),
+            tag::RETAINED => Record::Retained { stamp: numbered(self.varint()?)?, message: self.message()? },
             tag::UNRETAINED => Record::Unretained { topic: self.text()? },
             tag::INTENT => Record::Intent {
                 number: self.number()?,
                 targets: u128::from_le_bytes(self.array()?),
-                stamp: self.varint()?,
+                stamp: Stamp::from_number(self.varint()?),
                 group: self.text()?,
                 message: self.message()?,
             },
@@ -113,12 +111,12 @@ impl<'a> Decoder<'a> {
     }
 
     fn delivery(&mut self) -> Result<Record<'a>, BadRecord> {
-        let sid = self.varint()?;
+        let sid = self.sid()?;
         let message = self.number()?;
         let number = self.number()?;
         let bits = self.byte()?;
         let qos = QoS::from_bits(bits & 3).ok_or(bad("no QoS"))?;
-        let packet_id = if bits & 8 != 0 { self.u16()? } else { 0 };
+        let packet_id = if bits & 8 != 0 { Some(self.packet_id()?) } else { None };
         let many = match bits >> 5 {
             IDS_MAX => self.varint()?,
             many => u64::from(many),
@@ -133,7 +131,20 @@ impl<'a> Decoder<'a> {
         Ok(Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids, group })
     }
 
-    pub(super) fn number(&mut self) -> Result<u64, BadRecord> {
+    pub(super) fn number<N: Numbered>(&mut self) -> Result<N, BadRecord> {
+        numbered(self.raw_number()?)
+    }
+
+    pub(super) fn sid(&mut self) -> Result<SessionNumber, BadRecord> {
+        numbered(self.varint()?)
+    }
+
+    pub(crate) fn packet_id(&mut self) -> Result<PacketId, BadRecord> {
+        PacketId::new(self.u16()?).ok_or(bad("a packet identifier is 0"))
+    }
+
+    /// A number that may be 0.
+    fn raw_number(&mut self) -> Result<u64, BadRecord> {
         let number = self.distance(self.short.recent.number)?;
         self.short.recent.number = number;
         Ok(number)
@@ -246,6 +257,17 @@ impl<'a> Decoder<'a> {
 }
 
 const CUT: BadRecord = bad("a record is cut off");
+pub(super) const NO_SESSION: BadRecord = bad("there is no session before");
+
+/// A number as read. None of those that count from 1 is 0.
+pub(crate) fn numbered<N: Numbered>(number: u64) -> Result<N, BadRecord> {
+    N::from_number(number).ok_or(bad("a number is 0"))
+}
+
+/// The packet identifier after the last one.
+fn next(last: Option<PacketIdPlace>) -> Result<PacketIdPlace, BadRecord> {
+    last.map(PacketIdPlace::next).ok_or(NO_SESSION)
+}
 
 pub(crate) fn options_of(byte: u8) -> Result<SubscriptionOptions, BadRecord> {
     Ok(SubscriptionOptions {

@@ -1,8 +1,9 @@
 //! Converts records to bytes.
 
-use super::short::ShortWriter;
+use super::short::{PacketIdPlace, ShortWriter};
 use super::{IDS_MAX, Record, StoredMessage, StoredWill, tag};
-use crate::mqtt::SubscriptionOptions;
+use crate::base::{DeliveryNumber, Numbered, SessionNumber, Stamp};
+use crate::mqtt::{PacketId, SubscriptionOptions};
 use crate::session::LOSS_CAUSES;
 use crate::store::ClockMark;
 use crate::store::rows::DeliveryKey;
@@ -24,7 +25,7 @@ impl Encoder {
         match record {
             Record::Session { sid, client_id, version, expiry_seconds, will } => {
                 out.push(tag::SESSION);
-                put_varint(out, *sid);
+                put_varint(out, sid.get());
                 put_bytes(out, client_id.as_bytes());
                 out.push(*version as u8);
                 put_varint(out, u64::from(*expiry_seconds));
@@ -35,7 +36,7 @@ impl Encoder {
             }
             Record::Left { sid, at_millis, expiry_seconds } => {
                 out.push(tag::LEFT);
-                put_varint(out, *sid);
+                put_varint(out, sid.get());
                 put_varint(out, *at_millis);
                 put_varint(out, u64::from(*expiry_seconds));
             }
@@ -45,7 +46,7 @@ impl Encoder {
                 put_sid(out, tag::SUBSCRIBED, *sid);
                 put_bytes(out, filter.as_bytes());
                 out.push(options_byte(*options));
-                put_varint(out, u64::from(*subscription_id));
+                put_varint(out, subscription_id.map_or(0, |id| u64::from(id.get())));
             }
             Record::Unsubscribed { sid, filter } => {
                 put_sid(out, tag::UNSUBSCRIBED, *sid);
@@ -67,10 +68,10 @@ impl Encoder {
                 self.put_number(out, *message);
                 self.put_number(out, *number);
                 let many = u8::try_from(subscription_ids.len()).unwrap_or(u8::MAX).min(IDS_MAX);
-                let (has_id, has_group) = (u8::from(*packet_id != 0), u8::from(!group.is_empty()));
+                let (has_id, has_group) = (u8::from(packet_id.is_some()), u8::from(!group.is_empty()));
                 out.push(*qos as u8 | u8::from(*retain) << 2 | has_id << 3 | has_group << 4 | many << 5);
-                if *packet_id != 0 {
-                    out.extend_from_slice(&packet_id.to_le_bytes());
+                if let Some(packet_id) = packet_id {
+                    put_packet_id(out, *packet_id);
                 }
                 if many == IDS_MAX {
                     put_varint(out, subscription_ids.len() as u64);
@@ -85,7 +86,7 @@ impl Encoder {
             Record::Started { sid, number, packet_id } => {
                 put_sid(out, tag::STARTED, *sid);
                 self.put_number(out, *number);
-                out.extend_from_slice(&packet_id.to_le_bytes());
+                put_packet_id(out, *packet_id);
             }
             Record::Released { sid, number } => {
                 self.short.put_released(out, DeliveryKey { sid: *sid, number: *number })
@@ -95,7 +96,7 @@ impl Encoder {
             }
             Record::Lost { sid, number, cause, count } => {
                 put_sid(out, tag::LOST, *sid);
-                self.put_number(out, *number);
+                self.put_raw(out, number.map_or(0, DeliveryNumber::get));
                 out.push(*cause as u8);
                 put_varint(out, u64::from(*count));
             }
@@ -109,25 +110,25 @@ impl Encoder {
                 self.put_number(out, *number);
             }
             Record::Held { sid, packet_id, payload_bytes } => {
-                if !self.short.is_next_held(*sid, *packet_id) {
+                if !self.short.is_next_held(PacketIdPlace { sid: *sid, packet_id: *packet_id }) {
                     put_sid(out, tag::HELD, *sid);
-                    out.extend_from_slice(&packet_id.to_le_bytes());
+                    put_packet_id(out, *packet_id);
                 } else {
                     out.push(tag::HELD_NEXT);
                 }
                 put_varint(out, u64::from(*payload_bytes));
             }
             Record::Unheld { sid, packet_id } => {
-                if !self.short.is_next_unheld(*sid, *packet_id) {
+                if !self.short.is_next_unheld(PacketIdPlace { sid: *sid, packet_id: *packet_id }) {
                     put_sid(out, tag::UNHELD, *sid);
-                    out.extend_from_slice(&packet_id.to_le_bytes());
+                    put_packet_id(out, *packet_id);
                 } else {
                     out.push(tag::UNHELD_NEXT);
                 }
             }
             Record::Retained { stamp, message } => {
                 out.push(tag::RETAINED);
-                put_varint(out, *stamp);
+                put_varint(out, stamp.get());
                 put_message(out, message);
             }
             Record::Unretained { topic } => {
@@ -138,7 +139,7 @@ impl Encoder {
                 out.push(tag::INTENT);
                 self.put_number(out, *number);
                 out.extend_from_slice(&targets.to_le_bytes());
-                put_varint(out, *stamp);
+                put_varint(out, stamp.map_or(0, Stamp::get));
                 put_bytes(out, group.as_bytes());
                 put_message(out, message);
             }
@@ -168,7 +169,11 @@ impl Encoder {
         }
     }
 
-    fn put_number(&mut self, out: &mut Vec<u8>, number: u64) {
+    fn put_number(&mut self, out: &mut Vec<u8>, number: impl Numbered) {
+        self.put_raw(out, number.get());
+    }
+
+    fn put_raw(&mut self, out: &mut Vec<u8>, number: u64) {
         put_distance(out, number, &mut self.short.recent.number);
     }
 }
@@ -187,9 +192,13 @@ pub(crate) fn options_byte(options: SubscriptionOptions) -> u8 {
         | (options.retain_handling as u8) << 4
 }
 
-fn put_sid(out: &mut Vec<u8>, tag: u8, sid: u64) {
+fn put_sid(out: &mut Vec<u8>, tag: u8, sid: SessionNumber) {
     out.push(tag);
-    put_varint(out, sid);
+    put_varint(out, sid.get());
+}
+
+pub(crate) fn put_packet_id(out: &mut Vec<u8>, packet_id: PacketId) {
+    out.extend_from_slice(&packet_id.get().to_le_bytes());
 }
 
 pub(crate) fn put_counts(out: &mut Vec<u8>, counts: [u32; LOSS_CAUSES]) {

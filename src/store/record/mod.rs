@@ -11,15 +11,14 @@ mod short;
 pub(crate) mod tests;
 
 pub use decode::Decoder;
-pub(crate) use decode::options_of;
+pub(crate) use decode::{numbered, options_of};
 pub(crate) use encode::{
-    Encoder, options_byte, put_bytes, put_clock, put_counts, put_message, put_varint, put_will,
+    Encoder, options_byte, put_bytes, put_clock, put_counts, put_message, put_packet_id, put_varint, put_will,
 };
 
 use super::ClockMark;
-use crate::base::Time;
-use crate::mqtt::SubscriptionOptions;
-use crate::mqtt::{ProtocolVersion, QoS};
+use crate::base::{DeliveryNumber, IntentNumber, MessageNumber, SessionNumber, Stamp, Time, WillNumber};
+use crate::mqtt::{PacketId, ProtocolVersion, QoS, SubscriptionId, SubscriptionOptions};
 use crate::session::{LOSS_CAUSES, LossCause, Message, Publication};
 use smallvec::SmallVec;
 use std::fmt;
@@ -45,7 +44,7 @@ pub struct StoredMessage<'a> {
 
 impl StoredMessage<'_> {
     /// The message in the form that this run uses. It has no publisher in this run.
-    pub fn to_message(&self, expires_at: Option<Time>, stamp: u64) -> Message {
+    pub fn to_message(&self, expires_at: Option<Time>, stamp: Option<Stamp>) -> Message {
         let publication = Publication {
             topic: self.topic,
             forward: self.properties,
@@ -79,7 +78,7 @@ pub enum Record<'a> {
     /// identifiers stay. It is connected from now on.
     Session {
         /// Its number.
-        sid: u64,
+        sid: SessionNumber,
         /// The client identifier.
         client_id: &'a str,
         /// The protocol version of the connection.
@@ -92,7 +91,7 @@ pub enum Record<'a> {
     /// The connection of a session ended. Its will, if it still has one, waits for its delay.
     Left {
         /// The session.
-        sid: u64,
+        sid: SessionNumber,
         /// When it ended, on the log's clock.
         at_millis: u64,
         /// The Session Expiry Interval. DISCONNECT may have changed it.
@@ -101,52 +100,52 @@ pub enum Record<'a> {
     /// The will was published or dropped.
     WillGone {
         /// The session.
-        sid: u64,
+        sid: SessionNumber,
     },
     /// The session has ended, together with everything that belongs to it.
     Ended {
         /// The session.
-        sid: u64,
+        sid: SessionNumber,
     },
     /// A subscription is new, or its options have changed.
     Subscribed {
         /// The session.
-        sid: u64,
+        sid: SessionNumber,
         /// The topic filter, as the client wrote it.
         filter: &'a str,
         /// The granted options.
         options: SubscriptionOptions,
-        /// The subscription identifier. 0 if there is none.
-        subscription_id: u32,
+        /// The subscription identifier, if there is one.
+        subscription_id: Option<SubscriptionId>,
     },
     /// A subscription was removed.
     Unsubscribed {
         /// The session.
-        sid: u64,
+        sid: SessionNumber,
         /// The topic filter, as the client wrote it.
         filter: &'a str,
     },
     /// A message that the following deliveries refer to. It is removed with the last of them.
     Message {
         /// Its number.
-        number: u64,
+        number: MessageNumber,
         /// The message.
         message: StoredMessage<'a>,
     },
     /// A message for a session. Without a packet identifier it is queued, otherwise it is sent.
     Delivery {
         /// The session.
-        sid: u64,
+        sid: SessionNumber,
         /// Its number. A session's deliveries are sent in this order.
-        number: u64,
+        number: DeliveryNumber,
         /// The message.
-        message: u64,
+        message: MessageNumber,
         /// The QoS to send with, never 0.
         qos: QoS,
         /// The RETAIN flag to send with.
         retain: bool,
-        /// The packet identifier, or 0.
-        packet_id: u16,
+        /// The packet identifier. `None` if it is queued.
+        packet_id: Option<PacketId>,
         /// The subscription identifiers.
         subscription_ids: SmallVec<[u32; 4]>,
         /// The filter of the shared subscription that chose the session. Empty if there was none.
@@ -155,32 +154,32 @@ pub enum Record<'a> {
     /// A delivery left the queue and has a packet identifier.
     Started {
         /// The session.
-        sid: u64,
+        sid: SessionNumber,
         /// The delivery.
-        number: u64,
+        number: DeliveryNumber,
         /// Its packet identifier.
-        packet_id: u16,
+        packet_id: PacketId,
     },
     /// A PUBREC was received for a delivery.
     Released {
         /// The session.
-        sid: u64,
+        sid: SessionNumber,
         /// The delivery.
-        number: u64,
+        number: DeliveryNumber,
     },
     /// A delivery was acknowledged, has expired, or was dropped.
     Settled {
         /// The session.
-        sid: u64,
+        sid: SessionNumber,
         /// The delivery.
-        number: u64,
+        number: DeliveryNumber,
     },
     /// A session has lost a QoS 1 or 2 message.
     Lost {
         /// The session.
-        sid: u64,
-        /// The delivery, which this record settles. 0 if there was none.
-        number: u64,
+        sid: SessionNumber,
+        /// The delivery that this record settles, if there was one.
+        number: Option<DeliveryNumber>,
         /// The cause.
         cause: LossCause,
         /// The number of messages lost for this cause, including this one, since the client was last told.
@@ -189,39 +188,39 @@ pub enum Record<'a> {
     /// The client of a session was told about its losses.
     LossesTold {
         /// The session.
-        sid: u64,
+        sid: SessionNumber,
         /// By cause, the number of losses that it was not told about.
         left: [u32; LOSS_CAUSES],
     },
     /// A session ends, and one of its deliveries becomes an intent for one member of its group.
     Returned {
         /// The session.
-        sid: u64,
+        sid: SessionNumber,
         /// The delivery. It contains the group.
-        delivery: u64,
+        delivery: DeliveryNumber,
         /// The number of the intent.
-        number: u64,
+        number: IntentNumber,
     },
     /// A QoS 2 message of the client waits for a PUBREL.
     Held {
         /// The session.
-        sid: u64,
+        sid: SessionNumber,
         /// Its packet identifier.
-        packet_id: u16,
+        packet_id: PacketId,
         /// The length of its payload, in bytes.
         payload_bytes: u32,
     },
     /// The PUBREL was received.
     Unheld {
         /// The session.
-        sid: u64,
+        sid: SessionNumber,
         /// The packet identifier.
-        packet_id: u16,
+        packet_id: PacketId,
     },
     /// The retained message of its topic.
     Retained {
         /// Its position in the order of the topic's messages.
-        stamp: u64,
+        stamp: Stamp,
         /// The message.
         message: StoredMessage<'a>,
     },
@@ -234,11 +233,11 @@ pub enum Record<'a> {
     /// other shards, each exactly once.
     Intent {
         /// Its number.
-        number: u64,
+        number: IntentNumber,
         /// The shards that it must reach, as a bit mask.
         targets: u128,
-        /// The stamp, as for a retained message. 0 if it is not retained.
-        stamp: u64,
+        /// The stamp, as for a retained message. `None` if it is not retained.
+        stamp: Option<Stamp>,
         /// The filter of the shared subscription if the message is for one of its members. The first shard
         /// that sees the intent gets it. Empty if it is for everything at home on the targets.
         group: &'a str,
@@ -248,12 +247,12 @@ pub enum Record<'a> {
     /// Every target has it.
     IntentDone {
         /// The intent.
-        number: u64,
+        number: IntentNumber,
     },
     /// The records of this frame result from an intent of which this shard is a target.
     IntentSeen {
         /// The intent.
-        number: u64,
+        number: IntentNumber,
     },
     /// Nothing changed, but the broker is alive. All sessions that are connected now were connected at the
     /// frame's time.
@@ -263,7 +262,7 @@ pub enum Record<'a> {
     /// The will of a connection whose session ends with it and is therefore not in the log.
     Will {
         /// Its number.
-        number: u64,
+        number: WillNumber,
         /// The client identifier.
         client_id: &'a str,
         /// The will. Its delay has no meaning, because the session ends first.
@@ -272,7 +271,7 @@ pub enum Record<'a> {
     /// A will of this kind was published or dropped.
     WillOver {
         /// Its number.
-        number: u64,
+        number: WillNumber,
     },
 }
 

@@ -4,9 +4,11 @@
 //! Writer and reader remember the same data about the short records of a frame. They remember nothing across
 //! frames, so a frame can be read by itself, and a damaged frame does not affect others.
 
+use super::decode::{NO_SESSION, numbered};
 use super::encode::{put_distance, put_varint};
 use super::{BadRecord, Decoder, Record, StoredMessage, bad, tag};
-use crate::mqtt::QoS;
+use crate::base::{MessageNumber, SessionNumber};
+use crate::mqtt::{PacketId, QoS};
 use crate::store::rows::DeliveryKey;
 use ahash::RandomState;
 use smallvec::SmallVec;
@@ -16,38 +18,38 @@ use smallvec::SmallVec;
 pub(super) struct Recent {
     /// The previous number, for numbers that are written as the distance from it.
     pub(super) number: u64,
-    message: Option<u64>,
+    message: Option<MessageNumber>,
     delivery: RecentDelivery,
     settled: Run,
     released: Run,
-    pub(super) held: PacketIdPlace,
-    pub(super) unheld: PacketIdPlace,
+    pub(super) held: Option<PacketIdPlace>,
+    pub(super) unheld: Option<PacketIdPlace>,
 }
 
 /// A packet identifier of a session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PacketIdPlace {
-    pub(super) sid: u64,
-    pub(super) packet_id: u16,
+    pub(super) sid: SessionNumber,
+    pub(super) packet_id: PacketId,
 }
 
 impl PacketIdPlace {
     /// The next one of the same session.
     pub(super) fn next(self) -> PacketIdPlace {
-        PacketIdPlace { packet_id: next_packet_id(self.packet_id), ..self }
+        PacketIdPlace { packet_id: next_packet_id(Some(self.packet_id)), ..self }
     }
 }
 
-/// The one that a client usually takes after this one.
-fn next_packet_id(packet_id: u16) -> u16 {
-    packet_id.checked_add(1).unwrap_or(1)
+/// The one that a client usually takes after this one. The first is 1.
+fn next_packet_id(packet_id: Option<PacketId>) -> PacketId {
+    packet_id.and_then(|packet_id| packet_id.checked_add(1)).unwrap_or(PacketId::MIN)
 }
 
 /// The previous delivery.
 #[derive(Clone, Copy, Debug, Default)]
 struct RecentDelivery {
-    sid: u64,
-    packet_id: u16,
+    sid: Option<SessionNumber>,
+    packet_id: Option<PacketId>,
     /// The distance of its number from the previous number.
     step: u64,
 }
@@ -55,7 +57,8 @@ struct RecentDelivery {
 /// A run of deliveries with the same kind of end.
 #[derive(Clone, Copy, Debug, Default)]
 struct Run {
-    sid: u64,
+    sid: Option<SessionNumber>,
+    /// 0 before the first.
     number: u64,
     /// The distance of the last number from the one before it.
     step: u64,
@@ -103,10 +106,15 @@ impl ShortWriter {
     }
 
     /// Writes a message. It must have no source; only retained messages have one.
-    pub(super) fn put_message(&mut self, out: &mut Vec<u8>, number: u64, stored: &StoredMessage<'_>) {
+    pub(super) fn put_message(
+        &mut self,
+        out: &mut Vec<u8>,
+        number: MessageNumber,
+        stored: &StoredMessage<'_>,
+    ) {
         let at = out.len();
         out.push(0);
-        put_distance(out, number, &mut self.recent.number);
+        put_distance(out, number.get(), &mut self.recent.number);
         self.recent.message = Some(number);
         let mut kind = tag::MESSAGE_SHORT | stored.qos as u8;
         if stored.retain {
@@ -146,42 +154,41 @@ impl ShortWriter {
         if *qos == QoS::ExactlyOnce {
             kind |= delivery::QOS_2;
         }
-        if *sid == before.sid {
+        if Some(*sid) == before.sid {
             kind |= delivery::SAME_SESSION;
         } else {
-            put_varint(out, *sid);
+            put_varint(out, sid.get());
         }
+        let number = number.get();
         if number.wrapping_sub(self.recent.number) == before.step {
             kind |= delivery::SAME_STEP;
-            self.recent.number = *number;
+            self.recent.number = number;
         } else {
             self.recent.delivery.step = number.wrapping_sub(self.recent.number);
-            put_distance(out, *number, &mut self.recent.number);
+            put_distance(out, number, &mut self.recent.number);
         }
-        if *packet_id != 0 && *packet_id == next_packet_id(before.packet_id) {
-            kind |= delivery::PACKET_ID_NEXT;
-        } else if *packet_id != 0 {
-            kind |= delivery::PACKET_ID_WRITTEN;
-            out.extend_from_slice(&packet_id.to_le_bytes());
+        if let Some(packet_id) = *packet_id {
+            if packet_id == next_packet_id(before.packet_id) {
+                kind |= delivery::PACKET_ID_NEXT;
+            } else {
+                kind |= delivery::PACKET_ID_WRITTEN;
+                out.extend_from_slice(&packet_id.get().to_le_bytes());
+            }
+            self.recent.delivery.packet_id = Some(packet_id);
         }
-        self.recent.delivery.sid = *sid;
-        if *packet_id != 0 {
-            self.recent.delivery.packet_id = *packet_id;
-        }
+        self.recent.delivery.sid = Some(*sid);
         out[at] = kind;
         true
     }
 
     /// Is this the packet identifier after the one that was held last?
-    pub(super) fn is_next_held(&mut self, sid: u64, packet_id: u16) -> bool {
-        let place = PacketIdPlace { sid, packet_id };
-        std::mem::replace(&mut self.recent.held, place).next() == place
+    pub(super) fn is_next_held(&mut self, place: PacketIdPlace) -> bool {
+        self.recent.held.replace(place).is_some_and(|last| last.next() == place)
     }
 
     /// Is this the packet identifier after the one that was let go last?
-    pub(super) fn is_next_unheld(&mut self, sid: u64, packet_id: u16) -> bool {
-        let place = PacketIdPlace { sid, packet_id };
-        std::mem::replace(&mut self.recent.unheld, place).next() == place
+    pub(super) fn is_next_unheld(&mut self, place: PacketIdPlace) -> bool {
+        self.recent.unheld.replace(place).is_some_and(|last| last.next() == place)
     }
 
     pub(super) fn put_settled(&mut self, out: &mut Vec<u8>, delivery: DeliveryKey) {
@@ -197,11 +204,11 @@ impl Run {
     /// Writes one more. `kinds` and the next two kinds mean: another session, the same session, the same
     /// session and step.
     fn put(&mut self, out: &mut Vec<u8>, kinds: u8, delivery: DeliveryKey) {
-        let DeliveryKey { sid, number } = delivery;
+        let (sid, number) = (Some(delivery.sid), delivery.number.get());
         let step = number.wrapping_sub(self.number);
         if sid != self.sid {
             out.push(kinds);
-            put_varint(out, sid);
+            put_varint(out, delivery.sid.get());
         } else if step != self.step {
             out.push(kinds + 1);
         } else {
@@ -214,9 +221,9 @@ impl Run {
     }
 
     /// Reads one more. `form` is 0, 1 or 2 for the three kinds of [`Run::put`].
-    fn read(&mut self, decoder: &mut Decoder<'_>, form: u8) -> Result<(u64, u64), BadRecord> {
+    fn read(&mut self, decoder: &mut Decoder<'_>, form: u8) -> Result<DeliveryKey, BadRecord> {
         if form == 0 {
-            self.sid = decoder.varint()?;
+            self.sid = Some(decoder.sid()?);
         }
         if form < 2 {
             let before = self.number;
@@ -225,7 +232,7 @@ impl Run {
         } else {
             self.number = self.number.wrapping_add(self.step);
         }
-        Ok((self.sid, self.number))
+        Ok(DeliveryKey { sid: self.sid.ok_or(NO_SESSION)?, number: numbered(self.number)? })
     }
 }
 
@@ -281,7 +288,8 @@ impl<'a> Decoder<'a> {
     pub(super) fn short_delivery(&mut self, kind: u8) -> Result<Record<'a>, BadRecord> {
         let message = self.short.recent.message.ok_or(bad("there is no message before"))?;
         let before = self.short.recent.delivery;
-        let sid = if kind & delivery::SAME_SESSION != 0 { before.sid } else { self.varint()? };
+        let sid =
+            if kind & delivery::SAME_SESSION != 0 { before.sid.ok_or(NO_SESSION)? } else { self.sid()? };
         let from = self.short.recent.number;
         let number = if kind & delivery::SAME_STEP != 0 {
             from.wrapping_add(before.step)
@@ -289,20 +297,20 @@ impl<'a> Decoder<'a> {
             self.distance(from)?
         };
         let packet_id = match kind & delivery::PACKET_ID {
-            0 => 0,
-            delivery::PACKET_ID_WRITTEN => self.u16()?,
-            delivery::PACKET_ID_NEXT => next_packet_id(before.packet_id),
+            0 => None,
+            delivery::PACKET_ID_WRITTEN => Some(self.packet_id()?),
+            delivery::PACKET_ID_NEXT => Some(next_packet_id(before.packet_id)),
             _ => return Err(bad("no place of a packet identifier")),
         };
         self.short.recent.number = number;
         self.short.recent.delivery = RecentDelivery {
-            sid,
-            packet_id: if packet_id == 0 { before.packet_id } else { packet_id },
+            sid: Some(sid),
+            packet_id: packet_id.or(before.packet_id),
             step: number.wrapping_sub(from),
         };
         Ok(Record::Delivery {
             sid,
-            number,
+            number: numbered(number)?,
             message,
             qos: if kind & delivery::QOS_2 != 0 { QoS::ExactlyOnce } else { QoS::AtLeastOnce },
             retain: kind & delivery::RETAIN != 0,
@@ -313,27 +321,27 @@ impl<'a> Decoder<'a> {
     }
 
     pub(super) fn held(&mut self, place: PacketIdPlace) -> Result<Record<'a>, BadRecord> {
-        self.short.recent.held = place;
+        self.short.recent.held = Some(place);
         let PacketIdPlace { sid, packet_id } = place;
         Ok(Record::Held { sid, packet_id, payload_bytes: self.varint32()? })
     }
 
     pub(super) fn unheld(&mut self, place: PacketIdPlace) -> Record<'a> {
-        self.short.recent.unheld = place;
+        self.short.recent.unheld = Some(place);
         let PacketIdPlace { sid, packet_id } = place;
         Record::Unheld { sid, packet_id }
     }
 
     pub(super) fn short_settled(&mut self, form: u8) -> Result<Record<'a>, BadRecord> {
         let mut run = self.short.recent.settled;
-        let (sid, number) = run.read(self, form)?;
+        let DeliveryKey { sid, number } = run.read(self, form)?;
         self.short.recent.settled = run;
         Ok(Record::Settled { sid, number })
     }
 
     pub(super) fn short_released(&mut self, form: u8) -> Result<Record<'a>, BadRecord> {
         let mut run = self.short.recent.released;
-        let (sid, number) = run.read(self, form)?;
+        let DeliveryKey { sid, number } = run.read(self, form)?;
         self.short.recent.released = run;
         Ok(Record::Released { sid, number })
     }

@@ -1,6 +1,7 @@
 //! Encodes and decodes records.
 
 use super::*;
+use crate::base::nth;
 use crate::mqtt::RetainHandling;
 use crate::store::ClockReading;
 use crate::store::open_body;
@@ -8,6 +9,10 @@ use crate::store::rows::Table;
 use crate::store::segment::{Header, VERSIONS};
 use smallvec::smallvec;
 use std::ops::RangeInclusive;
+
+pub(crate) fn packet(packet_id: u16) -> PacketId {
+    PacketId::new(packet_id).expect("not 0")
+}
 
 pub(crate) fn message<'a>(topic: &'a str, payload: &'a [u8]) -> StoredMessage<'a> {
     StoredMessage {
@@ -38,57 +43,62 @@ fn all() -> Vec<Record<'static>> {
         retain_handling: RetainHandling::Never,
     };
     let version = ProtocolVersion::V5;
-    let sid = 300;
-    let delivery = |packet_id, subscription_ids, group| Record::Delivery {
+    let sid = nth(300);
+    let delivery = |packet_id: u16, subscription_ids, group| Record::Delivery {
         sid,
-        number: 1_000_001,
-        message: 1_000_000,
+        number: nth(1_000_001),
+        message: nth(1_000_000),
         qos: QoS::ExactlyOnce,
         retain: true,
-        packet_id,
+        packet_id: PacketId::new(packet_id),
         subscription_ids,
         group,
     };
     vec![
         Record::Session { sid, client_id: "ä", version, expiry_seconds: u32::MAX, will: Some(will) },
-        Record::Session { sid: u64::MAX, client_id: "", version, expiry_seconds: 1, will: None },
+        Record::Session { sid: nth(u64::MAX), client_id: "", version, expiry_seconds: 1, will: None },
         Record::Left { sid, at_millis: u64::MAX, expiry_seconds: 0 },
         Record::WillGone { sid },
         Record::Ended { sid },
-        Record::Subscribed { sid, filter: "$share/g/a/#", options, subscription_id: 268_435_455 },
+        Record::Subscribed {
+            sid,
+            filter: "$share/g/a/#",
+            options,
+            subscription_id: SubscriptionId::new(268_435_455),
+        },
         Record::Subscribed {
             sid,
             filter: "a",
             options: SubscriptionOptions::v3(QoS::AtMostOnce),
-            subscription_id: 0,
+            subscription_id: None,
         },
         Record::Unsubscribed { sid, filter: "+" },
-        Record::Message { number: u64::MAX, message },
+        Record::Message { number: nth(u64::MAX), message },
         delivery(0, smallvec![], ""),
         delivery(65_535, smallvec![1, 2], "$share/g/ä"),
         delivery(1, (0..20).collect(), "$share/g/#"),
-        Record::Started { sid, number: 0, packet_id: 7 },
-        Record::Released { sid, number: 5 },
-        Record::Settled { sid, number: u64::MAX },
-        Record::Lost { sid, number: u64::MAX - 1, cause: LossCause::TooLarge, count: u32::MAX },
-        Record::Lost { sid, number: 0, cause: LossCause::QueueFull, count: 1 },
+        Record::Started { sid, number: nth(1), packet_id: packet(7) },
+        Record::Released { sid, number: nth(5) },
+        Record::Settled { sid, number: nth(u64::MAX) },
+        Record::Lost { sid, number: Some(nth(u64::MAX - 1)), cause: LossCause::TooLarge, count: u32::MAX },
+        Record::Lost { sid, number: None, cause: LossCause::QueueFull, count: 1 },
         Record::LossesTold { sid, left: [0, 1, u32::MAX, 3] },
-        Record::Returned { sid, delivery: 3, number: u64::MAX },
-        Record::Held { sid, packet_id: 9, payload_bytes: u32::MAX },
-        Record::Unheld { sid, packet_id: 9 },
-        Record::Retained { stamp: 99, message: plain },
+        Record::Returned { sid, delivery: nth(3), number: nth(u64::MAX) },
+        Record::Held { sid, packet_id: packet(9), payload_bytes: u32::MAX },
+        Record::Unheld { sid, packet_id: packet(9) },
+        Record::Retained { stamp: nth(99), message: plain },
         Record::Unretained { topic: "a/b" },
-        Record::Intent { number: 77, targets: u128::MAX - 5, stamp: 1, group: "", message },
-        Record::Intent { number: 79, targets: 2, stamp: 0, group: "$share/g/a", message },
-        Record::IntentDone { number: 77 },
-        Record::IntentSeen { number: 78 },
+        Record::Intent { number: nth(77), targets: u128::MAX - 5, stamp: Some(nth(1)), group: "", message },
+        Record::Intent { number: nth(79), targets: 2, stamp: None, group: "$share/g/a", message },
+        Record::IntentDone { number: nth(77) },
+        Record::IntentSeen { number: nth(78) },
         Record::Alive,
         Record::Clock(ClockMark {
             at_millis: 1_800_000_000_000,
             reading: ClockReading { wall_millis: 0, boot: u64::MAX, boot_millis: 5 },
         }),
-        Record::Will { number: 80, client_id: "ä", will },
-        Record::WillOver { number: 80 },
+        Record::Will { number: nth(80), client_id: "ä", will },
+        Record::WillOver { number: nth(80) },
     ]
 }
 
@@ -119,9 +129,9 @@ fn a_record_that_is_cut_off_is_an_error_at_every_byte() {
 #[test]
 fn numbers_side_by_side_take_a_byte() {
     let (mut out, mut encoder) = (Vec::new(), Encoder::default());
-    encoder.encode(&mut out, &Record::IntentDone { number: 1 << 40 });
+    encoder.encode(&mut out, &Record::IntentDone { number: nth(1 << 40) });
     let first = out.len();
-    encoder.encode(&mut out, &Record::IntentDone { number: (1 << 40) + 2 });
+    encoder.encode(&mut out, &Record::IntentDone { number: nth((1 << 40) + 2) });
     assert_eq!((first, out.len()), (7, 9));
 }
 
@@ -135,11 +145,11 @@ fn plain<'a>(topic: &'a str, payload: &'a [u8]) -> StoredMessage<'a> {
     }
 }
 
-fn delivery_of(sid: u64, message: u64, number: u64, packet_id: u16) -> Record<'static> {
+fn delivery_of(sid: u64, message: u64, number: u64, packet_id: Option<PacketId>) -> Record<'static> {
     Record::Delivery {
-        sid,
-        number,
-        message,
+        sid: nth(sid),
+        number: nth(number),
+        message: nth(message),
         qos: QoS::AtLeastOnce,
         retain: false,
         packet_id,
@@ -171,25 +181,25 @@ fn lengths(records: &[Record<'_>]) -> Vec<usize> {
 fn what_a_record_has_in_common_with_one_before_it_is_not_written_again() {
     let (topics, payload) = (["fleet/000/position", "fleet/001/position"], [7; 64]);
     let mut records = Vec::new();
-    let mut number = 1 << 35;
+    let mut number: u64 = 1 << 35;
     let step = 2;
     // The packet identifier after 65,535 is 1.
     let sent = [(0, 1000), (0, 1000), (0, 1000), (1, 2000), (0, 1000), (1, 1000)];
     for ((topic, sid), packet_id) in sent.into_iter().zip([65_534, 65_535, 1, 2, 3, 4]) {
-        records.push(Record::Message { number, message: plain(topics[topic], &payload) });
-        records.push(delivery_of(sid, number, number + step, packet_id));
+        records.push(Record::Message { number: nth(number), message: plain(topics[topic], &payload) });
+        records.push(delivery_of(sid, number, number + step, PacketId::new(packet_id)));
         number += 2 * step;
     }
     for at in 0..3 {
-        records.push(Record::Settled { sid: 1000, number: (1 << 35) + at * 2 * step + step });
+        records.push(Record::Settled { sid: nth(1000), number: nth((1 << 35) + at * 2 * step + step) });
     }
-    records.push(Record::Settled { sid: 2000, number: (1 << 35) + 6 * step + step });
+    records.push(Record::Settled { sid: nth(2000), number: nth((1 << 35) + 6 * step + step) });
     for at in 0..3 {
-        records.push(Record::Released { sid: 1000, number: (1 << 35) + at * 2 * step + step });
+        records.push(Record::Released { sid: nth(1000), number: nth((1 << 35) + at * 2 * step + step) });
     }
-    for packet_id in [65_535, 1, 2] {
-        records.push(Record::Held { sid: 3000, packet_id, payload_bytes: 64 });
-        records.push(Record::Unheld { sid: 3000, packet_id });
+    for packet_id in [65_535, 1, 2].map(packet) {
+        records.push(Record::Held { sid: nth(3000), packet_id, payload_bytes: 64 });
+        records.push(Record::Unheld { sid: nth(3000), packet_id });
     }
     let lengths = lengths(&records);
     assert_eq!(lengths[0], 1 + 6 + 1 + topics[0].len() + 1 + 64);
@@ -209,10 +219,10 @@ fn short_forms_come_back_whatever_they_have_in_common() {
     let topics: Vec<String> = (0..300).map(|at| format!("{}/{at}", "t".repeat(at % 7))).collect();
     for _ in 0..200 {
         let mut records = Vec::new();
-        let (mut number, many) = (random.below(1 << 40), 1 + random.index(300));
+        let (mut number, many) = (10 + random.below(1 << 40), 1 + random.index(300));
         for _ in 0..random.index(400) {
-            let sid = random.below(3);
-            let delivered = number.wrapping_sub(random.below(8));
+            let sid = 1 + random.below(3);
+            let delivered = nth(number - random.below(8));
             match random.index(8) {
                 0 | 1 => {
                     number += random.below(4);
@@ -222,12 +232,12 @@ fn short_forms_come_back_whatever_they_have_in_common() {
                     message.expires_at_millis = (random.index(4) == 0).then(|| random.below(1 << 45));
                     message.properties = random.pick(&[[&b""[..]; 3], [b"properties", b"", b""]]);
                     message.source = random.pick(&[&b""[..], b"", b"", b"source"]);
-                    records.push(Record::Message { number, message });
+                    records.push(Record::Message { number: nth(number), message });
                 }
                 2 | 3 => {
                     let packet_id = random.pick(&[0, 1, 2, 3, 65_535]);
                     let Record::Delivery { sid, number, message, packet_id, group, .. } =
-                        delivery_of(sid, number.wrapping_sub(random.below(2)), number + 2, packet_id)
+                        delivery_of(sid, number - random.below(2), number + 2, PacketId::new(packet_id))
                     else {
                         unreachable!()
                     };
@@ -242,16 +252,20 @@ fn short_forms_come_back_whatever_they_have_in_common() {
                         group: random.pick(&[group, group, "$share/g/#"]),
                     });
                 }
-                4 => records.push(Record::Settled { sid, number: delivered }),
+                4 => records.push(Record::Settled { sid: nth(sid), number: delivered }),
                 5 => {
-                    let packet_id = random.pick(&[0, 1, 2, 3, 65_535]);
-                    records.push(Record::Held { sid, packet_id, payload_bytes: random.next_u64() as u32 });
+                    let packet_id = packet(random.pick(&[1, 2, 3, 65_535]));
+                    records.push(Record::Held {
+                        sid: nth(sid),
+                        packet_id,
+                        payload_bytes: random.next_u64() as u32,
+                    });
                 }
                 6 => {
-                    let packet_id = random.pick(&[0, 1, 2, 3, 65_535]);
-                    records.push(Record::Unheld { sid, packet_id });
+                    let packet_id = packet(random.pick(&[1, 2, 3, 65_535]));
+                    records.push(Record::Unheld { sid: nth(sid), packet_id });
                 }
-                _ => records.push(Record::Released { sid, number: delivered }),
+                _ => records.push(Record::Released { sid: nth(sid), number: delivered }),
             }
         }
         lengths(&records);
@@ -282,7 +296,7 @@ fn a_frame_has_a_bounded_number_of_topics_by_number() {
     let records: Vec<Record<'_>> = (0..2)
         .flat_map(|_| &topics)
         .zip(1..)
-        .map(|(topic, number)| Record::Message { number, message: plain(topic, b"") })
+        .map(|(topic, number)| Record::Message { number: nth(number), message: plain(topic, b"") })
         .collect();
     let lengths = lengths(&records);
     assert!(lengths[200..328].iter().all(|&len| len == 4) && lengths[328..].iter().all(|&len| len == 13));
@@ -290,13 +304,18 @@ fn a_frame_has_a_bounded_number_of_topics_by_number() {
 
 #[test]
 fn a_short_form_that_refers_to_nothing_is_an_error() {
-    let records: [(&[u8], &str); 6] = [
+    let records: [(&[u8], &str); 11] = [
         (&[64], "there is no message before"),
         (&[128 + (2 << 5), 2, 0], "there is no topic before"),
         (&[128 + (1 << 5), 2, 0, 0], "no topic has this number"),
         (&[128, 2, 1, b'a', 0, 128 + (1 << 5), 2, 1, 0], "no topic has this number"),
         (&[128 + (3 << 5), 2, 0, 0], "no place of a topic"),
         (&[128, 2, 1, b'a', 0, 64 + (3 << 1), 1, 2], "no place of a packet identifier"),
+        (&[128, 2, 1, b'a', 0, 64 + 1, 2], "there is no session before"),
+        (&[34, 2], "there is no session before"),
+        (&[39, 2], "there is no session before"),
+        (&[4, 0], "a number is 0"),
+        (&[12, 1, 0, 0, 0], "a packet identifier is 0"),
     ];
     for (bytes, what) in records {
         let mut decoder = Decoder::new(bytes);

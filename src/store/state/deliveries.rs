@@ -1,6 +1,7 @@
 //! Messages and the deliveries that refer to them. A message is removed with its last delivery.
 
 use super::{Changes, by_number};
+use crate::base::{IntentNumber, MessageNumber};
 use crate::store::base::Base;
 use crate::store::record::put_message;
 use crate::store::rows::{self, DeliveryRow, IntentRow, Table, decode_message};
@@ -11,7 +12,7 @@ impl Changes {
     pub(crate) fn add_message(
         &mut self,
         base: &dyn Base,
-        number: u64,
+        number: MessageNumber,
         message: &StoredMessage<'_>,
     ) -> Result<(), StoreError> {
         let key = rows::key(number);
@@ -62,7 +63,8 @@ impl Changes {
         delivery: DeliveryKey,
         change: impl FnOnce(&mut DeliveryRow<'_>),
     ) -> Result<(), StoreError> {
-        self.raise(delivery.sid.max(delivery.number));
+        self.raise(delivery.sid);
+        self.raise(delivery.number);
         let key = delivery.row();
         let Some(value) = self.row(base, Table::Deliveries, &key)? else {
             self.ignored += 1;
@@ -95,7 +97,7 @@ impl Changes {
         &mut self,
         base: &dyn Base,
         key: &[u8],
-        number: u64,
+        number: IntentNumber,
     ) -> Result<(), StoreError> {
         let Some(value) = self.row(base, Table::Deliveries, key)? else {
             self.ignored += 1;
@@ -106,7 +108,7 @@ impl Changes {
         {
             match decode_message(&stored) {
                 Ok(message) => {
-                    let row = IntentRow { targets: 0, stamp: 0, group, message };
+                    let row = IntentRow { targets: 0, stamp: None, group, message };
                     self.set(Table::Intents, &rows::key(number), |out| row.encode(out));
                 }
                 Err(_) => self.bad_rows += 1,
@@ -117,7 +119,7 @@ impl Changes {
     }
 
     /// Changes the number of deliveries that refer to a message. Removes the message with the last one.
-    fn count(&mut self, base: &dyn Base, message: u64, by: i32) -> Result<(), StoreError> {
+    fn count(&mut self, base: &dyn Base, message: MessageNumber, by: i32) -> Result<(), StoreError> {
         if let Some(count) = self.fresh.get_mut(&message) {
             *count = count.saturating_add_signed(by);
             return Ok(());
@@ -136,7 +138,7 @@ impl Changes {
         Ok(())
     }
 
-    fn set_count(&mut self, message: u64, count: u32) {
+    fn set_count(&mut self, message: MessageNumber, count: u32) {
         self.set(Table::Counts, &rows::key(message), |out| out.extend_from_slice(&count.to_le_bytes()));
     }
 

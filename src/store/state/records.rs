@@ -1,6 +1,7 @@
 //! The effect of each record on the rows.
 
 use super::Changes;
+use crate::base::Stamp;
 use crate::store::base::Base;
 use crate::store::record::put_varint;
 use crate::store::rows::{
@@ -65,7 +66,8 @@ impl Changes {
                     subscription_ids: subscription_ids.clone(),
                     group,
                 };
-                self.raise((*number).max(*message));
+                self.raise(*number);
+                self.raise(*message);
                 if self.knows(base, *sid)? {
                     self.deliver(base, DeliveryKey { sid: *sid, number: *number }, &row)
                 } else {
@@ -74,7 +76,7 @@ impl Changes {
             }
             Record::Started { sid, number, packet_id } => {
                 self.change_delivery(base, DeliveryKey { sid: *sid, number: *number }, |row| {
-                    row.packet_id = *packet_id
+                    row.packet_id = Some(*packet_id)
                 })
             }
             Record::Released { sid, number } => {
@@ -83,26 +85,28 @@ impl Changes {
                 })
             }
             Record::Settled { sid, number } => {
-                self.raise((*sid).max(*number));
+                self.raise(*sid);
+                self.raise(*number);
                 let was_there = self.settle(base, &DeliveryKey { sid: *sid, number: *number }.row())?;
                 self.ignored += u64::from(!was_there);
                 Ok(())
             }
             Record::Returned { sid, delivery, number } => {
-                self.raise((*sid).max(*delivery));
+                self.raise(*sid);
+                self.raise(*delivery);
                 self.note_intent(header.shard, *number);
                 self.return_delivery(base, &DeliveryKey { sid: *sid, number: *delivery }.row(), *number)
             }
             Record::Held { sid, packet_id, payload_bytes } => {
                 if self.knows(base, *sid)? {
-                    let key = rows::pair_key(*sid, *packet_id);
+                    let key = rows::pair_key(*sid, packet_id.get());
                     self.set(Table::Held, &key, |out| put_varint(out, u64::from(*payload_bytes)));
                 }
                 Ok(())
             }
             Record::Unheld { sid, packet_id } => {
                 if self.knows(base, *sid)? {
-                    self.remove(Table::Held, &rows::pair_key(*sid, *packet_id));
+                    self.remove(Table::Held, &rows::pair_key(*sid, packet_id.get()));
                 }
                 Ok(())
             }
@@ -156,8 +160,8 @@ impl Changes {
         }
     }
 
-    pub(crate) fn retain(&mut self, stamp: u64, message: &StoredMessage<'_>) {
-        self.meta.last_stamp = self.meta.last_stamp.max(stamp);
+    pub(crate) fn retain(&mut self, stamp: Stamp, message: &StoredMessage<'_>) {
+        self.meta.last_stamp = self.meta.last_stamp.max(Some(stamp));
         let row = RetainedRow { stamp, message: *message };
         self.set(Table::Retained, message.topic.as_bytes(), |out| row.encode(out));
     }

@@ -1,6 +1,7 @@
 //! The rows of a session as a whole: its existence, its losses, and its end.
 
 use super::Changes;
+use crate::base::SessionNumber;
 use crate::session::Losses;
 use crate::store::StoreError;
 use crate::store::base::{Base, bounds};
@@ -8,7 +9,7 @@ use crate::store::rows::{self, Row, SessionRow, Table};
 
 impl Changes {
     /// Whether there is such a session. If not, the record that refers to it is ignored.
-    pub(super) fn knows(&mut self, base: &dyn Base, sid: u64) -> Result<bool, StoreError> {
+    pub(super) fn knows(&mut self, base: &dyn Base, sid: SessionNumber) -> Result<bool, StoreError> {
         self.raise(sid);
         let known = match self.sessions.get(&sid) {
             Some(&known) => known,
@@ -26,7 +27,7 @@ impl Changes {
     pub(super) fn change_session(
         &mut self,
         base: &dyn Base,
-        sid: u64,
+        sid: SessionNumber,
         change: impl FnOnce(&mut SessionRow<'_>),
     ) -> Result<(), StoreError> {
         self.raise(sid);
@@ -48,7 +49,7 @@ impl Changes {
     pub(super) fn change_losses(
         &mut self,
         base: &dyn Base,
-        sid: u64,
+        sid: SessionNumber,
         change: impl FnOnce(&mut Losses),
     ) -> Result<(), StoreError> {
         if !self.knows(base, sid)? {
@@ -69,7 +70,7 @@ impl Changes {
     }
 
     /// Removes a session with all its rows.
-    pub(crate) fn end_session(&mut self, base: &dyn Base, sid: u64) -> Result<(), StoreError> {
+    pub(crate) fn end_session(&mut self, base: &dyn Base, sid: SessionNumber) -> Result<(), StoreError> {
         if !self.knows(base, sid)? {
             return Ok(());
         }
@@ -90,11 +91,11 @@ impl Changes {
     }
 
     /// The keys of a table that belong to a session.
-    fn keys_of(&self, base: &dyn Base, table: Table, sid: u64) -> Result<Vec<Row>, StoreError> {
-        let (from, until) = (rows::key(sid), sid.checked_add(1).map(rows::key));
+    fn keys_of(&self, base: &dyn Base, table: Table, sid: SessionNumber) -> Result<Vec<Row>, StoreError> {
+        let (from, until) = (rows::key(sid), sid.get().checked_add(1).map(u64::to_be_bytes));
         let until = until.as_ref().map(|key| &key[..]);
         let mut keys = Vec::new();
-        if sid > self.base_meta.highest {
+        if sid.get() > self.base_meta.highest {
             let mine = self.tables[table as usize].range::<[u8], _>(bounds(&from, until));
             keys.extend(mine.filter(|(_, value)| value.is_some()).map(|(key, _)| key.clone()));
         } else {

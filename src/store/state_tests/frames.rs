@@ -1,9 +1,9 @@
 //! Random frames like those of a shard, with records that refer to nothing among them.
 
-use crate::base::Random;
-use crate::mqtt::{ProtocolVersion, QoS};
-use crate::mqtt::{RetainHandling, SubscriptionOptions};
+use crate::base::{DeliveryNumber, Numbered, Random, SessionNumber, WillNumber, nth};
+use crate::mqtt::{PacketId, ProtocolVersion, QoS, RetainHandling, SubscriptionId, SubscriptionOptions};
 use crate::session::LossCause;
+use crate::store::record::tests::packet;
 use crate::store::{Record, StoredMessage, StoredWill};
 
 /// Generates frames like a shard, with records that refer to nothing among them.
@@ -11,9 +11,9 @@ pub(crate) struct Frames {
     random: Random,
     number: u64,
     /// The sid and client identifier of each session.
-    sessions: Vec<(u64, &'static str)>,
-    deliveries: Vec<(u64, u64)>,
-    wills: Vec<u64>,
+    sessions: Vec<(SessionNumber, &'static str)>,
+    deliveries: Vec<(SessionNumber, DeliveryNumber)>,
+    wills: Vec<WillNumber>,
 }
 
 const CLIENTS: [&str; 6] = ["a", "b", "c", "dd", "ää", "f"];
@@ -37,22 +37,22 @@ impl Frames {
         self.number
     }
 
-    fn next_number(&mut self) -> u64 {
+    fn next_number<N: Numbered>(&mut self) -> N {
         self.number += 4;
-        self.number
+        nth(self.number)
     }
 
-    fn sid(&mut self) -> u64 {
+    fn sid(&mut self) -> SessionNumber {
         if self.sessions.is_empty() || self.random.below(20) == 0 {
-            return self.random.below(2 * self.number);
+            return nth(1 + self.random.below(2 * self.number));
         }
         let at = self.random.below(self.sessions.len() as u64) as usize;
         self.sessions[at].0
     }
 
-    fn delivery(&mut self) -> (u64, u64) {
+    fn delivery(&mut self) -> (SessionNumber, DeliveryNumber) {
         if self.deliveries.is_empty() || self.random.below(20) == 0 {
-            return (self.sid(), self.random.below(2 * self.number));
+            return (self.sid(), nth(1 + self.random.below(2 * self.number)));
         }
         let at = self.random.below(self.deliveries.len() as u64) as usize;
         self.deliveries[at]
@@ -76,7 +76,7 @@ impl Frames {
         StoredWill { message: self.message(), delay_seconds: 5, message_expiry_seconds: Some(7) }
     }
 
-    fn connect(&mut self, sid: u64, client_id: &'static str) -> Record<'static> {
+    fn connect(&mut self, sid: SessionNumber, client_id: &'static str) -> Record<'static> {
         let will = (self.random.below(3) == 0).then(|| self.will());
         let version = self.random.pick(&[ProtocolVersion::V31, ProtocolVersion::V311, ProtocolVersion::V5]);
         let expiry_seconds = 1 + self.random.below(1000) as u32;
@@ -99,7 +99,13 @@ impl Frames {
         let sid = self.sid();
         match self.random.below(18) {
             16 => {
-                let (sid, number) = if self.random.below(3) == 0 { (sid, 0) } else { self.delivery() };
+                let (sid, number) = match self.random.below(3) {
+                    0 => (sid, None),
+                    _ => {
+                        let (sid, number) = self.delivery();
+                        (sid, Some(number))
+                    }
+                };
                 let (cause, count) = (self.random.pick(&LossCause::ALL), 1 + self.random.below(300) as u32);
                 records.push(Record::Lost { sid, number, cause, count });
             }
@@ -144,7 +150,8 @@ impl Frames {
                     retain_as_published: self.random.below(2) == 0,
                     retain_handling: RetainHandling::IfNew,
                 };
-                let (filter, subscription_id) = (self.random.pick(&FILTERS), self.random.below(300) as u32);
+                let (filter, subscription_id) =
+                    (self.random.pick(&FILTERS), SubscriptionId::new(self.random.below(300) as u32));
                 records.push(Record::Subscribed { sid, filter, options, subscription_id });
             }
             6 => records.push(Record::Unsubscribed { sid, filter: self.random.pick(&FILTERS) }),
@@ -160,7 +167,7 @@ impl Frames {
                         message: number,
                         qos: QoS::AtLeastOnce,
                         retain: self.random.below(2) == 0,
-                        packet_id: self.random.below(2) as u16 * 7,
+                        packet_id: PacketId::new(self.random.below(2) as u16 * 7),
                         subscription_ids: (0..self.random.below(3) as u32).map(|id| id * 200 + 1).collect(),
                         group: self.random.pick(&["", "", "$share/nobody/#", "$share/nobody/t"]),
                     });
@@ -168,7 +175,11 @@ impl Frames {
             }
             10 => {
                 let (sid, number) = self.delivery();
-                records.push(Record::Started { sid, number, packet_id: 1 + self.random.below(500) as u16 });
+                records.push(Record::Started {
+                    sid,
+                    number,
+                    packet_id: packet(1 + self.random.below(500) as u16),
+                });
             }
             11 => {
                 let (sid, number) = self.delivery();
@@ -184,16 +195,15 @@ impl Frames {
             }
             13 => {
                 let (packet_id, payload_bytes) =
-                    (1 + self.random.below(5) as u16, self.random.below(500) as u32);
+                    (packet(1 + self.random.below(5) as u16), self.random.below(500) as u32);
                 records.push(Record::Held { sid, packet_id, payload_bytes });
             }
-            14 => records.push(Record::Unheld { sid, packet_id: 1 + self.random.below(5) as u16 }),
+            14 => records.push(Record::Unheld { sid, packet_id: packet(1 + self.random.below(5) as u16) }),
             _ if self.random.below(3) == 0 => {
                 records.push(Record::Unretained { topic: self.random.pick(&TOPICS) });
             }
-            _ => {
-                records.push(Record::Retained { stamp: 1 + self.random.below(1000), message: self.message() })
-            }
+            _ => records
+                .push(Record::Retained { stamp: nth(1 + self.random.below(1000)), message: self.message() }),
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::super::super::{RestoredDelivery, RestoredSession, RestoredState, RestoredSubscription};
 use super::{Restored, described};
-use crate::mqtt::SubscriptionOptions;
-use crate::mqtt::{ProtocolVersion, QoS};
+use crate::base::{DeliveryNumber, MessageNumber, SessionNumber, WillNumber};
+use crate::mqtt::{PacketId, ProtocolVersion, QoS, SubscriptionId, SubscriptionOptions};
 use crate::session::Message;
 use crate::session::{Losses, Will};
 use crate::store::{Record, StoredWill};
@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 
 #[derive(Default)]
 pub(crate) struct Model {
-    sessions: BTreeMap<u64, ModelSession>,
+    sessions: BTreeMap<SessionNumber, ModelSession>,
     retained: BTreeMap<String, Message>,
-    wills: BTreeMap<u64, Will>,
+    wills: BTreeMap<WillNumber, Will>,
     /// The messages of the frame that is being applied.
-    messages: BTreeMap<u64, Message>,
+    messages: BTreeMap<MessageNumber, Message>,
     millis: u64,
     frame_millis: u64,
 }
@@ -26,9 +26,9 @@ struct ModelSession {
     expiry_seconds: u32,
     left: Option<u64>,
     will: Option<Will>,
-    subscriptions: BTreeMap<String, (SubscriptionOptions, u32)>,
-    deliveries: BTreeMap<u64, ModelDelivery>,
-    held: BTreeMap<u16, u32>,
+    subscriptions: BTreeMap<String, (SubscriptionOptions, Option<SubscriptionId>)>,
+    deliveries: BTreeMap<DeliveryNumber, ModelDelivery>,
+    held: BTreeMap<PacketId, u32>,
     losses: Losses,
 }
 
@@ -36,7 +36,7 @@ struct ModelDelivery {
     message: Message,
     qos: QoS,
     retain: bool,
-    packet_id: u16,
+    packet_id: Option<PacketId>,
     released: bool,
     ids: Vec<u32>,
     group: String,
@@ -57,7 +57,7 @@ impl Model {
         }
     }
 
-    fn session(&mut self, sid: u64, change: impl FnOnce(&mut ModelSession)) {
+    fn session(&mut self, sid: SessionNumber, change: impl FnOnce(&mut ModelSession)) {
         self.sessions.get_mut(&sid).map(change);
     }
 
@@ -78,7 +78,7 @@ impl Model {
                 session.version = version;
                 session.expiry_seconds = expiry_seconds;
                 session.left = None;
-                session.will = will.map(|will| will_of(&will, 0));
+                session.will = will.map(|will| will_of(&will, None));
             }
             Record::Left { sid, at_millis, expiry_seconds } => self.session(sid, |session| {
                 session.left = Some(at_millis);
@@ -95,7 +95,7 @@ impl Model {
                 });
             }
             Record::Message { number, message } => {
-                self.messages.insert(number, message.to_message(None, 0));
+                self.messages.insert(number, message.to_message(None, None));
             }
             Record::Delivery { sid, number, message, qos, retain, packet_id, subscription_ids, group } => {
                 let Some(message) = self.messages.get(&message).cloned() else { return };
@@ -113,7 +113,7 @@ impl Model {
             }
             Record::Started { sid, number, packet_id } => self.session(sid, |session| {
                 if let Some(row) = session.deliveries.get_mut(&number) {
-                    row.packet_id = packet_id;
+                    row.packet_id = Some(packet_id);
                 }
             }),
             Record::Released { sid, number } => self.session(sid, |session| {
@@ -128,7 +128,7 @@ impl Model {
             Record::Lost { sid, number, cause, count } => {
                 let millis = self.frame_millis;
                 self.session(sid, |session| {
-                    session.deliveries.remove(&number);
+                    number.map(|number| session.deliveries.remove(&number));
                     session.losses.set(cause, count, millis);
                 });
             }
@@ -144,10 +144,12 @@ impl Model {
                 });
             }
             Record::Retained { stamp, message } => {
-                self.retained.insert(message.topic.to_owned(), message.to_message(None, stamp));
+                self.retained.insert(message.topic.to_owned(), message.to_message(None, Some(stamp)));
             }
             Record::Unretained { topic } => drop(self.retained.remove(topic)),
-            Record::Will { number, will, .. } => drop(self.wills.insert(number, will_of(&will, number))),
+            Record::Will { number, will, .. } => {
+                drop(self.wills.insert(number, will_of(&will, Some(number))))
+            }
             Record::WillOver { number } => drop(self.wills.remove(&number)),
             Record::Intent { .. }
             | Record::IntentDone { .. }
@@ -165,13 +167,13 @@ impl Model {
         described(&[Restored { sessions, retained, wills, ..Restored::default() }])
     }
 
-    fn restored(&self, sid: u64, session: &ModelSession) -> RestoredSession {
+    fn restored(&self, sid: SessionNumber, session: &ModelSession) -> RestoredSession {
         let mut deliveries = Vec::new();
         for (&number, row) in &session.deliveries {
             let state = match (row.packet_id, row.released) {
-                (0, _) => RestoredState::Queued,
-                (packet_id, false) => RestoredState::Sent(packet_id),
-                (packet_id, true) => RestoredState::Released(packet_id),
+                (None, _) => RestoredState::Queued,
+                (Some(packet_id), false) => RestoredState::Sent(packet_id),
+                (Some(packet_id), true) => RestoredState::Released(packet_id),
             };
             deliveries.push(RestoredDelivery {
                 number,
@@ -187,9 +189,10 @@ impl Model {
             deliveries.into_iter().partition(|row| row.state != RestoredState::Queued);
         sent.extend(queued);
         let will = session.will.as_ref().map(copied);
-        let row = |(filter, &(options, subscription_id)): (&String, &(SubscriptionOptions, u32))| {
-            RestoredSubscription { filter: (**filter).into(), options, subscription_id }
-        };
+        let row = |(filter, &(options, subscription_id)): (
+            &String,
+            &(SubscriptionOptions, Option<SubscriptionId>),
+        )| { RestoredSubscription { filter: (**filter).into(), options, subscription_id } };
         RestoredSession {
             sid,
             client_id: (*session.client_id).into(),
@@ -205,9 +208,9 @@ impl Model {
     }
 }
 
-fn will_of(will: &StoredWill<'_>, number: u64) -> Will {
+fn will_of(will: &StoredWill<'_>, number: Option<WillNumber>) -> Will {
     Will {
-        message: will.message.to_message(None, 0),
+        message: will.message.to_message(None, None),
         delay_seconds: will.delay_seconds,
         message_expiry_seconds: will.message_expiry_seconds,
         number,

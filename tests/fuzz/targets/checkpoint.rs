@@ -67,10 +67,10 @@ fn sound() -> &'static [u8] {
         let mut changes = Changes::new(&image).expect("a new file");
         let header = Header { epoch: 1, shard: 0, shards: 1, number: 0, first_sequence: 1, seed: 5 };
         let mut journal = Journal::new(midge::store::segment::LogName { epoch: 1, shard: 0 });
-        for sid in 1..50 {
-            let (client_id, version) = (format!("client {sid}"), midge::mqtt::ProtocolVersion::V5);
+        for number in 1..50 {
+            let (client_id, version) = (format!("client {number}"), midge::mqtt::ProtocolVersion::V5);
             journal.record(&Record::Session {
-                sid,
+                sid: midge::base::SessionNumber::new(number),
                 client_id: &client_id,
                 version,
                 expiry_seconds: 9,

@@ -138,7 +138,7 @@ fn check_subscribe(version: ProtocolVersion, found: Frame<'_>, subscribe: &Subsc
         );
     }
     check_filters(version, found, &tail);
-    assert!(version == ProtocolVersion::V5 || subscribe.subscription_id == 0);
+    assert!(version == ProtocolVersion::V5 || subscribe.subscription_id.is_none());
 }
 
 fn check_unsubscribe(version: ProtocolVersion, found: Frame<'_>, unsubscribe: &Unsubscribe<'_>) {

@@ -3,7 +3,7 @@
 
 mod ends;
 
-use crate::base::{LogMark, ShardId, TextHash, Time};
+use crate::base::{LogMark, Numbered, ShardId, TextHash, Time};
 use crate::store::{Batch, Journal, Record, Wall};
 use ends::Ends;
 
@@ -59,10 +59,10 @@ impl Durability {
     }
 
     /// A number that nothing else in the log has or will have.
-    pub(in crate::broker) fn next_number(&mut self) -> u64 {
+    pub(in crate::broker) fn next_number<N: Numbered>(&mut self) -> N {
         let number = self.next_number;
         self.next_number += self.numbers_step;
-        number
+        N::from_number(number).expect("numbers count from 1")
     }
 
     /// The log's clock.

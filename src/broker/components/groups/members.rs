@@ -227,7 +227,7 @@ mod tests {
 
     fn member(slot: u32) -> GroupMember {
         let key = SessionKey { shard: 3, slot: SessionSlot::new(slot), generation: slot ^ 5 };
-        GroupMember { key, qos: QoS::AtLeastOnce, retain_as_published: false, subscription_id: 0 }
+        GroupMember { key, qos: QoS::AtLeastOnce, retain_as_published: false, subscription_id: None }
     }
 
     fn group(count: u32) -> Members {

@@ -6,7 +6,8 @@
 mod list;
 
 use crate::base::{
-    ConnectionKey, ConnectionSlot, LogMark, RequestToken, SessionKey, ShardId, TextHash, Ticket,
+    ConnectionKey, ConnectionSlot, DeliveryNumber, IntentNumber, LogMark, RequestToken, SessionKey, ShardId,
+    TextHash, Ticket,
 };
 use crate::broker::Mail;
 use crate::broker::outcome::{Outcome, Receipt};
@@ -61,7 +62,7 @@ struct OpenTicket {
 }
 
 /// The numbers of intents in the log.
-pub(in crate::broker) type Intents = SmallVec<[u64; 2]>;
+pub(in crate::broker) type Intents = SmallVec<[IntentNumber; 2]>;
 
 /// The action when all receipts have arrived.
 #[derive(Clone, Copy)]
@@ -101,7 +102,7 @@ pub(in crate::broker) struct FirstSending {
     pub connection: ConnectionKey,
     pub packet_id: PacketId,
     /// The number of the delivery.
-    pub number: u64,
+    pub number: DeliveryNumber,
     /// The token of its replay, if it has one.
     pub replay: Option<RequestToken>,
     pub qos: QoS,
@@ -134,7 +135,7 @@ pub(in crate::broker) enum AfterLog {
 /// A QoS 2 message that goes to other shards after the log has it together with the packet identifier that is
 /// held for it. Whatever happens after that, each of them gets it once.
 pub(in crate::broker) struct Intent {
-    pub number: u64,
+    pub number: IntentNumber,
     pub ticket: Option<Ticket>,
     pub targets: u128,
     pub retained_home: Option<ShardId>,
