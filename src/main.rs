@@ -17,6 +17,7 @@ use midge::config::parse;
 use midge::control::access_policies::AccessPolicies;
 use midge::control::housekeeping;
 use midge::control::logins::Logins;
+use midge::control::questions::Questions;
 use midge::driver::{self, Bell, BindOptions, NetConfig, ShardIo, SocketFile};
 use midge::host::{Control, ShardStart, StartStore, run};
 use midge::logging;
@@ -214,6 +215,11 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         }
         None => (None, None, (0..shards).map(|_| None).collect()),
     };
+    let (_questions, boxes) = Questions::new(bells.iter().cloned().map(|bell| {
+        let ring: Arc<dyn Fn() + Send + Sync> = Arc::new(move || bell.ring());
+        ring
+    }));
+    let mut boxes = boxes.into_iter();
     let mesh_capacity = config.runtime.mesh_capacity;
     let reloadable = config.clone();
     let (mut shared, interests) = Shared::new(config, shards, seed);
@@ -231,6 +237,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
             control: Arc::clone(&control),
             listeners: std::mem::take(&mut sockets[number]),
             bell: Arc::new(move || rung.ring()),
+            questions: boxes.next(),
             interest,
             seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(u64::from(id) << 32 | 0x5eed),
         };

@@ -124,6 +124,7 @@ impl World {
             control: Arc::new(Control::new(&config, policies, 1 << 20, Box::new(logins), 7)),
             listeners: vec![(0, ())],
             bell: Arc::new(|| {}),
+            questions: None,
             interest: interests.pop().expect("one shard"),
             seed: 100,
         };

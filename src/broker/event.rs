@@ -252,6 +252,7 @@ impl Event {
                 | EndCause::Hangup(_)
                 | EndCause::Shutdown
                 | EndCause::Banned
+                | EndCause::Operator
                 | EndCause::Refused => None,
             },
             // Each connection that is turned away is counted, reported or not.

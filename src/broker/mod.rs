@@ -17,6 +17,7 @@ mod fanout;
 mod flows;
 mod mail;
 mod outcome;
+pub mod questions;
 mod shared;
 #[cfg(all(test, feature = "runtime"))]
 mod tests;
@@ -41,6 +42,7 @@ pub use shared::Shared;
 use crate::base::{ConnectionSlot, Random, ShardId, Time};
 use crate::broker::interest::InterestCounts;
 use crate::broker::outbox::Outbox;
+use crate::broker::questions::{Answer, Inquiry};
 use crate::broker::retained::{Retained, RetainedLimits};
 use crate::mqtt::Reason;
 use crate::policy::access::Login;
@@ -313,6 +315,14 @@ impl Shard {
         self.durability.set_now(now);
         self.deliver_mail(now, from, mail);
         self.settle(now);
+    }
+
+    /// Works on the question of an operator. Visits at most `visits` sessions. `None`: the answer needs more calls.
+    pub fn answer(&mut self, now: Time, inquiry: &mut Inquiry, visits: u32) -> Option<Answer> {
+        self.durability.set_now(now);
+        let answer = self.look_into(now, inquiry, visits);
+        self.settle(now);
+        answer
     }
 
     /// The clock has moved.

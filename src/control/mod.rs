@@ -8,4 +8,5 @@ pub mod login_queue;
 pub mod logins;
 pub mod pool;
 pub mod proofs;
+pub mod questions;
 pub mod shared_gate;

@@ -8,11 +8,13 @@ use crate::broker::Shared;
 use crate::broker::interest::InterestCounts;
 use crate::control::access_policies::AccessPolicies;
 use crate::control::logins::CheckLogins;
+use crate::control::questions::Asked;
 use crate::control::shared_gate::SharedAddressGate;
 use crate::policy::address_gate::Ban;
 use crate::settings::Config;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The data that the shards and the main thread share, besides `Shared`.
@@ -140,6 +142,8 @@ pub struct ShardStart<L> {
     pub listeners: Vec<(u16, L)>,
     /// Wakes the shard from any thread. Other threads call it after sending an answer.
     pub bell: Arc<dyn Fn() + Send + Sync>,
+    /// The box with the questions of an operator, if there is an admin interface.
+    pub questions: Option<Receiver<Asked>>,
     /// The counts behind the shard's interest in exact filters.
     pub interest: Option<InterestCounts>,
     /// A random seed for assigned client identifiers and hash keys.

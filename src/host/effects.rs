@@ -41,6 +41,7 @@ impl<I: Io> Host<I> {
             IoEvent::Woken => {}
             IoEvent::Readable { .. } => {
                 self.verdicts.look();
+                self.inquiries.look();
                 self.look_for_checkpoint();
             }
         }

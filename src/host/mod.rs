@@ -16,6 +16,7 @@ mod io;
 mod layers;
 mod logins;
 mod messages;
+mod questions;
 mod store;
 mod tidy;
 
@@ -36,6 +37,7 @@ use handshakes::Handshakes;
 use layers::ConnectionLayers;
 use logins::Verdicts;
 use messages::Overflow;
+use questions::Inquiries;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -95,6 +97,7 @@ pub struct Host<I: Io> {
     observer: Option<Observer>,
     /// See [`Host::tell_detail`].
     detail: Option<bool>,
+    inquiries: Inquiries,
 }
 
 /// See [`Host::observe`].
@@ -166,6 +169,7 @@ impl<I: Io> Host<I> {
             stopping: None,
             observer: None,
             detail: None,
+            inquiries: Inquiries::new(start.questions),
         }
     }
 
@@ -235,6 +239,7 @@ impl<I: Io> Host<I> {
         }
         self.machine.handle_turn(now);
         self.carry_out(now, None);
+        self.answer_questions(now);
         self.watch_clock(now);
         self.write_log(now);
         self.log.tell_left_out(now);
@@ -332,6 +337,7 @@ impl<I: Io> Host<I> {
             || self.machine.has_deferred()
             || self.layers.has_waiting()
             || self.verdicts.has_some()
+            || self.inquiries.has_some()
             || self.admissions.banned_to.is_some()
             || self.has_mails()
         {

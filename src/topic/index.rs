@@ -23,7 +23,7 @@
 //! 8 bytes for each subscriber number. An emptied index keeps 16 KiB.
 
 use super::matches::Matches;
-use super::subscribers::{ListSlot, Lists, Subscription};
+use super::subscribers::{GrantedOptions, ListSlot, Lists, Subscription};
 use super::table::{Keys, SegmentedTable};
 use super::trie::Trie;
 use crate::mqtt::SubscriptionOptions;
@@ -135,13 +135,23 @@ impl TopicIndex {
 
     /// The number of subscribers of a filter. 0: the last one has gone.
     pub fn subscriber_count(&self, filter: &str) -> usize {
-        let slot = if has_wildcard(filter) {
+        self.slot(filter).map_or(0, |slot| self.lists.items(slot).len())
+    }
+
+    /// The options of the subscription of this subscriber with this filter, if there is one.
+    pub fn granted(&self, filter: &str, subscriber: u32) -> Option<GrantedOptions> {
+        let slot = self.slot(filter)?;
+        let at = self.lists.position(slot, subscriber)?;
+        Some(self.lists.items(slot)[at].granted())
+    }
+
+    fn slot(&self, filter: &str) -> Option<&ListSlot> {
+        if has_wildcard(filter) {
             self.wildcard.place(&self.keys, filter).map(|place| self.wildcard.slot(place))
         } else {
             let hash = self.keys.text(filter.as_bytes());
             self.exact.find(hash, |exact| *exact.filter == *filter).map(|exact| &exact.subscribers)
-        };
-        slot.map_or(0, |slot| self.lists.items(slot).len())
+        }
     }
 
     /// The number of subscriptions: pairs of a filter and a subscriber.

@@ -18,3 +18,4 @@ mod trie;
 pub use index::TopicIndex;
 pub use matches::{Matched, Matches};
 pub use patterns::Patterns;
+pub use subscribers::GrantedOptions;

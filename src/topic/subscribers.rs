@@ -3,8 +3,7 @@
 
 use super::slab::Slab;
 use super::table::give_back;
-use crate::mqtt::QoS;
-use crate::mqtt::SubscriptionOptions;
+use crate::mqtt::{QoS, SubscriptionId, SubscriptionOptions};
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
@@ -16,6 +15,19 @@ use smallvec::SmallVec;
 pub(super) struct Subscription {
     pub(super) subscriber: u32,
     packed: u32,
+}
+
+/// The options of a subscription that matter when a message is delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrantedOptions {
+    /// The granted QoS.
+    pub qos: QoS,
+    /// No Local.
+    pub no_local: bool,
+    /// Retain As Published.
+    pub retain_as_published: bool,
+    /// The Subscription Identifier.
+    pub subscription_id: Option<SubscriptionId>,
 }
 
 /// The largest Subscription Identifier.
@@ -49,6 +61,16 @@ impl Subscription {
 
     pub(super) fn id(self) -> u32 {
         self.packed >> ID_SHIFT
+    }
+
+    /// The options in the form for others.
+    pub(super) fn granted(self) -> GrantedOptions {
+        GrantedOptions {
+            qos: self.qos(),
+            no_local: self.packed & NO_LOCAL != 0,
+            retain_as_published: self.retain_as_published(),
+            subscription_id: SubscriptionId::new(self.id()),
+        }
     }
 
     /// Whether this subscription must not get messages of the session `origin`. `[MQTT5-3.8.3-3]`

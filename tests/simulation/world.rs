@@ -140,6 +140,7 @@ impl World {
                 control: Arc::clone(&self.control),
                 listeners: vec![(0, ())],
                 bell: Arc::new(|| {}),
+                questions: None,
                 interest,
                 seed: self.seed.wrapping_add(u64::from(id) << 32).wrapping_add(run << 48),
             };

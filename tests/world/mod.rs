@@ -94,6 +94,7 @@ impl Broker {
                 control: Arc::clone(&broker.control),
                 listeners: (0..).zip(&config.listeners).map(|(number, _)| (number, ())).collect(),
                 bell: kernel.borrow().bell(shard),
+                questions: None,
                 interest,
                 seed: 100 + u64::from(id),
             };

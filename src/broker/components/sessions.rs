@@ -142,6 +142,11 @@ impl Sessions {
         });
     }
 
+    /// The number of slots, used or free.
+    pub(in crate::broker) fn slots(&self) -> u32 {
+        u32::try_from(self.slots.len()).expect("a shard holds less than 2^32 sessions")
+    }
+
     pub(in crate::broker) fn get(&self, slot: SessionSlot) -> Option<&SessionEntry> {
         self.slots.get(slot.at()).filter(|entry| entry.session.is_some())
     }

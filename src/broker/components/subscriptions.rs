@@ -3,6 +3,7 @@
 
 use crate::base::SessionSlot;
 use crate::mqtt::{SubscriptionId, SubscriptionOptions};
+use crate::topic::GrantedOptions;
 use crate::topic::{Matches, Patterns, TopicIndex};
 
 /// See the module.
@@ -57,6 +58,11 @@ impl Subscriptions {
     pub(in crate::broker) fn remove(&mut self, filter: &str, session: SessionSlot) -> bool {
         self.index.unsubscribe(filter, session.get());
         self.index.subscriber_count(filter) == 0
+    }
+
+    /// The options with which a session has this filter.
+    pub(in crate::broker) fn granted(&self, filter: &str, session: SessionSlot) -> Option<GrantedOptions> {
+        self.index.granted(filter, session.get())
     }
 
     /// The subscribers of a topic name, without the subscriptions of `origin` that have No Local. Return the

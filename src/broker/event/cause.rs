@@ -60,6 +60,8 @@ pub enum EndCause {
     Shutdown,
     /// Its address was added to the list of banned addresses.
     Banned,
+    /// An operator has disconnected it.
+    Operator,
     /// Refused at CONNECT. `Event::Refused` says why.
     Refused,
 }
@@ -75,7 +77,7 @@ impl EndCause {
             EndCause::TakenOver => Some(Reason::SessionTakenOver),
             EndCause::Shutdown => Some(Reason::ServerShuttingDown),
             // [MQTT5-3.14.2-1]: DISCONNECT has no 0x8A.
-            EndCause::Banned => Some(Reason::AdministrativeAction),
+            EndCause::Banned | EndCause::Operator => Some(Reason::AdministrativeAction),
             EndCause::Disconnect(_) | EndCause::Hangup(_) | EndCause::ConnectTimeout | EndCause::Refused => {
                 None
             }
@@ -108,6 +110,7 @@ impl EndCause {
             EndCause::TakenOver => "session taken over",
             EndCause::Shutdown => "server shutting down",
             EndCause::Banned => "address banned",
+            EndCause::Operator => "disconnected by the operator",
             EndCause::Refused => "refused",
         }
     }
@@ -138,6 +141,7 @@ impl fmt::Display for EndCause {
             EndCause::TakenOver => f.write_str("session taken over by a new connection (0x8E)"),
             EndCause::Shutdown => f.write_str("server shutting down (0x8B)"),
             EndCause::Banned => f.write_str("address banned by gate.banned (0x98)"),
+            EndCause::Operator => f.write_str("disconnected by the operator (0x98)"),
             EndCause::Refused => f.write_str("refused"),
         }
     }

@@ -26,6 +26,7 @@ pub(super) mod mount;
 pub(super) mod pause;
 pub(super) mod permissions;
 pub(super) mod publish;
+mod questions;
 pub(super) mod rates;
 pub(super) mod read;
 pub(super) mod records;

@@ -42,6 +42,24 @@ impl Connection {
         self.paused & why != 0
     }
 
+    /// Why it is not read, in the words of an operator.
+    pub(in crate::broker) fn paused_by(&self) -> impl Iterator<Item = &'static str> {
+        const WORDS: [(u16, &str); 11] = [
+            (PAUSED_BY_BACKLOG, "limits.backlog_bytes"),
+            (PAUSED_BY_REPLIES, "waiting acknowledgements"),
+            (PAUSED_BY_RATE, "rate of the client"),
+            (PAUSED_BY_LANE, "rate of the listener"),
+            (PAUSED_BY_MEMORY, "limits.memory_bytes"),
+            (PAUSED_BY_ROOM, "other shards or the disk are behind"),
+            (PAUSED_BY_DISK, "the disk is full"),
+            (PAUSED_BY_WORK, "its turn"),
+            (HoldBack::Mesh as u16, "other shards are behind"),
+            (HoldBack::Log as u16, "the disk is behind"),
+            (HoldBack::Turn as u16, "its turn"),
+        ];
+        WORDS.into_iter().filter(|(why, _)| self.is_paused_by(*why)).map(|(_, words)| words)
+    }
+
     /// Whether its next packet must wait for a bucket.
     pub(in crate::broker) fn waits_for_rate(&self) -> bool {
         self.is_paused_by(PAUSED_BY_RATE | PAUSED_BY_LANE)

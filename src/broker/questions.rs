@@ -1,0 +1,264 @@
+//! What an operator may ask a shard, and the answers, as plain data.
+//!
+//! An [`Inquiry`] is a question on its way. A question that visits every session is answered in steps: each call of
+//! `Shard::answer` visits some of them, and the last one returns the answer. Sessions that begin or end between two
+//! steps may be in the answer or not.
+
+use crate::base::ShardId;
+use crate::mqtt::{ProtocolVersion, QoS};
+use crate::session::Losses;
+use crate::topic::GrantedOptions;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+/// A question, or an order to a shard.
+#[derive(Debug)]
+pub enum Question {
+    /// Does the shard turn?
+    Alive,
+    /// What does the shard hold?
+    Shard,
+    /// The sessions that a filter lets through: the first of them in an order.
+    Clients(Box<ClientsQuery>),
+    /// One session, in detail. Its client identifier must be at home on the shard.
+    Client(Box<str>),
+    /// Disconnect a client. Its client identifier must be at home on the shard.
+    Disconnect {
+        /// The client identifier.
+        client_id: Box<str>,
+        /// Whether its session ends too, connected or not.
+        ends_session: bool,
+    },
+}
+
+/// The answer to the question of the same name.
+#[derive(Debug)]
+pub enum Answer {
+    /// It does.
+    Alive,
+    /// See [`ShardFigures`].
+    Shard(Box<ShardFigures>),
+    /// See [`ClientsPage`].
+    Clients(ClientsPage),
+    /// `None` if there is no such session.
+    Client(Option<Box<ClientDetails>>),
+    /// What was done.
+    Disconnect(Disconnected),
+}
+
+/// What a shard holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardFigures {
+    /// Its number.
+    pub shard: ShardId,
+    /// The number of connections in any stage.
+    pub connections: usize,
+    /// The number of connections whose CONNECT is not answered yet.
+    pub handshakes: usize,
+    /// The number of sessions, connected or not.
+    pub sessions: usize,
+    /// The number of subscriptions without shared ones.
+    pub subscriptions: usize,
+    /// The number of retained messages at home here.
+    pub retained: usize,
+    /// The bytes that clients make the shard keep.
+    pub kept_bytes: usize,
+    /// The number of bytes that wait for the log.
+    pub journal_bytes: usize,
+    /// Whether the log has failed.
+    pub has_log_failed: bool,
+}
+
+/// What was done for [`Question::Disconnect`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disconnected {
+    /// Whether the client was connected.
+    pub was_connected: bool,
+    /// Whether a session has ended. Without Session Expiry Interval it ends with the connection.
+    pub has_session_ended: bool,
+}
+
+/// Which clients, in which order.
+#[derive(Clone, Debug)]
+pub struct ClientsQuery {
+    /// The beginning of the client identifier. Empty: any.
+    pub prefix: Box<str>,
+    /// The user name. Only connected clients have one.
+    pub user: Option<Box<str>>,
+    /// The number of the listener that the client used last.
+    pub listener: Option<u16>,
+    /// The address of a connected client, without the port.
+    pub address: Option<IpAddr>,
+    /// Whether the client is connected.
+    pub is_connected: Option<bool>,
+    /// The order.
+    pub order: ClientOrder,
+    /// The last client of the page before.
+    pub after: Option<ClientRank>,
+    /// The length of a page: 1 to [`PAGE_MAX`].
+    pub count: usize,
+}
+
+/// The largest number of clients in an answer.
+pub const PAGE_MAX: usize = 1000;
+
+/// The order of a list of clients. Numbers are in falling order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientOrder {
+    /// By client identifier, in rising order.
+    ClientId,
+    /// By messages received from and sent to the client on its connection.
+    Messages,
+    /// By bytes received from and sent to the client on its connection.
+    Bytes,
+    /// By messages that wait in its queue.
+    Queue,
+    /// By messages of QoS 1 and 2 that were lost for it since it was last told.
+    Lost,
+}
+
+/// The place of a client in an order. The first in the list is the lowest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClientRank {
+    /// The number by which clients are ordered. 0 in the order of client identifiers.
+    pub number: Reverse<u64>,
+    /// The client identifier.
+    pub client_id: Box<str>,
+}
+
+/// A part of a list of clients.
+#[derive(Debug, Default)]
+pub struct ClientsPage {
+    /// The clients, in order.
+    pub clients: Vec<(ClientRank, ClientSummary)>,
+    /// The number of all clients that the filter lets through.
+    pub matching: u64,
+}
+
+/// What a list shows of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientSummary {
+    /// Its connection, if it is connected.
+    pub connection: Option<ConnectionSummary>,
+    /// The protocol version of its last connection.
+    pub version: ProtocolVersion,
+    /// The number of the listener that it used last. `None` if that was in an earlier run.
+    pub listener: Option<u16>,
+    /// The Session Expiry Interval in seconds. `NEVER_EXPIRES`: without end.
+    pub expiry_seconds: u32,
+    /// Whether the session survives a restart of the broker.
+    pub is_kept: bool,
+    /// The number of subscriptions.
+    pub subscriptions: usize,
+    /// The number of messages in its queue.
+    pub queued: usize,
+    /// The bytes of these messages.
+    pub queued_bytes: usize,
+    /// The number of messages that were sent and are not acknowledged.
+    pub inflight: usize,
+    /// The number of messages of QoS 1 and 2 that were lost for it since it was last told.
+    pub lost: u64,
+}
+
+/// The connection of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionSummary {
+    /// The address of the peer.
+    pub peer: SocketAddr,
+    /// The user name.
+    pub user: Option<Box<str>>,
+    /// How long the client is connected, in seconds.
+    pub seconds: u64,
+    /// The effective keep alive in seconds. 0 if there is none.
+    pub keep_alive_seconds: u16,
+    /// The number of PUBLISH packets from the client.
+    pub messages_in: u64,
+    /// The number of bytes from the client.
+    pub bytes_in: u64,
+    /// The number of PUBLISH packets to the client.
+    pub messages_out: u64,
+    /// The number of bytes to the client.
+    pub bytes_out: u64,
+    /// The number of bytes that its socket has not taken.
+    pub backlog_bytes: usize,
+    /// Why midge does not read from it at the moment, by the names of the limits and conditions. Empty: midge reads.
+    pub paused_by: Vec<&'static str>,
+}
+
+/// Everything that is shown of one client.
+#[derive(Clone, Debug)]
+pub struct ClientDetails {
+    /// What a list shows.
+    pub summary: ClientSummary,
+    /// The first of its subscriptions, by filter.
+    pub subscriptions: Vec<ClientSubscription>,
+    /// The messages that were lost for it since it was last told.
+    pub losses: Losses,
+    /// The number of QoS 2 packet identifiers of the client that wait for a PUBREL.
+    pub held: usize,
+    /// The Maximum Packet Size of the client. `None` if it has set none.
+    pub packet_bytes_max: Option<u32>,
+    /// The will, without its payload.
+    pub will: Option<ClientWill>,
+}
+
+/// The largest number of subscriptions in [`ClientDetails`].
+pub const SUBSCRIPTIONS_SHOWN_MAX: usize = 1000;
+
+/// A subscription of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientSubscription {
+    /// The filter, as the client has sent it.
+    pub filter: Box<str>,
+    /// The granted options. `None` for a shared subscription, whose options are with its group.
+    pub granted: Option<GrantedOptions>,
+}
+
+/// The will of a client, without its payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientWill {
+    /// The topic name.
+    pub topic: Box<str>,
+    /// The QoS.
+    pub qos: QoS,
+    /// The RETAIN flag.
+    pub retain: bool,
+    /// The length of the payload in bytes.
+    pub payload_bytes: usize,
+    /// The Will Delay Interval in seconds.
+    pub delay_seconds: u32,
+}
+
+/// A question on its way to its answer.
+#[derive(Debug)]
+pub struct Inquiry {
+    pub(super) question: Question,
+    /// The next slot to visit.
+    pub(super) next: u32,
+    /// The clients that are in the answer so far, in order.
+    pub(super) found: BTreeMap<ClientRank, ClientSummary>,
+    /// The number of clients that the filter has let through so far.
+    pub(super) matching: u64,
+}
+
+impl Inquiry {
+    /// A question that has not been looked at.
+    pub fn new(question: Question) -> Inquiry {
+        Inquiry { question, next: 0, found: BTreeMap::new(), matching: 0 }
+    }
+}
+
+impl ClientsPage {
+    /// Joins the answers of several shards to the same query.
+    pub fn merge(pages: impl IntoIterator<Item = ClientsPage>, count: usize) -> ClientsPage {
+        let mut all = ClientsPage::default();
+        for page in pages {
+            all.matching += page.matching;
+            all.clients.extend(page.clients);
+        }
+        all.clients.sort_by(|one, other| one.0.cmp(&other.0));
+        all.clients.truncate(count);
+        all
+    }
+}

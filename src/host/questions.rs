@@ -1,0 +1,58 @@
+//! Answers the questions of an operator between the turn's other work, for a bounded time a turn.
+
+use super::{Host, Io};
+use crate::base::Time;
+use crate::control::questions::Asked;
+use std::collections::VecDeque;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+/// How long a shard works on questions in one turn.
+const TURN_MAX: Duration = Duration::from_micros(200);
+
+/// The sessions that are visited between two looks at the clock. It takes some microseconds.
+const VISITS: u32 = 64;
+
+/// The questions of a shard.
+pub(super) struct Inquiries {
+    receiver: Option<Receiver<Asked>>,
+    /// Those that are being worked on. Each has its turn in the round.
+    open: VecDeque<Asked>,
+}
+
+impl Inquiries {
+    pub(super) fn new(receiver: Option<Receiver<Asked>>) -> Inquiries {
+        Inquiries { receiver, open: VecDeque::new() }
+    }
+
+    /// Collects questions after the bell has rung.
+    pub(super) fn look(&mut self) {
+        if let Some(receiver) = &self.receiver {
+            self.open.extend(receiver.try_iter());
+        }
+    }
+
+    pub(super) fn has_some(&self) -> bool {
+        !self.open.is_empty()
+    }
+}
+
+impl<I: Io> Host<I> {
+    /// Works on questions for a limited time.
+    pub(super) fn answer_questions(&mut self, now: Time) {
+        if !self.inquiries.has_some() {
+            return;
+        }
+        let until = self.now().after(TURN_MAX);
+        while let Some(mut asked) = self.inquiries.open.pop_front() {
+            match self.machine.answer(now, &mut asked.inquiry, VISITS) {
+                Some(answer) => (asked.answer)(answer),
+                None => self.inquiries.open.push_back(asked),
+            }
+            self.carry_out(now, None);
+            if self.now() >= until {
+                return;
+            }
+        }
+    }
+}
