@@ -10,8 +10,10 @@ use disk::{Store, Unhurried};
 use io::{Kernel, WorldIo};
 use logins::{AskedLogin, AskedLogins};
 use midge::base::{ConnectionSlot, ShardId, Time};
+use midge::broker::questions::{Answer, Question};
 use midge::broker::{Event, Hangup, Shard, Shared};
 use midge::control::access_policies::AccessPolicies;
+use midge::control::questions::Questions;
 use midge::host::{Control, Host, ShardStart, SocketEnd, StartStore};
 use midge::policy::access::{Access, Verdict};
 use midge::settings::Config;
@@ -20,8 +22,8 @@ use midge::store::segment::LogName;
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 /// The time that passes with each action of a client, so that no two happen at the same moment.
 const STEP_MICROS: u64 = 10;
@@ -63,6 +65,7 @@ struct Broker {
     /// Logins and events that the world has not seen yet.
     asked: AskedLogins,
     told: Rc<RefCell<Vec<Event>>>,
+    questions: Questions,
 }
 
 impl Broker {
@@ -76,6 +79,8 @@ impl Broker {
         kernel.borrow_mut().begin_shards(shards);
         let (shared, interests) = Shared::new(config.clone(), shards, SEED);
         let (asked, told) = (AskedLogins::default(), Rc::default());
+        let (questions, boxes) = Questions::new((0..shards).map(|shard| kernel.borrow().bell(shard)));
+        let mut boxes = boxes.into_iter();
         let control = control(config, asked.clone());
         let mut broker = Broker {
             hosts: Vec::new(),
@@ -84,6 +89,7 @@ impl Broker {
             control: Arc::new(control),
             asked,
             told,
+            questions,
         };
         let mut stores = stores.fuse();
         for (shard, interest) in interests.into_iter().enumerate() {
@@ -94,7 +100,7 @@ impl Broker {
                 control: Arc::clone(&broker.control),
                 listeners: (0..).zip(&config.listeners).map(|(number, _)| (number, ())).collect(),
                 bell: kernel.borrow().bell(shard),
-                questions: None,
+                questions: boxes.next(),
                 interest,
                 seed: 100 + u64::from(id),
             };
@@ -275,6 +281,16 @@ impl World {
         policies.access = [access.clone()].into();
         self.broker.control.change_policies(policies);
         self.run();
+    }
+
+    /// Asks a shard as an operator does, and lets it answer.
+    pub fn question(&mut self, shard: usize, question: Question) -> Answer {
+        let answer = Arc::new(Mutex::new(None));
+        let taken = Arc::clone(&answer);
+        let take = move |answer| *taken.lock().expect("nothing panics here") = Some(answer);
+        self.broker.questions.ask(shard, question, take).expect("few questions wait");
+        self.run();
+        answer.lock().expect("nothing panics here").take().expect("each question is answered")
     }
 
     /// Answers the oldest login that must be checked.

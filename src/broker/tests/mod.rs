@@ -15,6 +15,7 @@ mod moved;
 mod order;
 mod pace;
 mod penalty;
+mod questions;
 mod quota;
 mod restart;
 mod terms;
