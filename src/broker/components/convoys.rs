@@ -185,3 +185,99 @@ impl Convoy {
         self.riders.push_back(rider);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{MemoryAccount, SessionKey, SessionSlot};
+    use crate::session::Publication;
+
+    fn publisher(number: u32) -> Option<SessionKey> {
+        Some(SessionKey { shard: 0, slot: SessionSlot::new(number), generation: 0 })
+    }
+
+    fn rider(origin: Option<SessionKey>) -> Rider {
+        let publication = Publication {
+            topic: "t",
+            forward: [&[]; 3],
+            payload: b"",
+            qos: QoS::AtMostOnce,
+            retain: false,
+            expires_at: None,
+            origin,
+            stamp: None,
+            source: &[],
+        };
+        Rider {
+            message: KeptMessage::new(publication.to_message(), &MemoryAccount::default()),
+            topic_hash: None,
+            ticket: None,
+            intended: false,
+            own_last: false,
+            own_delivery: None,
+            outcome: Outcome::default(),
+            mark: LogMark::START,
+            left: 0,
+            publisher: None,
+            by_mail: false,
+        }
+    }
+
+    #[test]
+    fn lines_take_turns_and_the_messages_of_one_keep_their_order() {
+        let (a, b) = (TextHash::new(1), TextHash::new(2));
+        let mut convoys = Convoys::new(0);
+        for (line, number) in [(a, 1), (a, 2), (b, 3)] {
+            convoys.push(line, Member::Waiting(rider(publisher(number))));
+        }
+        let mut order = Vec::new();
+        while let Some((line, member)) = convoys.take_next() {
+            assert!(convoys.has_line(line), "a line has its turn until it is put back");
+            let Some(Member::Waiting(rider)) = member else { panic!("each line has a message") };
+            order.push(rider.message.origin().map(|key| key.slot.get()));
+            convoys.put_back(line, None);
+        }
+        assert_eq!(order, [Some(1), Some(3), Some(2)]);
+        assert!(convoys.is_empty() && !convoys.has_line(a) && !convoys.has_line(b));
+    }
+
+    #[test]
+    fn a_fan_out_that_is_not_done_stays_first_in_its_line_and_counts() {
+        let line = TextHash::new(1);
+        let mut convoys = Convoys::new(0);
+        for _ in 0..CONVOYS_MAX {
+            assert!(convoys.has_room());
+            convoys.push(line, Member::Convoy(Convoy::new(0, None)));
+        }
+        assert!(!convoys.has_room());
+        let Some((line, first @ Some(Member::Convoy(_)))) = convoys.take_next() else {
+            panic!("there are some")
+        };
+        assert!(convoys.has_room());
+        convoys.put_back(line, first);
+        assert!(!convoys.has_room());
+        assert!(matches!(convoys.last_mut(line), Some(Member::Convoy(_))));
+    }
+
+    #[test]
+    fn only_messages_of_the_same_publisher_join_it() {
+        let line = TextHash::new(1);
+        let mut convoys = Convoys::new(0);
+        for number in [1, 1, 2] {
+            convoys.push(line, Member::Waiting(rider(publisher(number))));
+        }
+        assert!(convoys.pop_waiting(line, publisher(1)).is_some());
+        assert!(convoys.pop_waiting(line, publisher(1)).is_some());
+        assert!(convoys.pop_waiting(line, publisher(1)).is_none(), "the next one is of another publisher");
+        assert!(convoys.pop_waiting(TextHash::new(9), publisher(1)).is_none());
+    }
+
+    #[test]
+    fn who_gets_on_has_all_stops_ahead() {
+        let mut convoy = Convoy::new(0, None);
+        convoy.stops = (0..3).map(|_| Stop::Group("$share/g/t".into())).collect();
+        convoy.at = 2;
+        convoy.get_on(rider(None));
+        assert_eq!(convoy.riders[0].left, 3);
+    }
+}

@@ -46,3 +46,31 @@ impl Effects {
         self.list.shrink_to_fit();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ConnectionSlot;
+
+    #[test]
+    fn an_old_list_is_used_again_but_never_in_place_of_newer_effects() {
+        let slots = [1, 2, 3].map(ConnectionSlot::new);
+        let mut effects = Effects::default();
+        for slot in slots {
+            effects.push(Effect::Pause { slot });
+        }
+        let taken = effects.take();
+        assert!(
+            taken
+                .iter()
+                .zip(slots)
+                .all(|(effect, of)| matches!(effect, Effect::Pause { slot } if *slot == of))
+        );
+        effects.push(Effect::Resume { slot: slots[0] });
+        effects.recycle(taken);
+        assert!(matches!(effects.take()[..], [Effect::Resume { .. }]));
+        let old = Vec::with_capacity(77);
+        effects.recycle(old);
+        assert!(effects.is_empty() && effects.list.capacity() >= 77);
+    }
+}

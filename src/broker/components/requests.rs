@@ -125,3 +125,31 @@ impl Requests {
         self.pending.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn insert(requests: &mut Requests, answers: usize) -> RequestToken {
+        let token = requests.next_token();
+        let mut needed = Needed::default();
+        needed.expect(answers);
+        requests.insert(token, Pending { needed, then: Completion::Restored });
+        token
+    }
+
+    #[test]
+    fn a_request_is_done_with_the_last_of_its_own_answers() {
+        let mut requests = Requests::default();
+        let (one, other) = (insert(&mut requests, 1), insert(&mut requests, 3));
+        assert!(one < other, "tokens rise");
+        assert!(requests.take_answer(other).is_none() && requests.take_answer(other).is_none());
+        assert!(requests.take_answer(one).is_some());
+        assert!(requests.take_answer(one).is_none(), "it is done");
+        assert!(requests.take_answer(other).is_some());
+        let given_up = insert(&mut requests, 2);
+        assert!(requests.take(given_up).is_some());
+        assert!(requests.take_answer(given_up).is_none(), "an answer that comes too late changes nothing");
+        assert!(requests.pending.is_empty());
+    }
+}

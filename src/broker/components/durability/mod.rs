@@ -202,3 +202,61 @@ impl Durability {
         self.ends.give_memory_back();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{DeliveryNumber, MessageNumber};
+    use crate::store::segment::LogName;
+
+    fn opened(shard: ShardId, next_number: u64) -> Durability {
+        let mut durability = Durability::off(shard, 4, 1);
+        let journal = Journal::new(LogName { epoch: 1, shard });
+        durability.open(Time::ZERO, shard, journal, Wall::default(), next_number);
+        durability
+    }
+
+    #[test]
+    fn no_two_shards_give_the_same_number_and_none_gives_one_of_an_earlier_run() {
+        let mut given = Vec::new();
+        for shard in 0..4 {
+            let mut durability = opened(shard, 1001);
+            for _ in 0..5 {
+                given.push(durability.next_number::<MessageNumber>().get());
+                given.push(durability.next_number::<DeliveryNumber>().get());
+            }
+        }
+        assert!(given.iter().all(|&number| number > 1000));
+        given.sort_unstable();
+        given.dedup();
+        assert_eq!(given.len(), 40);
+    }
+
+    #[test]
+    fn an_end_is_durable_with_its_record_and_no_end_is_awaited_after_the_log_has_failed() {
+        let (client, other) = (TextHash::new(5), TextHash::new(6));
+        let mut durability = opened(0, 1);
+        assert!(durability.are_ends_durable());
+        durability.record(&Record::Ended { sid: crate::base::SessionNumber::new(4) });
+        durability.note_end(Some(client));
+        assert!(!durability.are_ends_durable());
+        assert!(durability.end_mark(client) > durability.durable());
+        assert!(durability.end_mark(other) <= durability.durable());
+        let batch = durability.take_batch().expect("there is a record");
+        durability.set_durable(batch.last);
+        assert!(durability.are_ends_durable());
+        durability.record(&Record::Ended { sid: crate::base::SessionNumber::new(8) });
+        durability.note_end(Some(client));
+        durability.fail();
+        assert!(durability.are_ends_durable() && durability.mark() == LogMark::NEVER);
+    }
+
+    #[test]
+    fn what_was_recorded_since_a_count_has_a_mark() {
+        let mut durability = opened(0, 1);
+        let before = durability.count();
+        assert_eq!(durability.mark_since(before), LogMark::START);
+        durability.rely_on_earlier();
+        assert_eq!(durability.mark_since(before), durability.mark());
+    }
+}

@@ -363,3 +363,86 @@ impl Replies {
         self.after_log.shrink_to_fit();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replies() -> Replies {
+        Replies::new(2, 1)
+    }
+
+    fn slot() -> ConnectionSlot {
+        ConnectionSlot::new(3)
+    }
+
+    fn receipt(ticket: Ticket, refused: bool) -> Receipt {
+        Receipt { ticket, outcome: Outcome { refused, ..Outcome::default() } }
+    }
+
+    #[test]
+    fn a_reply_waits_for_those_before_it_whatever_it_waits_for_itself() {
+        let mut replies = replies();
+        assert_eq!(replies.push(slot(), LogMark::behind(2), None, Reply::Pong), 1);
+        assert_eq!(replies.push(slot(), LogMark::START, None, Reply::End), 2);
+        assert!(replies.pop_ready(slot(), LogMark::behind(1)).is_none());
+        assert!(matches!(replies.pop_ready(slot(), LogMark::behind(2)), Some(Reply::Pong)));
+        assert!(matches!(replies.pop_ready(slot(), LogMark::START), Some(Reply::End)));
+        assert!(replies.pop_ready(slot(), LogMark::behind(9)).is_none());
+    }
+
+    #[test]
+    fn a_ticket_is_complete_with_its_last_receipt_and_joins_the_outcomes() {
+        let mut replies = replies();
+        let tickets = [0; 3].map(|_| {
+            let ticket = replies.next_ticket();
+            replies.open_ticket(2, Outcome::default(), Intents::new(), Purpose::Intents);
+            ticket
+        });
+        replies.add_to_ticket(tickets[1], 1, Intents::new());
+        assert!(replies.take_receipt(&receipt(tickets[1], true)).is_none());
+        assert!(replies.take_receipt(&receipt(tickets[1], false)).is_none());
+        let done = replies.take_receipt(&receipt(tickets[1], false)).expect("it was the third");
+        assert!(done.outcome.refused);
+        assert!(!replies.is_ticket_open(tickets[1]) && replies.is_ticket_open(tickets[0]));
+        assert!(replies.take_receipt(&receipt(tickets[1], false)).is_none(), "one too many changes nothing");
+        for ticket in [tickets[0], tickets[2]] {
+            replies.take_receipt(&receipt(ticket, false));
+            assert!(replies.take_receipt(&receipt(ticket, false)).is_some());
+        }
+        assert!(replies.tickets.is_empty(), "tickets that are complete take no memory");
+        assert!(replies.next_ticket() != tickets[2], "a number is given once");
+    }
+
+    #[test]
+    fn what_waits_for_the_log_comes_in_its_order() {
+        let mut replies = replies();
+        for mark in [5, 3, 7] {
+            replies.wait_for_log(LogMark::behind(mark), AfterLog::Replies { slot: slot() });
+        }
+        assert!(!replies.has_durable(LogMark::behind(4)), "the second waits for the first");
+        assert!(
+            replies.pop_durable(LogMark::behind(5)).is_some()
+                && replies.pop_durable(LogMark::behind(5)).is_some()
+        );
+        assert!(replies.pop_durable(LogMark::behind(5)).is_none() && replies.await_log());
+        replies.give_up_waiting_for_log();
+        assert!(!replies.await_log());
+    }
+
+    #[test]
+    fn replies_of_an_ended_connection_are_forgotten_and_receipts_go_to_their_shard() {
+        let mut replies = replies();
+        replies.push(slot(), LogMark::NEVER, None, Reply::Pong);
+        assert!(replies.are_pending(slot()));
+        replies.forget(slot());
+        assert!(!replies.are_pending(slot()) && replies.pending(slot()) == 0);
+        replies.push(slot(), LogMark::START, None, Reply::Pong);
+        assert_eq!(replies.pending(slot()), 1, "a list that is used again is empty");
+        let ticket = replies.next_ticket();
+        replies.push_receipt(1, receipt(ticket, false));
+        assert!(replies.take_receipts(0).is_none());
+        assert_eq!(replies.take_receipts(1).map(|receipts| receipts.len()), Some(1));
+        assert!(replies.take_receipts(1).is_none());
+    }
+}
