@@ -46,6 +46,7 @@ const FLOWS: &[(&str, &[&str])] = &[
     ("full_disk", &["mount"]),
     ("groups", &["convoy", "forward"]),
     ("publish", &["convoy", "full_disk", "mount", "reply"]),
+    ("questions", &["full_disk", "read"]),
     ("read", &["behind", "refuse"]),
     ("records", &["groups"]),
     ("refuse", &["read"]),

@@ -42,7 +42,7 @@ pub use shared::Shared;
 use crate::base::{ConnectionSlot, Random, ShardId, Time};
 use crate::broker::interest::InterestCounts;
 use crate::broker::outbox::Outbox;
-use crate::broker::questions::{Answer, Inquiry};
+use crate::broker::questions::{Inquiry, InquiryProgress};
 use crate::broker::retained::{Retained, RetainedLimits};
 use crate::mqtt::Reason;
 use crate::policy::access::Login;
@@ -317,12 +317,12 @@ impl Shard {
         self.settle(now);
     }
 
-    /// Works on the question of an operator. Visits at most `visits` sessions. `None`: the answer needs more calls.
-    pub fn answer(&mut self, now: Time, inquiry: &mut Inquiry, visits: u32) -> Option<Answer> {
+    /// Works on the question of an operator. Visits at most `visits` sessions, subscriptions or messages.
+    pub fn answer(&mut self, now: Time, inquiry: &mut Inquiry, visits: u32) -> InquiryProgress {
         self.durability.set_now(now);
-        let answer = self.look_into(now, inquiry, visits);
+        let progress = self.look_into(now, inquiry, visits);
         self.settle(now);
-        answer
+        progress
     }
 
     /// The clock has moved.

@@ -4,9 +4,10 @@
 //! `Shard::answer` visits some of them, and the last one returns the answer. Sessions that begin or end between two
 //! steps may be in the answer or not.
 
-use crate::base::ShardId;
+use crate::base::{LogMark, SessionKey, ShardId, Ticket};
+use crate::broker::Violation;
 use crate::mqtt::{ProtocolVersion, QoS};
-use crate::session::Losses;
+use crate::session::{Losses, Message};
 use crate::topic::GrantedOptions;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -30,6 +31,23 @@ pub enum Question {
         /// Whether its session ends too, connected or not.
         ends_session: bool,
     },
+    /// The subscriptions that a filter lets through: the first of them, by client identifier and filter.
+    Subscriptions(Box<SubscriptionsQuery>),
+    /// The retained messages at home on the shard whose topics match: the first of them, by topic.
+    Retained(Box<RetainedQuery>),
+    /// A retained message. Its topic must be at home on the shard.
+    RetainedMessage(Box<str>),
+    /// Remove a retained message without telling its subscribers. Its topic must be at home on the shard.
+    RemoveRetained(Box<str>),
+    /// The shared subscriptions at home on the shard: the first of them, by filter.
+    Groups {
+        /// The last filter of the page before.
+        after: Option<Box<str>>,
+        /// The length of a page: 1 to [`PAGE_MAX`].
+        count: usize,
+    },
+    /// Publish a message. Any shard will do.
+    Publish(Box<OperatorMessage>),
 }
 
 /// The answer to the question of the same name.
@@ -45,6 +63,31 @@ pub enum Answer {
     Client(Option<Box<ClientDetails>>),
     /// What was done.
     Disconnect(Disconnected),
+    /// See [`SubscriptionsPage`].
+    Subscriptions(SubscriptionsPage),
+    /// See [`RetainedPage`].
+    Retained(RetainedPage),
+    /// `None` if there is no such message.
+    RetainedMessage(Option<Box<ShownRetained>>),
+    /// Whether there was one. It is removed on the disk too.
+    RemoveRetained(bool),
+    /// The groups, in order.
+    Groups(Vec<GroupSummary>),
+    /// The order was carried out, and the log has failed: the effect may be gone after a restart.
+    Failed(Violation),
+    /// What became of the message. A message of QoS 1 or 2 is then where it must not be lost any more.
+    Publish(Result<Published, Violation>),
+}
+
+/// What an inquiry has come to.
+#[derive(Debug)]
+pub enum InquiryProgress {
+    /// The answer.
+    Done(Answer),
+    /// It goes on with the next call.
+    GoesOn,
+    /// It waits for the log or for other shards. Ask again after the next turn.
+    Waits,
 }
 
 /// What a shard holds.
@@ -230,6 +273,121 @@ pub struct ClientWill {
     pub delay_seconds: u32,
 }
 
+/// Which subscriptions.
+#[derive(Clone, Debug)]
+pub struct SubscriptionsQuery {
+    /// The beginning of the client identifier. Empty: any.
+    pub prefix: Box<str>,
+    /// The filter, as the client has sent it. `None`: any.
+    pub filter: Option<Box<str>>,
+    /// A topic name that the filter must match. `None`: any.
+    pub topic: Option<Box<str>>,
+    /// The last subscription of the page before: client identifier and filter.
+    pub after: Option<(Box<str>, Box<str>)>,
+    /// The length of a page: 1 to [`PAGE_MAX`].
+    pub count: usize,
+}
+
+/// A part of a list of subscriptions.
+#[derive(Debug, Default)]
+pub struct SubscriptionsPage {
+    /// By client identifier and filter. The options of a shared subscription are with its group.
+    pub subscriptions: BTreeMap<(Box<str>, Box<str>), Option<GrantedOptions>>,
+    /// The number of all subscriptions that the filter lets through.
+    pub matching: u64,
+}
+
+/// Which retained messages.
+#[derive(Clone, Debug)]
+pub struct RetainedQuery {
+    /// A valid topic filter that is not shared.
+    pub filter: Box<str>,
+    /// The last topic of the page before.
+    pub after: Option<Box<str>>,
+    /// The length of a page: 1 to [`PAGE_MAX`].
+    pub count: usize,
+}
+
+/// A part of a list of retained messages.
+#[derive(Debug, Default)]
+pub struct RetainedPage {
+    /// The messages, by topic.
+    pub messages: Vec<RetainedSummary>,
+    /// Where the next page goes on. `None` at the end. A page may be short, even empty, and not the last.
+    pub next: Option<Box<str>>,
+}
+
+/// What a list shows of a retained message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetainedSummary {
+    /// The topic name.
+    pub topic: Box<str>,
+    /// The QoS of its publisher.
+    pub qos: QoS,
+    /// The length of its payload in bytes.
+    pub payload_bytes: usize,
+    /// The seconds until it expires, if it does.
+    pub expires_in_seconds: Option<u32>,
+}
+
+/// A retained message with its payload.
+#[derive(Clone, Debug)]
+pub struct ShownRetained {
+    /// What a list shows.
+    pub summary: RetainedSummary,
+    /// The message. It shares its bytes with the store.
+    pub message: Message,
+}
+
+/// A shared subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupSummary {
+    /// The filter, with `$share/`.
+    pub filter: Box<str>,
+    /// The number of members.
+    pub members: usize,
+    /// The first of them, in the order in which they joined.
+    pub first: Vec<GroupMemberSummary>,
+}
+
+/// A member of a shared subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupMemberSummary {
+    /// The session. Its shard knows the client identifier.
+    pub key: SessionKey,
+    /// The granted QoS.
+    pub qos: QoS,
+    /// Whether it can take messages, as far as the group knows.
+    pub is_ready: bool,
+}
+
+/// The largest number of members in a [`GroupSummary`].
+pub const MEMBERS_SHOWN_MAX: usize = 100;
+
+/// A message of an operator.
+#[derive(Clone, Debug)]
+pub struct OperatorMessage {
+    /// The topic name. It is checked.
+    pub topic: Box<str>,
+    /// The application message.
+    pub payload: Box<[u8]>,
+    /// The QoS.
+    pub qos: QoS,
+    /// The RETAIN flag.
+    pub retain: bool,
+    /// The Message Expiry Interval in seconds.
+    pub expiry_seconds: Option<u32>,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Whether it matched subscriptions of the shard that was asked, or another shard may have some.
+    pub has_subscribers: bool,
+    /// Whether the queue of a session or the store of retained messages was full.
+    pub was_refused: bool,
+}
+
 /// A question on its way to its answer.
 #[derive(Debug)]
 pub struct Inquiry {
@@ -238,14 +396,57 @@ pub struct Inquiry {
     pub(super) next: u32,
     /// The clients that are in the answer so far, in order.
     pub(super) found: BTreeMap<ClientRank, ClientSummary>,
+    /// The last visited filter of the session at `next`, if it has more.
+    pub(super) filter: Option<Box<str>>,
+    /// The groups that are in the answer so far.
+    pub(super) groups: BTreeMap<Box<str>, GroupSummary>,
+    /// The subscriptions that are in the answer so far.
+    pub(super) subscriptions: SubscriptionsPage,
     /// The number of clients that the filter has let through so far.
     pub(super) matching: u64,
+    /// What the answer waits for, if the order was carried out.
+    pub(super) awaits: Option<Awaited>,
+}
+
+/// An order that was carried out, and whose effect is not durable yet.
+#[derive(Debug)]
+pub(super) struct Awaited {
+    /// How far the log must be durable.
+    pub(super) mark: LogMark,
+    /// The ticket that counts the receipts of other shards.
+    pub(super) ticket: Option<Ticket>,
+    /// The answer.
+    pub(super) answer: Answer,
 }
 
 impl Inquiry {
     /// A question that has not been looked at.
     pub fn new(question: Question) -> Inquiry {
-        Inquiry { question, next: 0, found: BTreeMap::new(), matching: 0 }
+        Inquiry {
+            question,
+            next: 0,
+            found: BTreeMap::new(),
+            filter: None,
+            groups: BTreeMap::new(),
+            subscriptions: SubscriptionsPage::default(),
+            matching: 0,
+            awaits: None,
+        }
+    }
+}
+
+impl SubscriptionsPage {
+    /// Joins the answers of several shards to the same query.
+    pub fn merge(pages: impl IntoIterator<Item = SubscriptionsPage>, count: usize) -> SubscriptionsPage {
+        let mut all = SubscriptionsPage::default();
+        for page in pages {
+            all.matching += page.matching;
+            all.subscriptions.extend(page.subscriptions);
+        }
+        while all.subscriptions.len() > count {
+            all.subscriptions.pop_last();
+        }
+        all
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Host, Io};
 use crate::base::Time;
+use crate::broker::questions::InquiryProgress;
 use crate::control::questions::Asked;
 use std::collections::VecDeque;
 use std::sync::mpsc::Receiver;
@@ -18,11 +19,13 @@ pub(super) struct Inquiries {
     receiver: Option<Receiver<Asked>>,
     /// Those that are being worked on. Each has its turn in the round.
     open: VecDeque<Asked>,
+    /// Those that wait for the log or for other shards. What they wait for makes the shard turn.
+    waiting: VecDeque<Asked>,
 }
 
 impl Inquiries {
     pub(super) fn new(receiver: Option<Receiver<Asked>>) -> Inquiries {
-        Inquiries { receiver, open: VecDeque::new() }
+        Inquiries { receiver, open: VecDeque::new(), waiting: VecDeque::new() }
     }
 
     /// Collects questions after the bell has rung.
@@ -40,14 +43,17 @@ impl Inquiries {
 impl<I: Io> Host<I> {
     /// Works on questions for a limited time.
     pub(super) fn answer_questions(&mut self, now: Time) {
-        if !self.inquiries.has_some() {
+        let Inquiries { open, waiting, .. } = &mut self.inquiries;
+        open.append(waiting);
+        if open.is_empty() {
             return;
         }
         let until = self.now().after(TURN_MAX);
         while let Some(mut asked) = self.inquiries.open.pop_front() {
             match self.machine.answer(now, &mut asked.inquiry, VISITS) {
-                Some(answer) => (asked.answer)(answer),
-                None => self.inquiries.open.push_back(asked),
+                InquiryProgress::Done(answer) => (asked.answer)(answer),
+                InquiryProgress::GoesOn => self.inquiries.open.push_back(asked),
+                InquiryProgress::Waits => self.inquiries.waiting.push_back(asked),
             }
             self.carry_out(now, None);
             if self.now() >= until {

@@ -14,6 +14,17 @@ pub enum TopicError {
     ControlCharacter,
 }
 
+impl TopicError {
+    /// The cause in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            TopicError::Empty => "the topic name is empty",
+            TopicError::Wildcard => "wildcard in a topic name",
+            TopicError::ControlCharacter => "control character or non-character in a topic name",
+        }
+    }
+}
+
 /// Checks a topic name: it must not be empty, and must have no wildcard, no U+0000, no control character and
 /// no non-character. The wire format limits its length to 65,535 bytes. `[MQTT5-3.3.2-2]` `[MQTT5-4.7.3-1]`
 ///

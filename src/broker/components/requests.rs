@@ -35,13 +35,13 @@ impl Needed {
 
 pub(in crate::broker) enum Completion {
     Restored,
-    Suback(Answer),
-    Unsuback(Answer),
+    Suback(FiltersAnswer),
+    Unsuback(FiltersAnswer),
     Joined { to: ShardId, token: RequestToken },
 }
 
 /// The answer to a connection, unless the connection has ended by then.
-pub(in crate::broker) struct Answer {
+pub(in crate::broker) struct FiltersAnswer {
     pub connection: ConnectionKey,
     pub session: SessionSlot,
     pub packet_id: PacketId,

@@ -344,6 +344,15 @@ impl Shard {
         topic: &str,
         payload: &[u8],
     ) -> Result<(), Violation> {
+        self.check_size(topic, payload)?;
+        if !self.may_publish(slot, topic) {
+            return Err(DENIED);
+        }
+        self.check_levels(topic)
+    }
+
+    /// Checks the bounds of a message, and that its topic is not reserved.
+    pub(in crate::broker) fn check_size(&self, topic: &str, payload: &[u8]) -> Result<(), Violation> {
         if payload.len() > self.shared.config.limits.payload_bytes {
             return Err(Violation {
                 reason: Reason::PacketTooLarge,
@@ -359,9 +368,11 @@ impl Shard {
         if is_reserved(topic) {
             return Err(Violation { reason: Reason::NotAuthorized, cause: "topic is reserved" });
         }
-        if !self.may_publish(slot, topic) {
-            return Err(DENIED);
-        }
+        Ok(())
+    }
+
+    /// Checks the number of levels of a topic.
+    pub(in crate::broker) fn check_levels(&self, topic: &str) -> Result<(), Violation> {
         if topic_levels(topic) > self.shared.config.limits.topic_levels {
             return Err(Violation { reason: Reason::TopicNameInvalid, cause: "topic has too many levels" });
         }

@@ -1,19 +1,27 @@
 //! Answers the questions of an operator, a bounded number of visits at a time.
 
+use super::full_disk::DISK;
 use super::read::seconds_of;
-use crate::base::{ConnectionSlot, SessionSlot, Time};
+use crate::base::{ConnectionSlot, GroupSlot, SessionSlot, Time};
 use crate::broker::components::connections::{Connection, Stage};
+use crate::broker::components::replies::{AfterLog, Purpose};
 use crate::broker::components::sessions::SessionEntry;
+use crate::broker::fanout::Fanout;
 use crate::broker::questions::{
-    Answer, ClientDetails, ClientOrder, ClientRank, ClientSubscription, ClientSummary, ClientWill,
-    ClientsPage, ClientsQuery, ConnectionSummary, Disconnected, Inquiry, Question, SUBSCRIPTIONS_SHOWN_MAX,
-    ShardFigures,
+    Answer, Awaited, ClientDetails, ClientOrder, ClientRank, ClientSubscription, ClientSummary, ClientWill,
+    ClientsPage, ClientsQuery, ConnectionSummary, Disconnected, Inquiry, InquiryProgress, OperatorMessage,
+    Published, Question, RetainedPage, RetainedQuery, RetainedSummary, SUBSCRIPTIONS_SHOWN_MAX, ShardFigures,
+    ShownRetained, SubscriptionsPage, SubscriptionsQuery,
 };
-use crate::broker::{Counter, EndCause, Shard};
-use crate::mqtt::TopicFilter;
-use crate::session::{LossCause, Session};
+use crate::broker::retained::BatchLimits;
+use crate::broker::{Counter, EndCause, Shard, Violation};
+use crate::mqtt::{QoS, Reason, TopicFilter, check_topic_name, filter_matches};
+use crate::session::{LossCause, Message, Publication, Session};
 use std::cmp::Reverse;
 use std::net::SocketAddr;
+
+/// The retained messages that are visited for a page. A page may be short, and then says where to go on.
+const RETAINED_VISITS: usize = 1024;
 
 impl Shard {
     /// Works on an inquiry. Visits at most `visits` sessions. `None`: it goes on with the next call.
@@ -22,8 +30,11 @@ impl Shard {
         now: Time,
         inquiry: &mut Inquiry,
         visits: u32,
-    ) -> Option<Answer> {
-        Some(match &inquiry.question {
+    ) -> InquiryProgress {
+        if inquiry.awaits.is_some() {
+            return self.await_effect(inquiry);
+        }
+        InquiryProgress::Done(match &inquiry.question {
             Question::Alive => Answer::Alive,
             Question::Shard => Answer::Shard(Box::new(self.figures())),
             Question::Client(client_id) => {
@@ -52,12 +63,201 @@ impl Shard {
                 }
                 inquiry.next = until;
                 if until < self.sessions.slots() {
-                    return None;
+                    return InquiryProgress::GoesOn;
                 }
                 let clients = std::mem::take(&mut inquiry.found).into_iter().collect();
                 Answer::Clients(ClientsPage { clients, matching: inquiry.matching })
             }
+            Question::Subscriptions(query) => {
+                let mut left = visits as usize;
+                while inquiry.next < self.sessions.slots() {
+                    if left == 0 {
+                        return InquiryProgress::GoesOn;
+                    }
+                    left -= 1;
+                    let slot = SessionSlot::new(inquiry.next);
+                    let from = inquiry.filter.take();
+                    inquiry.filter =
+                        self.list_subscriptions(slot, from, query, &mut left, &mut inquiry.subscriptions);
+                    inquiry.next += u32::from(inquiry.filter.is_none());
+                }
+                Answer::Subscriptions(std::mem::take(&mut inquiry.subscriptions))
+            }
+            Question::Retained(query) => Answer::Retained(self.list_retained(now, query)),
+            Question::RetainedMessage(topic) => {
+                let message = self.retained.get(topic, now).map(|message| {
+                    let summary = retained_summary(now, topic, message);
+                    Box::new(ShownRetained { summary, message: message.clone() })
+                });
+                Answer::RetainedMessage(message)
+            }
+            Question::RemoveRetained(topic) => {
+                let was_there = self.retained.get(topic, now).is_some();
+                let before = self.durability.count();
+                if was_there {
+                    let publication = Publication {
+                        payload: b"",
+                        stamp: Some(self.stamps.next(now)),
+                        ..operator_publication(topic)
+                    };
+                    self.retain(now, &mut Fanout::new(publication, now));
+                }
+                let awaited = Awaited {
+                    mark: self.durability.mark_since(before),
+                    ticket: None,
+                    answer: Answer::RemoveRetained(was_there),
+                };
+                return self.begin_to_await(inquiry, awaited);
+            }
+            Question::Groups { after, count } => {
+                let until = inquiry.next.saturating_add(visits).min(self.groups.slots());
+                for slot in (inquiry.next..until).map(GroupSlot::new) {
+                    let Some(filter) = self.groups.filter(slot) else { continue };
+                    let is_full = inquiry.groups.len() >= *count;
+                    let is_late =
+                        || inquiry.groups.last_key_value().is_some_and(|(last, _)| **filter > **last);
+                    if after.as_ref().is_some_and(|after| **filter <= **after) || (is_full && is_late()) {
+                        continue;
+                    }
+                    if let Some(summary) = self.groups.summary(slot) {
+                        inquiry.groups.insert(summary.filter.clone(), summary);
+                    }
+                    if is_full {
+                        inquiry.groups.pop_last();
+                    }
+                }
+                inquiry.next = until;
+                if until < self.groups.slots() {
+                    return InquiryProgress::GoesOn;
+                }
+                Answer::Groups(std::mem::take(&mut inquiry.groups).into_values().collect())
+            }
+            Question::Publish(message) => {
+                let awaited = match self.check_operator_message(message) {
+                    Err(violation) => return InquiryProgress::Done(Answer::Publish(Err(violation))),
+                    Ok(()) => self.publish_for_operator(now, message),
+                };
+                return self.begin_to_await(inquiry, awaited);
+            }
         })
+    }
+
+    /// Lets an order that was carried out wait for the log and for other shards.
+    fn begin_to_await(&mut self, inquiry: &mut Inquiry, awaited: Awaited) -> InquiryProgress {
+        if awaited.mark > self.durability.durable() {
+            self.wait_for_log(awaited.mark, AfterLog::Order);
+        }
+        inquiry.awaits = Some(awaited);
+        self.await_effect(inquiry)
+    }
+
+    /// Whether the effect of an order is durable by now.
+    fn await_effect(&mut self, inquiry: &mut Inquiry) -> InquiryProgress {
+        let is_done = |awaited: &mut Awaited| {
+            awaited.mark <= self.durability.durable()
+                && awaited.ticket.is_none_or(|ticket| !self.replies.is_ticket_open(ticket))
+        };
+        match inquiry.awaits.take_if(is_done) {
+            Some(awaited) => InquiryProgress::Done(awaited.answer),
+            None if self.durability.has_failed() => InquiryProgress::Done(Answer::Failed(DISK)),
+            None => InquiryProgress::Waits,
+        }
+    }
+
+    fn check_operator_message(&self, message: &OperatorMessage) -> Result<(), Violation> {
+        let reason = Reason::TopicNameInvalid;
+        check_topic_name(&message.topic).map_err(|error| Violation { reason, cause: error.words() })?;
+        self.check_size(&message.topic, &message.payload)?;
+        self.check_levels(&message.topic)?;
+        if message.qos != QoS::AtMostOnce && (self.durability.has_failed() || self.durability.is_full()) {
+            return Err(DISK);
+        }
+        Ok(())
+    }
+
+    fn publish_for_operator(&mut self, now: Time, message: &OperatorMessage) -> Awaited {
+        let before = self.durability.count();
+        let publication = Publication {
+            payload: &message.payload,
+            qos: message.qos,
+            retain: message.retain,
+            expires_at: message.expiry_seconds.map(|seconds| now.after_seconds(seconds)),
+            stamp: message.retain.then(|| self.stamps.next(now)),
+            ..operator_publication(&message.topic)
+        };
+        let mut fanout = Fanout::new(publication, now);
+        if message.qos != QoS::AtMostOnce {
+            fanout.ticket = Some(self.replies.next_ticket());
+            fanout.intended = message.qos == QoS::ExactlyOnce && self.durability.is_on();
+        }
+        let outcome = self.publish(now, &mut fanout);
+        let ticket = fanout.ticket.filter(|_| fanout.missing > 0);
+        if ticket.is_some() {
+            let intents = std::mem::take(&mut fanout.intents);
+            self.replies.open_ticket(fanout.missing, outcome, intents, Purpose::Intents);
+        }
+        let published = Published {
+            has_subscribers: outcome.matched || fanout.missing > 0,
+            was_refused: outcome.refused || outcome.unkept,
+        };
+        Awaited { mark: self.durability.mark_since(before), ticket, answer: Answer::Publish(Ok(published)) }
+    }
+
+    /// Adds the subscriptions of a session that the filter lets through, after the filter `from`. Visits at most `left`,
+    /// and subtracts them. Returns the last visited filter if there are more.
+    fn list_subscriptions(
+        &self,
+        slot: SessionSlot,
+        from: Option<Box<str>>,
+        query: &SubscriptionsQuery,
+        left: &mut usize,
+        page: &mut SubscriptionsPage,
+    ) -> Option<Box<str>> {
+        self.sessions.get(slot)?;
+        let state = self.sessions.session(slot);
+        if !state.client_id.starts_with(&*query.prefix) {
+            return None;
+        }
+        let mut last: Option<&str> = from.as_deref();
+        for text in state.subscriptions().after(last.unwrap_or_default()) {
+            if *left == 0 {
+                return last.map(Into::into);
+            }
+            *left -= 1;
+            last = Some(text);
+            let Ok(filter) = TopicFilter::parse(text) else { continue };
+            let passes = query.filter.as_deref().is_none_or(|wanted| wanted == text)
+                && query.topic.as_deref().is_none_or(|topic| filter_matches(filter.matching_part(), topic));
+            if !passes {
+                continue;
+            }
+            page.matching += 1;
+            let key: (Box<str>, Box<str>) = (state.client_id.clone(), text.into());
+            let is_full = page.subscriptions.len() >= query.count;
+            let is_late = || page.subscriptions.last_key_value().is_some_and(|(last, _)| key > *last);
+            if query.after.as_ref().is_some_and(|after| key <= *after) || (is_full && is_late()) {
+                continue;
+            }
+            let granted = match filter.shared() {
+                None => self.subscriptions.granted(filter.matching_part(), slot),
+                Some(_) => None,
+            };
+            page.subscriptions.insert(key, granted);
+            if is_full {
+                page.subscriptions.pop_last();
+            }
+        }
+        None
+    }
+
+    fn list_retained(&self, now: Time, query: &RetainedQuery) -> RetainedPage {
+        let limits = BatchLimits { messages: query.count, bytes: usize::MAX, visits: RETAINED_VISITS };
+        let mut messages = Vec::new();
+        let next =
+            self.retained.matching(&query.filter, query.after.as_deref(), now, limits, |topic, message| {
+                messages.push(retained_summary(now, topic, message));
+            });
+        RetainedPage { messages, next }
     }
 
     fn figures(&self) -> ShardFigures {
@@ -196,6 +396,30 @@ impl Shard {
             was_connected: connection.is_some(),
             has_session_ended: self.sessions.resolve(key).is_none(),
         }
+    }
+}
+
+/// A message of an operator without contents. It has no origin, so every subscriber gets it.
+fn operator_publication(topic: &str) -> Publication<'_> {
+    Publication {
+        topic,
+        forward: [&[]; 3],
+        payload: b"",
+        qos: QoS::AtMostOnce,
+        retain: true,
+        expires_at: None,
+        origin: None,
+        stamp: None,
+        source: &[],
+    }
+}
+
+fn retained_summary(now: Time, topic: &str, message: &Message) -> RetainedSummary {
+    RetainedSummary {
+        topic: topic.into(),
+        qos: message.qos(),
+        payload_bytes: message.payload_len(),
+        expires_in_seconds: message.expires_at().map(|at| at.seconds_left(now)),
     }
 }
 

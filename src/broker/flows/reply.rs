@@ -167,6 +167,7 @@ impl Shard {
                 AfterLog::Receipt { to, receipt } => self.replies.push_receipt(to, receipt),
                 AfterLog::Intent(intent) => self.forward_intent(*intent),
                 AfterLog::Mail(to, mail) => self.post(to, *mail),
+                AfterLog::Order => {}
             }
         }
     }

@@ -18,7 +18,7 @@ use crate::broker::components::budget::{WORK_A_FILTER, WORK_A_VISIT};
 use crate::broker::components::connections::PAUSED_BY_WORK;
 use crate::broker::components::replies::Reply;
 use crate::broker::components::requests::{
-    Answer, Completion, FiltersKind, Needed, Pending, RefusedFilters, Unfinished,
+    Completion, FiltersAnswer, FiltersKind, Needed, Pending, RefusedFilters, Unfinished,
 };
 use crate::broker::components::subscriptions::PatternsMax;
 use crate::broker::{Counter, EndCause, GroupMember, Limit, Mail, MemoryRelief, Shard, Violation};
@@ -260,9 +260,9 @@ impl Shard {
         Reason::Success
     }
 
-    fn new_answer(&self, slot: ConnectionSlot, session: SessionSlot, packet_id: PacketId) -> Answer {
+    fn new_answer(&self, slot: ConnectionSlot, session: SessionSlot, packet_id: PacketId) -> FiltersAnswer {
         let serial = self.connections.get(slot).map_or(0, |connection| connection.serial);
-        Answer {
+        FiltersAnswer {
             connection: ConnectionKey { slot, serial },
             session,
             packet_id,
@@ -528,7 +528,7 @@ impl Shard {
         match pending.then {
             Completion::Joined { to, token } => self.post(to, Mail::GroupJoined { token }),
             Completion::Restored => self.restart.set_restoring(false),
-            Completion::Suback(Answer { connection, session, packet_id, codes, mark, .. }) => {
+            Completion::Suback(FiltersAnswer { connection, session, packet_id, codes, mark, .. }) => {
                 if self.is_served_by(session, connection) {
                     let mut packet = Vec::new();
                     encode_suback(&mut packet, self.version_of_session(session), packet_id, &codes);
@@ -542,7 +542,7 @@ impl Shard {
                 }
             }
             // [MQTT5-3.10.4-5]
-            Completion::Unsuback(Answer { connection, session, packet_id, codes, mark, .. }) => {
+            Completion::Unsuback(FiltersAnswer { connection, session, packet_id, codes, mark, .. }) => {
                 if self.is_served_by(session, connection) {
                     let mut packet = Vec::new();
                     encode_unsuback(&mut packet, self.version_of_session(session), packet_id, &codes);

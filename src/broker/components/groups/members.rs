@@ -50,6 +50,11 @@ impl Members {
         self.count
     }
 
+    /// All members, in the order in which they joined.
+    pub(in crate::broker) fn iter(&self) -> impl Iterator<Item = &GroupMember> {
+        self.places.iter().flatten()
+    }
+
     pub(in crate::broker) fn get(&self, place: usize) -> Option<&GroupMember> {
         self.places.get(place)?.as_ref()
     }

@@ -6,6 +6,7 @@ pub(in crate::broker) use members::LOOKED_AT_MAX;
 
 use crate::base::{GroupSlot, SessionKey};
 use crate::broker::GroupMember;
+use crate::broker::questions::{GroupMemberSummary, GroupSummary, MEMBERS_SHOWN_MAX};
 use crate::mqtt::{QoS, RetainHandling, SubscriptionOptions};
 use crate::topic::{Matches, TopicIndex};
 use ahash::{AHashMap, RandomState};
@@ -40,6 +41,17 @@ struct Group {
     matching: Box<str>,
     /// Members are ready unless something else is known. This is checked when it is their turn.
     members: Members,
+}
+
+impl Group {
+    fn summary(&self, is_ready: impl Fn(SessionKey) -> bool) -> GroupSummary {
+        let first = self.members.iter().take(MEMBERS_SHOWN_MAX).map(|member| GroupMemberSummary {
+            key: member.key,
+            qos: member.qos,
+            is_ready: is_ready(member.key),
+        });
+        GroupSummary { filter: (*self.filter).into(), members: self.members.len(), first: first.collect() }
+    }
 }
 
 impl Groups {
@@ -195,6 +207,21 @@ impl Groups {
     /// Takes the list of [`Groups::matching`] for reuse.
     pub(in crate::broker) fn recycle(&mut self, matches: Matches) {
         self.matches = matches;
+    }
+
+    /// The number of slots, used or free.
+    pub(in crate::broker) fn slots(&self) -> u32 {
+        u32::try_from(self.slots.len()).expect("a shard holds less than 2^32 groups")
+    }
+
+    /// The filter of the group in a slot.
+    pub(in crate::broker) fn filter(&self, slot: GroupSlot) -> Option<&Arc<str>> {
+        self.get(slot).map(|group| &group.filter)
+    }
+
+    /// What an operator is shown of the group in a slot.
+    pub(in crate::broker) fn summary(&self, slot: GroupSlot) -> Option<GroupSummary> {
+        self.get(slot).map(|group| group.summary(|key| !self.is_busy(key)))
     }
 
     /// The members of a group.

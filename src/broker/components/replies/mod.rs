@@ -130,6 +130,8 @@ pub(in crate::broker) enum AfterLog {
     Intent(Box<Intent>),
     /// The same, for a member of a shared subscription, or a message that a member returns to its group.
     Mail(ShardId, Box<Mail>),
+    /// An order of an operator, which looks for itself. It makes the log write soon.
+    Order,
 }
 
 /// A QoS 2 message that goes to other shards after the log has it together with the packet identifier that is
