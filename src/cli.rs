@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::admin::ctl::CtlArgs;
 use crate::auth::passwd::PasswdArgs;
 use crate::settings::{Address, Config, Listener, LogLevel};
 
@@ -33,6 +34,8 @@ pub enum Command {
     Passwd(PasswdArgs),
     /// Inspect or repair the state directory of a broker that is not running.
     Store(StoreAction),
+    /// Ask a running midge.
+    Ctl(CtlArgs),
 }
 
 /// What to do with a state directory.
@@ -134,6 +137,7 @@ where
         }
         Some(Action::Passwd(arguments)) => Command::Passwd(arguments),
         Some(Action::Store { action }) => Command::Store(action),
+        Some(Action::Ctl(arguments)) => Command::Ctl(arguments),
     })
 }
 
@@ -196,6 +200,8 @@ enum Action {
         #[command(subcommand)]
         action: StoreAction,
     },
+    /// Ask a running midge by its admin interface. Exit status: 0; 1 if the answer is no; 2 if there is no answer
+    Ctl(CtlArgs),
     /// Check a configuration file. If it is wrong, print every error to standard error and end with status 2
     CheckConfig {
         /// The file

@@ -14,6 +14,12 @@
 extern crate self as midge;
 
 #[cfg(feature = "runtime")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the admin interface owns its sockets, its thread and its clock"
+)]
+pub mod admin;
+#[cfg(feature = "runtime")]
 pub mod auth;
 #[cfg(feature = "runtime")]
 pub mod banner;

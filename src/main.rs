@@ -6,6 +6,9 @@ mod moving;
 mod reload;
 mod signals;
 
+use midge::admin::ctl::{self, CtlArgs};
+use midge::admin::tokens::AdminTokens;
+use midge::admin::{AdminParts, AdminServer, AdminSockets, NoAdmin};
 use midge::auth::passwd::{self, PasswdArgs};
 use midge::banner::{self, Started, banner};
 use midge::base::SHARDS_MAX;
@@ -22,7 +25,7 @@ use midge::driver::{self, Bell, BindOptions, NetConfig, ShardIo, SocketFile};
 use midge::host::{Control, ShardStart, StartStore, run};
 use midge::logging;
 use midge::persistence::{Checkpoint, Recovery, StoreDirectory, recover, tools};
-use midge::settings::{Address, Config, Listener, Pin, shown_cores, state_directory};
+use midge::settings::{Address, AdminAddress, Config, Listener, Pin, shown_cores, state_directory};
 use midge::store::segment::LogName;
 use midge::store::{ClockReading, LogClock, Measure, StoreError};
 use reload::{Reload, unix_seconds};
@@ -55,11 +58,33 @@ fn main() -> ExitCode {
         Command::ImportDatabase(arguments) => moving::import_database(&arguments),
         Command::Passwd(arguments) => change_password(&arguments),
         Command::Store(action) => store(&action),
+        Command::Ctl(arguments) => return ask(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             warn(&failure.words);
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+/// `midge ctl`.
+fn ask(arguments: &CtlArgs) -> ExitCode {
+    let config = arguments.config.as_deref().map_or_else(|| Ok(Config::default()), parse::load);
+    let config = match config {
+        Ok(config) => config,
+        Err(errors) => {
+            warn(&errors.to_string());
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let is_root = rustix::process::geteuid().is_root();
+    let env = |name: &str| std::env::var_os(name);
+    match ctl::run(arguments, &config.admin, is_root, env, &mut std::io::stdout().lock()) {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => {
+            warn(&format!("midge ctl: {}", failure.words));
             ExitCode::from(failure.status)
         }
     }
@@ -88,6 +113,12 @@ fn check_config(file: &Path) -> Result<(), Failure> {
         AccessPolicies::load(&config).map_err(|words| Failure::usage(format!("midge: {words}")))?;
     for warning in policies.warnings(unix_seconds()) {
         warn(&format!("{}: warning: {warning}", file.display()));
+    }
+    if let AdminAddress::At(address) = &config.admin.address
+        && address.unix().is_none()
+    {
+        let tokens = AdminTokens::load(Path::new(&config.admin.token_file));
+        tokens.map_err(|errors| Failure::usage(errors.to_string()))?;
     }
     let mut words = format!("{}: ok\n", file.display());
     for listener in &config.listeners {
@@ -160,6 +191,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         driver::prepare_shards(shards, cores.as_deref(), &NetConfig { ring, ..NetConfig::default() })
             .map_err(|error| Failure::new(error.to_string()))?;
     let Listening { addresses, mut sockets, files: _files } = listen(&config, shards)?;
+    let admin = open_admin(&config)?;
     let seed = entropy();
     let started = Instant::now();
     let (clock, reading) = driver::Clock::start();
@@ -190,6 +222,11 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     ) {
         tracing::info!("{line}");
     }
+    match &admin {
+        Ok(sockets) => tracing::info!("Admin interface: {}.", sockets.address),
+        Err(Some(why)) => tracing::warn!("No admin interface: {why}."),
+        Err(None) => tracing::info!("No admin interface (admin.address = \"\")."),
+    }
     for certificate in policies.certificates() {
         tracing::info!("{certificate}");
     }
@@ -215,7 +252,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         }
         None => (None, None, (0..shards).map(|_| None).collect()),
     };
-    let (_questions, boxes) = Questions::new(bells.iter().cloned().map(|bell| {
+    let (questions, boxes) = Questions::new(bells.iter().cloned().map(|bell| {
         let ring: Arc<dyn Fn() + Send + Sync> = Arc::new(move || bell.ring());
         ring
     }));
@@ -263,6 +300,13 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         unkept,
     });
     let starts = Arc::new(Mutex::new(starts));
+    let admin = admin.ok().map(|sockets| {
+        AdminServer::start(
+            sockets,
+            AdminParts { questions, control: Arc::clone(&control), shared: Arc::clone(&shared) },
+        )
+    });
+    let admin = admin.transpose().map_err(|error| Failure::new(format!("no admin interface: {error}")))?;
     let running = prepared.start(move |number, net| {
         let start = starts.lock().expect("no shard panics while it holds the lock")[number].take();
         let (start, store, mesh, bell) = start.expect("each shard starts once");
@@ -274,12 +318,26 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         }
     });
     running.join();
+    if let Some(admin) = admin {
+        admin.stop();
+    }
     if let Some(checkpoint) = checkpoint {
         checkpoint.stop();
     }
     tracing::info!("stopped");
     drop(log_guard);
     Ok(())
+}
+
+/// Binds the admin interface. Without one the broker serves too, and the inner error says why there is none.
+fn open_admin(config: &Config) -> Result<Result<AdminSockets, Option<String>>, Failure> {
+    let is_root = rustix::process::geteuid().is_root();
+    match AdminSockets::bind(&config.admin, is_root, |name| std::env::var_os(name)) {
+        Ok(sockets) => Ok(Ok(sockets)),
+        Err(NoAdmin::Off) => Ok(Err(None)),
+        Err(NoAdmin::Unavailable(why)) => Ok(Err(Some(why))),
+        Err(NoAdmin::Wrong(words)) => Err(Failure::new(words)),
+    }
 }
 
 /// The restored state and its directory.

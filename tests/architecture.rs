@@ -27,6 +27,7 @@ const ROOMS: &[&str] = &[
     "host",
     "driver",
     "persistence",
+    "admin",
     "config",
 ];
 

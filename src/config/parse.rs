@@ -11,9 +11,9 @@ use toml_edit::{Document, Item, Key, TableLike, Value};
 
 use crate::base::{Diagnostic, Diagnostics, ERRORS_MAX};
 use crate::files;
-use crate::settings::Config;
 use crate::settings::options::{LISTENERS_MAX, Listener};
 use crate::settings::value::{Literal, OptionRow, Refused, Section, quoted};
+use crate::settings::{AdminAddress, Config};
 
 /// The largest configuration file, in bytes. A larger file is refused.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -163,6 +163,19 @@ impl Reader<'_> {
             self.read_table(section, name, table);
         }
         self.config = config;
+        if name == ADMIN {
+            self.refuse_open_admin(table);
+        }
+    }
+
+    /// Refuses an admin interface that everyone who reaches its port could use.
+    fn refuse_open_admin(&mut self, table: &dyn TableLike) {
+        let Some(item) = table.get("address") else { return };
+        let AdminAddress::At(address) = &self.config.admin.address else { return };
+        if address.unix().is_none() && self.config.admin.token_file.is_empty() {
+            let message = format!("\"{address}\" has a port, so it needs tokens: set admin.token_file");
+            self.refuse(offset_of(table, "address", item), format!("{ADMIN}.address"), message);
+        }
     }
 
     fn read_listeners(&mut self, item: &Item, offset: Offset) {
@@ -256,6 +269,7 @@ impl Reader<'_> {
 }
 
 const LISTENERS: &str = "listeners";
+const ADMIN: &str = "admin";
 
 /// The place of a key in a table, or of its value if the place of the key is unknown.
 fn offset_of(table: &dyn TableLike, key: &str, item: &Item) -> Offset {

@@ -13,7 +13,7 @@ const LIMITS_KEYS: &str = "connections, handshakes, handshakes_per_address, conn
      payload_bytes, inflight_messages, inflight_bytes, session_queue_messages, session_queue_policy, session_queue_bytes, queue_bytes_total, \
      backlog_bytes, upload_bytes_per_second_min, memory_bytes, retained_messages, retained_bytes, subscriptions_per_client, subscription_bytes_per_client, client_id_bytes, subscriptions_total, wildcard_patterns_per_client, topic_levels, sessions, client_messages_per_second, client_bytes_per_second";
 
-const SECTION_HEADERS: &str = "[[listeners]], [runtime], [auth], [jwt], [webhook], [acl], [protocol], [limits], [gate], [persistence], [sys], [shutdown], [log]";
+const SECTION_HEADERS: &str = "[[listeners]], [runtime], [auth], [jwt], [webhook], [acl], [protocol], [limits], [gate], [persistence], [sys], [admin], [shutdown], [log]";
 
 #[test]
 fn an_empty_file_gives_the_defaults() {
@@ -350,5 +350,22 @@ fn what_is_no_network_is_named_among_those_that_are() {
          networks, such as \"192.0.2.7\", \"10.0.0.0/8\" and \"2001:db8::/32\"\n\
          midge.toml:4: gate.banned: got the string \"::1\"; allowed is an array of at most 1024 addresses and \
          networks, such as \"192.0.2.7\", \"10.0.0.0/8\" and \"2001:db8::/32\""
+    );
+}
+
+#[test]
+fn an_admin_interface_with_a_port_needs_tokens() {
+    assert_eq!(
+        errors_of("[admin]\naddress = \"127.0.0.1:9883\"\n"),
+        "midge.toml:2: admin.address: \"127.0.0.1:9883\" has a port, so it needs tokens: set admin.token_file"
+    );
+    let with = "[admin]\ntoken_file = \"tokens\"\naddress = \"127.0.0.1:9883\"\n";
+    for text in [with, "[admin]\naddress = \"unix:/run/a.sock\"\n", "[admin]\naddress = \"\"\n"] {
+        assert!(parse("midge.toml", text).is_ok(), "{text}");
+    }
+    assert_eq!(
+        errors_of("[admin]\nsocket_mode = \"rw\"\n"),
+        "midge.toml:2: admin.socket_mode: got \"rw\"; allowed is permissions in octal from \"0000\" to \"0777\", such as \
+         \"0660\""
     );
 }

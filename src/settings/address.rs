@@ -68,6 +68,14 @@ impl Address {
         }
     }
 
+    /// The host name. `None` for an IP address and a path.
+    pub fn host_name(&self) -> Option<&str> {
+        match &self.host {
+            Host::Name(name) => Some(name),
+            Host::Ip(_) | Host::Unix(_) => None,
+        }
+    }
+
     /// The port. It is 0 if the kernel chooses it, and for a Unix-domain socket.
     pub fn port(&self) -> u16 {
         self.port

@@ -4,6 +4,7 @@
 //! The room `config` reads the file.
 
 mod address;
+mod admin_address;
 mod means;
 mod network;
 pub mod options;
@@ -13,10 +14,12 @@ mod terms;
 pub mod value;
 
 pub use address::Address;
+pub use admin_address::{AdminAddress, FileMode, SYSTEM_ADMIN_SOCKET, admin_socket};
 pub use means::Means;
 pub use network::Network;
 pub use options::{
-    Acl, Auth, Gate, Jwt, Limits, Listener, Log, Persistence, Protocol, Runtime, Shutdown, Sys, Webhook,
+    Acl, Admin, Auth, Gate, Jwt, Limits, Listener, Log, Persistence, Protocol, Runtime, Shutdown, Sys,
+    Webhook,
 };
 pub use pin::{Pin, shown_cores};
 pub use state_directory::state_directory;
@@ -53,6 +56,8 @@ pub struct Config {
     pub persistence: Persistence,
     /// The broker's own topics.
     pub sys: Sys,
+    /// The admin interface.
+    pub admin: Admin,
     /// How the broker stops.
     pub shutdown: Shutdown,
     /// What midge logs.
@@ -73,6 +78,7 @@ impl Default for Config {
             gate: Gate::default(),
             persistence: Persistence::default(),
             sys: Sys::default(),
+            admin: Admin::default(),
             shutdown: Shutdown::default(),
             log: Log::default(),
         }
@@ -80,7 +86,7 @@ impl Default for Config {
 }
 
 /// The number of sections besides the listeners.
-const SECTIONS: usize = 12;
+const SECTIONS: usize = 13;
 
 impl Config {
     /// The sections besides the listeners, in the order of the manual.
@@ -96,6 +102,7 @@ impl Config {
             &self.gate,
             &self.persistence,
             &self.sys,
+            &self.admin,
             &self.shutdown,
             &self.log,
         ]
@@ -115,10 +122,11 @@ impl Config {
             gate,
             persistence,
             sys,
+            admin,
             shutdown,
             log,
         } = self;
-        [runtime, auth, jwt, webhook, acl, protocol, limits, gate, persistence, sys, shutdown, log]
+        [runtime, auth, jwt, webhook, acl, protocol, limits, gate, persistence, sys, admin, shutdown, log]
     }
 
     /// The limits of one of `shards` shards, for the limits that are divided among the shards.

@@ -82,7 +82,7 @@ mod protocol;
 pub use access::{Acl, Auth, Gate, Jwt, Webhook};
 pub use limits::Limits;
 pub use listener::Listener;
-pub use process::{Log, Persistence, Runtime, Shutdown, Sys};
+pub use process::{Admin, Log, Persistence, Runtime, Shutdown, Sys};
 pub use protocol::Protocol;
 
 const fn integer(allowed: RangeInclusive<u64>) -> Allowed {

@@ -1,11 +1,11 @@
 //! How the program runs and stops, what it keeps, and what it reports: `[runtime]`, `[persistence]`, `[sys]`,
-//! `[shutdown]` and `[log]`.
+//! `[admin]`, `[shutdown]` and `[log]`.
 
 use super::{SHARDS_MAX, integer, power_of_two};
-use crate::settings::Pin;
 use crate::settings::value::{
     Allowed, Literal, LogFormat, LogLevel, LogTarget, OptionRow, Refused, Section, Setting, SyncPolicy,
 };
+use crate::settings::{AdminAddress, FileMode, Pin};
 
 sections! {
     /// The engine: the shards and the mesh between them.
@@ -54,6 +54,26 @@ sections! {
     "The $SYS topics: what the broker reports about itself." {
         interval_seconds: u32 = 10, integer(0..=86_400), "seconds",
             "Time between two updates of the $SYS topics. 0: no $SYS topics. docs/sys-topics.md explains each topic.";
+    }
+
+    /// The admin interface.
+    "admin" => Admin,
+    "The admin interface: HTTP for operators, for Prometheus and for midge ctl. Whoever may use it can disconnect \
+     clients and read what midge keeps." {
+        address: AdminAddress = AdminAddress::Auto, Allowed::AdminAddress, "",
+            "Where the admin interface listens. \"auto\": a Unix-domain socket, admin.sock in the directory that systemd \
+             gives, otherwise /run/midge/admin.sock for root and services of systemd, and midge/admin.sock in \
+             $XDG_RUNTIME_DIR for other users. If there is no such directory, or another midge uses the socket, midge \
+             starts without admin interface and says so. An address with a port needs token_file. The traffic is not \
+             encrypted: use an address of this machine, or a proxy with TLS in front. Empty: no admin interface.";
+        token_file: String = String::new(), Allowed::Text { bytes_max: 4096 }, "",
+            "File with the tokens for an address with a port: a line `name:read:TOKEN` or `name:write:TOKEN` for each. \
+             \"read\" may look, \"write\" may also change things. A token has 16 to 256 letters, digits and \
+             characters of -._~+/=; `openssl rand -hex 32` makes one. Lines that begin with # are comments. Other \
+             users of this machine must not be able to read the file. Clients send the header `Authorization: Bearer \
+             TOKEN`. Empty: none.";
+        socket_mode: FileMode = FileMode::GROUP, Allowed::FileMode, "",
+            "Permissions of the Unix-domain socket, in octal. Whoever can write to it may do everything.";
     }
 
     /// How the broker stops.

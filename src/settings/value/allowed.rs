@@ -45,6 +45,10 @@ pub enum Allowed {
     },
     /// `host:port`, where the host is an address or a name, or `unix:/path`.
     Address,
+    /// The address of the admin interface; see [`crate::settings::AdminAddress`].
+    AdminAddress,
+    /// Permission bits in octal.
+    FileMode,
     /// Cores to run on; see [`crate::settings::Pin`].
     Pin,
 }
@@ -55,7 +59,12 @@ impl Allowed {
         match self {
             Allowed::Integer { .. } | Allowed::PowerOfTwo { .. } => matches!(literal, Literal::Integer(_)),
             Allowed::Boolean => matches!(literal, Literal::Boolean(_)),
-            Allowed::Choice(_) | Allowed::Text { .. } | Allowed::Address | Allowed::Pin => {
+            Allowed::Choice(_)
+            | Allowed::Text { .. }
+            | Allowed::Address
+            | Allowed::AdminAddress
+            | Allowed::FileMode
+            | Allowed::Pin => {
                 matches!(literal, Literal::Text(_))
             }
             Allowed::Choices(_) | Allowed::Texts { .. } | Allowed::Networks { .. } => {
@@ -108,6 +117,11 @@ impl fmt::Display for Allowed {
                 "\"auto\", \"none\", or numbers of cores from 0 to 1023 and ranges of them, each once, such as \"0\" and \
                  \"2,4-7\"",
             ),
+            Allowed::AdminAddress => f.write_str(
+                "\"auto\", \"unix:PATH\", \"ADDRESS:PORT\", \"HOSTNAME:PORT\" or \"\", such as \
+                 \"unix:/run/midge/admin.sock\" or \"127.0.0.1:9883\"",
+            ),
+            Allowed::FileMode => f.write_str("permissions in octal from \"0000\" to \"0777\", such as \"0660\""),
             Allowed::Address => f.write_str(
                 "\"ADDRESS:PORT\", \"HOSTNAME:PORT\" or \"unix:PATH\", such as \"0.0.0.0:1883\", \"[::]:1883\", \
                  \"localhost:1883\" or \"unix:/run/midge/midge.sock\"",

@@ -1,0 +1,127 @@
+//! The client's side of HTTP: one request on a connection of its own.
+
+use crate::settings::Address;
+use axum::http::header::{AUTHORIZATION, HOST};
+use axum::http::{HeaderValue, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+/// The time for a connection.
+const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// The time for an answer: more than the server takes at most.
+const REPLY_TIME: Duration = Duration::from_secs(60);
+/// The largest answer. Pages of lists are much smaller.
+const REPLY_BYTES_MAX: usize = 256 << 20;
+
+/// Where to ask, and how.
+pub(super) struct Client {
+    runtime: Runtime,
+    addresses: Vec<Address>,
+    token: Option<Zeroizing<String>>,
+}
+
+/// An answer.
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) body: Bytes,
+}
+
+impl Client {
+    /// The addresses are tried in their order.
+    pub(super) fn new(addresses: Vec<Address>, token: Option<Zeroizing<String>>) -> io::Result<Client> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        Ok(Client { runtime, addresses, token })
+    }
+
+    /// Sends a request without a body.
+    ///
+    /// # Errors
+    /// A sentence: nobody listens, or there is no complete answer.
+    pub(super) fn request(&self, method: &Method, path: &str) -> Result<Reply, String> {
+        self.runtime.block_on(async {
+            let (mut sender, address) = self.connect().await?;
+            let request = self.build(method, path, address)?;
+            let failed = |error: &dyn std::fmt::Display| format!("no answer from {address}: {error}");
+            let reply = async {
+                let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
+                let status = response.status();
+                let body = Limited::new(response.into_body(), REPLY_BYTES_MAX).collect().await;
+                Ok(Reply { status, body: body.map_err(|error| failed(&error))?.to_bytes() })
+            };
+            let late = format!("within {} s", REPLY_TIME.as_secs());
+            timeout(REPLY_TIME, reply).await.map_err(|_| failed(&late))?
+        })
+    }
+
+    fn build(&self, method: &Method, path: &str, address: &Address) -> Result<Request<Empty<Bytes>>, String> {
+        let host = if address.unix().is_some() { "localhost".to_owned() } else { address.to_string() };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, host)
+            .body(Empty::new())
+            .map_err(|error| format!("{path:?} is no path of a request: {error}"))?;
+        if let Some(token) = &self.token {
+            let value = Zeroizing::new(format!("Bearer {}", **token));
+            let mut value = HeaderValue::from_str(&value)
+                .map_err(|_| "the token can't be sent in a header".to_owned())?;
+            value.set_sensitive(true);
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
+        Ok(request)
+    }
+
+    async fn connect(&self) -> Result<(SendRequest<Empty<Bytes>>, &Address), String> {
+        let mut words = Vec::new();
+        for address in &self.addresses {
+            match timeout(CONNECT_TIME, open(address)).await {
+                Ok(Ok(sender)) => return Ok((sender, address)),
+                Ok(Err(error)) => words.push(format!("can't connect to {address}: {}", reason(&error))),
+                Err(_) => words.push(format!("can't connect to {address}: it does not answer")),
+            }
+        }
+        words.push("does midge run? --admin names its address".to_owned());
+        Err(words.join("; "))
+    }
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such socket".to_owned(),
+        io::ErrorKind::ConnectionRefused => "nobody listens there".to_owned(),
+        io::ErrorKind::PermissionDenied => "you may not use this socket; see admin.socket_mode".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+async fn open(address: &Address) -> io::Result<SendRequest<Empty<Bytes>>> {
+    if let Some(path) = address.unix() {
+        return speak(UnixStream::connect(path).await?).await;
+    }
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for socket in address.resolve().map_err(io::Error::other)? {
+        match TcpStream::connect(socket).await {
+            Ok(stream) => return speak(stream).await,
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> io::Result<SendRequest<Empty<Bytes>>> {
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    // Its errors reach the request too.
+    tokio::spawn(async move { drop(connection.await) });
+    Ok(sender)
+}

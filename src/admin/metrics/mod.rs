@@ -1,0 +1,220 @@
+//! `/metrics`: the counters of the shards, of the admin interface and of the process, as OpenMetrics text.
+//!
+//! Names follow Prometheus: the unit at the end in base units, then `_total` for what only rises. The encoder adds the
+//! latter. A name has no label in it.
+
+mod families;
+mod process;
+
+use super::api::AdminState;
+use super::limits::AdminEvent;
+use crate::broker::{Counter, Counters};
+use families::{FAMILIES, Family, Kind};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// The media type of the text.
+pub(super) const CONTENT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The text.
+///
+/// # Errors
+/// The encoder fails.
+pub(super) fn text(state: &Arc<AdminState>) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Snapshot(Arc::clone(state))));
+    let mut out = String::new();
+    text::encode(&mut out, &registry)?;
+    Ok(out)
+}
+
+/// Reads the counters when it is encoded.
+struct Snapshot(Arc<AdminState>);
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Snapshot")
+    }
+}
+
+/// The sum of a counter over the shards. A shard may have subtracted what another one has added.
+fn sum(counters: &[Counters], counter: Counter) -> u64 {
+    counters.iter().fold(0, |sum, shard| sum.wrapping_add(shard.get(counter)))
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let mut page = Page(encoder);
+        self.write_broker(&mut page)?;
+        for family in FAMILIES {
+            self.write_family(&mut page, family)?;
+        }
+        self.write_shards(&mut page)?;
+        self.write_listeners(&mut page)?;
+        self.write_admin(&mut page)?;
+        process::write(&mut page)
+    }
+}
+
+impl Snapshot {
+    fn write_broker(&self, page: &mut Page<'_>) -> fmt::Result {
+        let parts = &self.0.parts;
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        build.encode(page.descriptor("midge_build", "The version of midge", MetricType::Info)?)?;
+        page.gauge("midge_shards", "Shards", number(parts.questions.shards()))?;
+        let control = &parts.control;
+        let open = control.open.load(Ordering::Relaxed);
+        page.gauge("midge_connections", "Connections that are open", number(open))?;
+        page.gauge("midge_connections_max", "The limit on connections", number(control.connections_max))?;
+        if parts.shared.memory_bytes_max < usize::MAX {
+            let max = number(parts.shared.memory_bytes_max);
+            page.gauge("midge_memory_max_bytes", "The limit on what clients make midge keep", max)?;
+        }
+        Ok(())
+    }
+
+    fn write_family(&self, page: &mut Page<'_>, family: &Family) -> fmt::Result {
+        let counters = &self.0.parts.shared.counters;
+        let mut encoder = page.descriptor(family.name, family.help, family.kind.metric_type())?;
+        let Some(label) = family.label else {
+            return family.members.iter().try_for_each(|(_, counter)| {
+                let value = sum(counters, *counter);
+                family.kind.write(value, &mut encoder)
+            });
+        };
+        let mut named = 0u64;
+        for (value, counter) in family.members {
+            let count = sum(counters, *counter);
+            named = named.wrapping_add(count);
+            family.kind.write(count, &mut encoder.encode_family(&[(label, *value)])?)?;
+        }
+        if let Some(all) = family.all {
+            let other = sum(counters, all).saturating_sub(named);
+            family.kind.write(other, &mut encoder.encode_family(&[(label, "other")])?)?;
+        }
+        Ok(())
+    }
+
+    /// What tells whether the load is spread evenly.
+    fn write_shards(&self, page: &mut Page<'_>) -> fmt::Result {
+        for family in families::OF_SHARDS {
+            let mut encoder = page.descriptor(family.name, family.help, family.kind.metric_type())?;
+            for (shard, counters) in self.0.parts.shared.counters.iter().enumerate() {
+                let shard = shard.to_string();
+                for (_, counter) in family.members {
+                    let label = [("shard", shard.as_str())];
+                    family.kind.write(counters.get(*counter), &mut encoder.encode_family(&label)?)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The connections of listeners that have a limit of their own. Those of others are not counted.
+    fn write_listeners(&self, page: &mut Page<'_>) -> fmt::Result {
+        let parts = &self.0.parts;
+        let listeners = || {
+            let open = parts.control.open_by_listener.iter().zip(&parts.shared.config.listeners);
+            open.filter_map(|(open, listener)| {
+                Some((listener.address.to_string(), open.load(Ordering::Relaxed), listener.connections?))
+            })
+        };
+        if listeners().next().is_none() {
+            return Ok(());
+        }
+        let (open, max) = ("midge_listener_connections", "midge_listener_connections_max");
+        let mut encoder =
+            page.descriptor(open, "Connections of a listener with a limit of its own", MetricType::Gauge)?;
+        for (listener, open, _) in listeners() {
+            let label = [("listener", listener.as_str())];
+            Kind::Gauge.write(number(open), &mut encoder.encode_family(&label)?)?;
+        }
+        let mut encoder =
+            page.descriptor(max, "The limit on connections of a listener", MetricType::Gauge)?;
+        for (listener, _, max) in listeners() {
+            let label = [("listener", listener.as_str())];
+            Kind::Gauge.write(number(max), &mut encoder.encode_family(&label)?)?;
+        }
+        Ok(())
+    }
+
+    fn write_admin(&self, page: &mut Page<'_>) -> fmt::Result {
+        let counts = &self.0.counts;
+        let open = counts.open.load(Ordering::Relaxed);
+        page.gauge("midge_admin_connections", "Connections to the admin interface", number(open))?;
+        let requests = counts.requests.load(Ordering::Relaxed);
+        page.counter("midge_admin_requests", "Requests to the admin interface", requests)?;
+        let failed = counts.count(AdminEvent::LoginFailed);
+        page.counter("midge_admin_logins_failed", "Requests without a known token", failed)?;
+        let forbidden = counts.count(AdminEvent::Forbidden);
+        page.counter("midge_admin_requests_forbidden", "Requests that their sender may not make", forbidden)?;
+        let failed = counts.count(AdminEvent::AcceptFailed);
+        page.counter("midge_admin_accepts_failed", "Connections that could not be accepted", failed)?;
+        let help = "How often a limit of the admin interface was reached";
+        let mut encoder = page.descriptor("midge_admin_limit_reached", help, MetricType::Counter)?;
+        for (limit, name) in AdminEvent::LIMITS {
+            Kind::Counter.write(counts.count(limit), &mut encoder.encode_family(&[("limit", name)])?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes families one after the other.
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    fn descriptor<'s>(
+        &'s mut self,
+        name: &'s str,
+        help: &str,
+        kind: MetricType,
+    ) -> Result<MetricEncoder<'s>, fmt::Error> {
+        self.0.encode_descriptor(name, help, None, kind)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        Kind::Gauge.write(value, &mut self.descriptor(name, help, MetricType::Gauge)?)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        Kind::Counter.write(value, &mut self.descriptor(name, help, MetricType::Counter)?)
+    }
+
+    /// A number that is no integer.
+    fn fraction(&mut self, name: &str, help: &str, kind: Kind, value: f64) -> fmt::Result {
+        let encoder = self.descriptor(name, help, kind.metric_type())?;
+        match kind {
+            Kind::Counter => ConstCounter::new(value).encode(encoder),
+            Kind::Gauge => ConstGauge::new(value).encode(encoder),
+        }
+    }
+}
+
+fn number(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+impl Kind {
+    fn metric_type(self) -> MetricType {
+        match self {
+            Kind::Counter => MetricType::Counter,
+            Kind::Gauge => MetricType::Gauge,
+        }
+    }
+
+    fn write(self, value: u64, encoder: &mut MetricEncoder<'_>) -> fmt::Result {
+        match self {
+            Kind::Counter => encoder.encode_counter::<[(&str, &str); 0], u64, u64>(&value, None),
+            // A gauge is a sum to which shards add and from which they subtract at slightly different times.
+            Kind::Gauge => encoder.encode_gauge(&value.cast_signed()),
+        }
+    }
+}
