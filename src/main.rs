@@ -303,7 +303,12 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     let admin = admin.ok().map(|sockets| {
         AdminServer::start(
             sockets,
-            AdminParts { questions, control: Arc::clone(&control), shared: Arc::clone(&shared) },
+            AdminParts {
+                questions,
+                control: Arc::clone(&control),
+                shared: Arc::clone(&shared),
+                clock: Box::new(move || clock.now()),
+            },
         )
     });
     let admin = admin.transpose().map_err(|error| Failure::new(format!("no admin interface: {error}")))?;

@@ -8,6 +8,7 @@ use super::limits::{
 };
 use super::pace::{Pace, Paced};
 use super::sockets::{AdminListeners, AdminSocketFile, AdminSockets};
+use crate::base::Time;
 use crate::broker::Shared;
 use crate::control::pool::NICE;
 use crate::control::questions::Questions;
@@ -46,6 +47,15 @@ pub struct AdminParts {
     pub control: Arc<Control>,
     /// The configuration and the counters.
     pub shared: Arc<Shared>,
+    /// The clock of the shards.
+    pub clock: Box<dyn Fn() -> Time + Send + Sync>,
+}
+
+impl AdminParts {
+    /// The present time on the clock of the shards.
+    pub(super) fn now(&self) -> Time {
+        (self.clock)()
+    }
 }
 
 /// A server on a thread of its own.

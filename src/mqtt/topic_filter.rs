@@ -21,6 +21,18 @@ pub enum FilterError {
     ShareName,
 }
 
+impl FilterError {
+    /// The cause in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            FilterError::Empty => "the topic filter is empty",
+            FilterError::Wildcard => "a wildcard that does not fill its level, or a # that is not last",
+            FilterError::ControlCharacter => "control character or non-character in a topic filter",
+            FilterError::ShareName => "a shared subscription has the form $share/NAME/FILTER",
+        }
+    }
+}
+
 /// A checked topic filter. One that came from the wire has at most 65,535 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TopicFilter<'a> {

@@ -14,6 +14,8 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Whether each shard turns.
+#[utoipa::path(get, path = "/healthz", tag = "health", responses((status = 200, description = "Each shard turns"),
+    (status = 503, description = "Some shard has not answered within a second")))]
 pub(super) async fn health(State(state): State<Arc<AdminState>>) -> Response<Body> {
     let answers = state.ask_all(|| Question::Alive, PATIENCE).await;
     let silent: Vec<usize> =
@@ -28,6 +30,8 @@ pub(super) async fn health(State(state): State<Arc<AdminState>>) -> Response<Bod
 }
 
 /// Whether clients should be sent here.
+#[utoipa::path(get, path = "/readyz", tag = "health", responses((status = 200, description = "Clients are welcome"),
+    (status = 503, description = "It starts or stops")))]
 pub(super) async fn ready(State(state): State<Arc<AdminState>>) -> Response<Body> {
     let control = &state.parts.control;
     let shards = state.parts.questions.shards();

@@ -1,19 +1,28 @@
 //! The paths of the admin interface and their handlers.
 
+mod clients;
 mod health;
+mod listeners;
+mod messages;
+mod openapi;
+mod params;
+mod refused;
 mod shards;
 
 use super::limits::AdminCounts;
 use super::metrics;
 use super::server::AdminParts;
 use crate::broker::questions::{Answer, Question};
+use crate::host::UNIX_PEER;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Response, StatusCode};
-use axum::routing::get;
+use axum::routing::{delete, get, post};
+use refused::Refused;
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -25,13 +34,30 @@ pub(super) struct AdminState {
     pub(super) counts: AdminCounts,
 }
 
+/// How long a question waits for the slowest shard. A list of a million sessions takes a second of the time that shards
+/// have for questions.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// All paths.
 pub(super) fn router(state: Arc<AdminState>) -> Router {
     Router::new()
         .route("/healthz", get(health::health))
         .route("/readyz", get(health::ready))
-        .route("/api/v1/shards", get(shards::list))
         .route("/metrics", get(show_metrics))
+        .route("/openapi.json", get(openapi::show))
+        .route("/api/v1/clients", get(clients::list))
+        .route("/api/v1/clients/{client_id}", get(clients::show).delete(clients::end))
+        .route("/api/v1/sessions", get(clients::list_away))
+        .route("/api/v1/subscriptions", get(messages::subscriptions))
+        .route("/api/v1/groups", get(messages::groups))
+        .route("/api/v1/retained", get(messages::retained))
+        .route("/api/v1/retained/{*topic}", get(messages::retained_message).delete(messages::remove_retained))
+        .route("/api/v1/publish", post(messages::publish))
+        .route("/api/v1/shards", get(shards::list))
+        .route("/api/v1/listeners", get(listeners::list))
+        .route("/api/v1/limits", get(listeners::limits))
+        .route("/api/v1/bans", get(listeners::bans).post(listeners::ban))
+        .route("/api/v1/bans/{address}", delete(listeners::unban))
         .fallback(async || error(StatusCode::NOT_FOUND, "there is no such path"))
         .method_not_allowed_fallback(async || {
             error(StatusCode::METHOD_NOT_ALLOWED, "this path has no such method")
@@ -52,6 +78,14 @@ pub(super) fn error(status: StatusCode, words: &str) -> Response<Body> {
     answer(status, &json!({ "error": words }))
 }
 
+/// The address of a client. One on a Unix-domain socket has none.
+fn shown_address(peer: SocketAddr) -> String {
+    if peer == UNIX_PEER { "unix".to_owned() } else { peer.to_string() }
+}
+
+/// The counts of the broker in OpenMetrics.
+#[utoipa::path(get, path = "/metrics", tag = "health",
+    responses((status = 200, description = "The metrics in OpenMetrics", body = String)))]
 async fn show_metrics(State(state): State<Arc<AdminState>>) -> Response<Body> {
     match metrics::text(&state) {
         Ok(text) => {
@@ -67,15 +101,8 @@ impl AdminState {
     /// Asks every shard the same. `None` for each shard that has not answered after `patience`.
     async fn ask_all(&self, question: impl Fn() -> Question, patience: Duration) -> Vec<Option<Answer>> {
         let until = Instant::now() + patience;
-        let questions = &self.parts.questions;
-        let asked: Vec<_> = (0..questions.shards())
-            .map(|shard| {
-                let (sender, receiver) = oneshot::channel();
-                // The receiver may have given up by then.
-                let send = move |answer| drop(sender.send(answer));
-                questions.ask(shard, question(), send).ok().map(|()| receiver)
-            })
-            .collect();
+        let asked: Vec<_> =
+            (0..self.parts.questions.shards()).map(|shard| self.begin_to_ask(shard, question())).collect();
         let mut answers = Vec::with_capacity(asked.len());
         for receiver in asked {
             let answer = match receiver {
@@ -86,4 +113,52 @@ impl AdminState {
         }
         answers
     }
+
+    /// Asks a shard. `None` if too many questions wait for it.
+    fn begin_to_ask(&self, shard: usize, question: Question) -> Option<oneshot::Receiver<Answer>> {
+        let (sender, receiver) = oneshot::channel();
+        // The receiver may have given up by then.
+        let send = move |answer| drop(sender.send(answer));
+        self.parts.questions.ask(shard, question, send).ok().map(|()| receiver)
+    }
+
+    /// Asks every shard the same. All must answer.
+    async fn ask_every(&self, question: impl Fn() -> Question) -> Result<Vec<Answer>, Refused> {
+        let answers = self.ask_all(question, PATIENCE).await;
+        answers.into_iter().collect::<Option<Vec<Answer>>>().ok_or_else(no_answer)
+    }
+
+    /// Asks one shard.
+    async fn ask_one(&self, shard: usize, question: Question) -> Result<Answer, Refused> {
+        let receiver = self.begin_to_ask(shard, question).ok_or_else(no_answer)?;
+        let answer = timeout_at(Instant::now() + PATIENCE, receiver).await;
+        answer.ok().and_then(Result::ok).ok_or_else(no_answer)
+    }
+
+    /// Asks the shard on which a client identifier or a topic name is at home.
+    async fn ask_home(&self, text: &str, question: Question) -> Result<Answer, Refused> {
+        let shared = &self.parts.shared;
+        self.ask_one(shared.home(shared.hash(text)).into(), question).await
+    }
+
+    /// The number of the listener with this address.
+    fn listener(&self, address: &str) -> Result<u16, Refused> {
+        let listeners = &self.parts.shared.config.listeners;
+        let mut numbered = (0..).zip(listeners);
+        let found = numbered.find(|(_, listener)| listener.address.to_string() == address);
+        found.map(|(number, _)| number).ok_or_else(|| {
+            let all: Vec<String> = listeners.iter().map(|listener| listener.address.to_string()).collect();
+            Refused::bad(format!("listener: there is no \"{address}\"; there are {}", all.join(", ")))
+        })
+    }
+
+    /// The address of a listener.
+    fn address_of(&self, listener: u16) -> Option<String> {
+        let listeners = &self.parts.shared.config.listeners;
+        listeners.get(usize::from(listener)).map(|listener| listener.address.to_string())
+    }
+}
+
+fn no_answer() -> Refused {
+    Refused::unavailable("a shard did not answer in time; see /healthz")
 }

@@ -1,0 +1,37 @@
+//! `/openapi.json`: the description of all paths, for programs.
+
+use super::{clients, health, listeners, messages, shards};
+use axum::Json;
+use utoipa::OpenApi;
+
+/// The description.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "midge", description = "The admin interface of midge, an MQTT broker"),
+    paths(
+        health::health,
+        health::ready,
+        super::show_metrics,
+        clients::list,
+        clients::list_away,
+        clients::show,
+        clients::end,
+        messages::subscriptions,
+        messages::groups,
+        messages::retained,
+        messages::retained_message,
+        messages::remove_retained,
+        messages::publish,
+        shards::list,
+        listeners::list,
+        listeners::limits,
+        listeners::bans,
+        listeners::ban,
+        listeners::unban,
+    )
+)]
+struct Description;
+
+pub(super) async fn show() -> Json<utoipa::openapi::OpenApi> {
+    Json(Description::openapi())
+}

@@ -1,0 +1,49 @@
+//! Why a request gets no answer, as JSON with a status.
+
+use super::error;
+use crate::broker::questions::Answer;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Refused {
+    status: StatusCode,
+    words: String,
+}
+
+impl Refused {
+    fn new(status: StatusCode, words: impl Into<String>) -> Refused {
+        Refused { status, words: words.into() }
+    }
+
+    /// Something in the request is wrong.
+    pub(super) fn bad(words: impl Into<String>) -> Refused {
+        Refused::new(StatusCode::BAD_REQUEST, words)
+    }
+
+    /// What the request is about is not there.
+    pub(super) fn missing(words: impl Into<String>) -> Refused {
+        Refused::new(StatusCode::NOT_FOUND, words)
+    }
+
+    /// The broker can't do it now.
+    pub(super) fn unavailable(words: impl Into<String>) -> Refused {
+        Refused::new(StatusCode::SERVICE_UNAVAILABLE, words)
+    }
+
+    /// A shard has answered another question.
+    pub(super) fn unexpected(answer: &Answer) -> Refused {
+        let words = match answer {
+            Answer::Failed(violation) => format!("it was done, and the log has failed: {violation}"),
+            _ => "a shard has given an answer to another question".to_owned(),
+        };
+        Refused::new(StatusCode::INTERNAL_SERVER_ERROR, words)
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        error(self.status, &self.words)
+    }
+}
