@@ -28,12 +28,12 @@ enum Phase {
 
 /// The phase of a connection. The connection and its requests share it.
 #[derive(Clone)]
-pub(super) struct Pace(Arc<Mutex<Phase>>);
+pub(super) struct ConnectionPace(Arc<Mutex<Phase>>);
 
-impl Pace {
+impl ConnectionPace {
     /// A connection has begun.
-    pub(super) fn new(now: Instant) -> Pace {
-        Pace(Arc::new(Mutex::new(Phase::Header { until: now + HEADER_TIME })))
+    pub(super) fn new(now: Instant) -> ConnectionPace {
+        ConnectionPace(Arc::new(Mutex::new(Phase::Header { until: now + HEADER_TIME })))
     }
 
     /// The header is complete.
@@ -75,7 +75,7 @@ impl Pace {
 /// A stream that fails when its peer is too slow.
 pub(super) struct Paced<S> {
     stream: S,
-    pace: Pace,
+    pace: ConnectionPace,
     sleep: Pin<Box<Sleep>>,
     /// Called with the bound that was passed.
     late: Box<dyn Fn(AdminEvent) + Send>,
@@ -84,7 +84,7 @@ pub(super) struct Paced<S> {
 impl<S> Paced<S> {
     pub(super) fn new(
         stream: S,
-        pace: Pace,
+        pace: ConnectionPace,
         now: Instant,
         late: impl Fn(AdminEvent) + Send + 'static,
     ) -> Paced<S> {
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn a_header_has_its_time_and_so_has_an_answer_and_a_pause_has_none_of_ours() {
         let start = Instant::now();
-        let pace = Pace::new(start);
+        let pace = ConnectionPace::new(start);
         assert_eq!(pace.deadline(), Some((start + HEADER_TIME, AdminEvent::HeaderTime)));
         let later = start + Duration::from_secs(1);
         pace.note_bytes(later);

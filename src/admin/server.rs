@@ -6,7 +6,7 @@ use super::limits::{
     AdminCounts, AdminEvent, BODY_BYTES_MAX, CONNECTIONS_MAX, HEADER_BYTES_MAX, HEADER_FIELDS_MAX, IDLE_TIME,
     REQUEST_TIME,
 };
-use super::pace::{Pace, Paced};
+use super::pace::{ConnectionPace, Paced};
 use super::sockets::{AdminListeners, AdminSocketFile, AdminSockets};
 use crate::base::Time;
 use crate::broker::Shared;
@@ -222,7 +222,7 @@ const TOO_MANY: &[u8] =
 /// Serves a connection to its end.
 async fn serve(stream: impl AdminStream, peer: AdminPeer, door: &Arc<Door>) {
     let now = Instant::now();
-    let pace = Pace::new(now);
+    let pace = ConnectionPace::new(now);
     let late = Arc::clone(door);
     let stream = Paced::new(stream, pace.clone(), now, move |event| late.note(event, &peer.to_string()));
     let service = service_fn(|request| {
@@ -231,7 +231,7 @@ async fn serve(stream: impl AdminStream, peer: AdminPeer, door: &Arc<Door>) {
     });
     let ended = http1::Builder::new()
         .timer(TokioTimer::new())
-        // It also bounds the time between two requests. That for a header is shorter, see `Pace`.
+        // It also bounds the time between two requests. That for a header is shorter, see `ConnectionPace`.
         .header_read_timeout(IDLE_TIME)
         .max_headers(HEADER_FIELDS_MAX)
         .max_header_size(HEADER_BYTES_MAX)
@@ -247,7 +247,12 @@ async fn serve(stream: impl AdminStream, peer: AdminPeer, door: &Arc<Door>) {
 }
 
 impl Door {
-    async fn answer(&self, request: Request<Incoming>, peer: AdminPeer, pace: Pace) -> Response<AnswerBody> {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: AdminPeer,
+        pace: ConnectionPace,
+    ) -> Response<AnswerBody> {
         pace.begin_answer(Instant::now());
         let (parts, body) = request.into_parts();
         let mut response = match self.guard.check(&parts) {
@@ -305,7 +310,7 @@ struct AnswerBody {
     _end: AnswerEnd,
 }
 
-struct AnswerEnd(Pace);
+struct AnswerEnd(ConnectionPace);
 
 impl Drop for AnswerEnd {
     fn drop(&mut self) {

@@ -1,6 +1,7 @@
 //! The program as an operator sees it: exit status, messages, signals, log lines and statistics.
 #![allow(clippy::disallowed_methods, reason = "a test starts programs, binds ports and reads clocks")]
 
+mod admin;
 mod attacks;
 mod bridge;
 mod client;

@@ -30,7 +30,7 @@ pub(super) struct Client {
 }
 
 /// An answer.
-pub(super) struct Reply {
+pub(super) struct CtlReply {
     pub(super) status: StatusCode,
     pub(super) body: Bytes,
 }
@@ -46,7 +46,7 @@ impl Client {
     ///
     /// # Errors
     /// A sentence: nobody listens, or there is no complete answer.
-    pub(super) fn request(&self, method: &Method, path: &str) -> Result<Reply, String> {
+    pub(super) fn request(&self, method: &Method, path: &str) -> Result<CtlReply, String> {
         self.runtime.block_on(async {
             let (mut sender, address) = self.connect().await?;
             let request = self.build(method, path, address)?;
@@ -55,7 +55,7 @@ impl Client {
                 let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
                 let status = response.status();
                 let body = Limited::new(response.into_body(), REPLY_BYTES_MAX).collect().await;
-                Ok(Reply { status, body: body.map_err(|error| failed(&error))?.to_bytes() })
+                Ok(CtlReply { status, body: body.map_err(|error| failed(&error))?.to_bytes() })
             };
             let late = format!("within {} s", REPLY_TIME.as_secs());
             timeout(REPLY_TIME, reply).await.map_err(|_| failed(&late))?

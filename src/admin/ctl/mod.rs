@@ -9,12 +9,12 @@ use super::tokens::own_token;
 use crate::settings::{Address, Admin, AdminAddress, SYSTEM_ADMIN_SOCKET, admin_socket};
 use axum::http::{Method, StatusCode};
 use clap::{Args, Subcommand};
-use client::{Client, Reply};
+use client::{Client, CtlReply};
 use serde_json::Value;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use table::{Column, Table};
+use table::{Column, TextTable};
 
 /// The arguments of `midge ctl`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -155,7 +155,7 @@ fn addresses(
 fn show(
     arguments: &CtlArgs,
     out: &mut impl Write,
-    reply: &Reply,
+    reply: &CtlReply,
     words: impl Fn(&Value) -> String,
 ) -> Result<u8, CtlFailure> {
     if arguments.json {
@@ -171,7 +171,7 @@ fn show(
     Ok(0)
 }
 
-fn raw(out: &mut impl Write, reply: &Reply) -> Result<u8, CtlFailure> {
+fn raw(out: &mut impl Write, reply: &CtlReply) -> Result<u8, CtlFailure> {
     print(out, &reply.body)?;
     Ok(if reply.status.is_success() { 0 } else { exit_status(reply.status) })
 }
@@ -201,7 +201,7 @@ fn text_of(value: &Value, field: &str) -> String {
     }
 }
 
-fn shards(value: &Value) -> Table {
+fn shards(value: &Value) -> TextTable {
     const FIELDS: [&str; 9] = [
         "shard",
         "connections",
@@ -213,7 +213,7 @@ fn shards(value: &Value) -> Table {
         "journal_bytes",
         "log_failed",
     ];
-    let mut table = Table::new(FIELDS.map(|field| match field {
+    let mut table = TextTable::new(FIELDS.map(|field| match field {
         "log_failed" => Column::words("log failed"),
         field => Column::number(&field.replace('_', " ")),
     }));
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_in_words_and_what_comes_is_printed() {
-        let reply = |status, body: &str| Reply { status, body: body.as_bytes().to_vec().into() };
+        let reply = |status, body: &str| CtlReply { status, body: body.as_bytes().to_vec().into() };
         let mut out = Vec::new();
         let mut shown =
             |words: &str, reply| show(&line(words), &mut out, &reply, |value| text_of(value, "status"));

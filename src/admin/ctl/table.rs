@@ -23,15 +23,15 @@ impl Column {
 
 /// Columns and rows.
 #[derive(Clone, Debug)]
-pub(super) struct Table {
+pub(super) struct TextTable {
     columns: Vec<Column>,
     rows: Vec<Vec<String>>,
 }
 
-impl Table {
+impl TextTable {
     /// A table without rows.
-    pub(super) fn new(columns: impl IntoIterator<Item = Column>) -> Table {
-        Table { columns: columns.into_iter().collect(), rows: Vec::new() }
+    pub(super) fn new(columns: impl IntoIterator<Item = Column>) -> TextTable {
+        TextTable { columns: columns.into_iter().collect(), rows: Vec::new() }
     }
 
     /// Adds a row, with a cell for each column. Control characters are shown as what they are, so that a name of a
@@ -52,7 +52,7 @@ fn harmless(cell: &str) -> String {
     cell.chars().map(shown).collect()
 }
 
-impl fmt::Display for Table {
+impl fmt::Display for TextTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let widths: Vec<usize> = (0..self.columns.len()).map(|column| self.width(column)).collect();
         let headers: Vec<String> = self.columns.iter().map(|column| column.header.clone()).collect();
@@ -80,17 +80,18 @@ mod tests {
 
     #[test]
     fn words_stand_at_the_left_and_numbers_at_the_right() {
-        let mut table = Table::new([Column::words("client"), Column::number("queue"), Column::words("peer")]);
+        let mut table =
+            TextTable::new([Column::words("client"), Column::number("queue"), Column::words("peer")]);
         table.add(["ada", "7", "192.0.2.1:5"].map(str::to_owned));
         table.add(["grün", "123456", ""].map(str::to_owned));
         let expected = "client   queue  peer\nada          7  192.0.2.1:5\ngrün    123456\n";
         assert_eq!(table.to_string(), expected);
-        assert_eq!(Table::new([Column::words("a"), Column::number("b")]).to_string(), "a  b\n");
+        assert_eq!(TextTable::new([Column::words("a"), Column::number("b")]).to_string(), "a  b\n");
     }
 
     #[test]
     fn names_do_nothing_to_the_terminal() {
-        let mut table = Table::new([Column::words("client")]);
+        let mut table = TextTable::new([Column::words("client")]);
         table.add(["a\u{1b}[2Jb\n\u{9b}c".to_owned()]);
         assert_eq!(table.to_string(), "client\na\\u{1b}[2Jb\\n\\u{9b}c\n");
     }
