@@ -3,10 +3,11 @@
 use crate::settings::Address;
 use axum::http::header::{AUTHORIZATION, HOST};
 use axum::http::{HeaderValue, Method, Request, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -42,14 +43,19 @@ impl Client {
         Ok(Client { runtime, addresses, token })
     }
 
-    /// Sends a request without a body.
+    /// Sends a request, with a body of JSON if it has one.
     ///
     /// # Errors
     /// A sentence: nobody listens, or there is no complete answer.
-    pub(super) fn request(&self, method: &Method, path: &str) -> Result<CtlReply, String> {
+    pub(super) fn request(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<CtlReply, String> {
         self.runtime.block_on(async {
             let (mut sender, address) = self.connect().await?;
-            let request = self.build(method, path, address)?;
+            let request = self.build(method, path, body, address)?;
             let failed = |error: &dyn std::fmt::Display| format!("no answer from {address}: {error}");
             let reply = async {
                 let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
@@ -62,13 +68,19 @@ impl Client {
         })
     }
 
-    fn build(&self, method: &Method, path: &str, address: &Address) -> Result<Request<Empty<Bytes>>, String> {
+    fn build(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&Value>,
+        address: &Address,
+    ) -> Result<Request<Full<Bytes>>, String> {
         let host = if address.unix().is_some() { "localhost".to_owned() } else { address.to_string() };
         let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(HOST, host)
-            .body(Empty::new())
+            .body(body.map_or_else(Full::default, |body| Full::from(body.to_string())))
             .map_err(|error| format!("{path:?} is no path of a request: {error}"))?;
         if let Some(token) = &self.token {
             let value = Zeroizing::new(format!("Bearer {}", **token));
@@ -80,7 +92,7 @@ impl Client {
         Ok(request)
     }
 
-    async fn connect(&self) -> Result<(SendRequest<Empty<Bytes>>, &Address), String> {
+    async fn connect(&self) -> Result<(SendRequest<Full<Bytes>>, &Address), String> {
         let mut words = Vec::new();
         for address in &self.addresses {
             match timeout(CONNECT_TIME, open(address)).await {
@@ -103,7 +115,7 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-async fn open(address: &Address) -> io::Result<SendRequest<Empty<Bytes>>> {
+async fn open(address: &Address) -> io::Result<SendRequest<Full<Bytes>>> {
     if let Some(path) = address.unix() {
         return speak(UnixStream::connect(path).await?).await;
     }
@@ -119,7 +131,7 @@ async fn open(address: &Address) -> io::Result<SendRequest<Empty<Bytes>>> {
 
 async fn speak(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-) -> io::Result<SendRequest<Empty<Bytes>>> {
+) -> io::Result<SendRequest<Full<Bytes>>> {
     let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     // Its errors reach the request too.
     tokio::spawn(async move { drop(connection.await) });

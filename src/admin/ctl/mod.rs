@@ -3,6 +3,7 @@
 //! A command is a path and a way to show its answer. With `--json` the answer is printed as it came.
 
 mod client;
+mod commands;
 mod table;
 
 use super::tokens::own_token;
@@ -10,11 +11,12 @@ use crate::settings::{Address, Admin, AdminAddress, SYSTEM_ADMIN_SOCKET, admin_s
 use axum::http::{Method, StatusCode};
 use clap::{Args, Subcommand};
 use client::{Client, CtlReply};
+use commands::{ApiAction, CtlRequest};
 use serde_json::Value;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use table::{Column, TextTable};
+use std::time::Duration;
 
 /// The arguments of `midge ctl`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -36,6 +38,11 @@ pub struct CtlArgs {
     #[arg(long, global = true)]
     json: bool,
 
+    /// Ask again every so many seconds, until you stop it
+    #[arg(long, global = true, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+        require_equals = true, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    watch: Option<u32>,
+
     #[command(subcommand)]
     action: CtlAction,
 }
@@ -54,8 +61,6 @@ enum CtlAction {
     Health,
     /// Whether midge has restored its state and serves; exit status 1 if not
     Ready,
-    /// What each shard holds
-    Shards,
     /// The counters, as text for Prometheus
     Metrics,
     /// The answer to GET of a path of the admin interface, as it came
@@ -64,6 +69,8 @@ enum CtlAction {
         #[arg(value_name = "PATH")]
         path: String,
     },
+    #[command(flatten)]
+    Api(ApiAction),
 }
 
 /// The exit status if the answer is no.
@@ -113,11 +120,27 @@ pub fn run(
         Some(path) => Some(own_token(path).map_err(CtlFailure::trouble)?),
     };
     let client = Client::new(addresses, token).map_err(|error| CtlFailure::trouble(error.to_string()))?;
-    let get = |path: &str| client.request(&Method::GET, path).map_err(CtlFailure::trouble);
+    let get = |path: &str| client.request(&Method::GET, path, None).map_err(CtlFailure::trouble);
     match &arguments.action {
         CtlAction::Health => show(arguments, out, &get("/healthz")?, |value| text_of(value, "status")),
         CtlAction::Ready => show(arguments, out, &get("/readyz")?, |value| text_of(value, "status")),
-        CtlAction::Shards => show(arguments, out, &get("/api/v1/shards")?, |value| shards(value).to_string()),
+        CtlAction::Api(action) => {
+            let ask = || {
+                let CtlRequest { method, path, body } = action.request();
+                client.request(&method, &path, body.as_ref()).map_err(CtlFailure::trouble)
+            };
+            let Some(seconds) = arguments.watch else {
+                return show(arguments, out, &ask()?, |value| action.shown(value));
+            };
+            loop {
+                show(arguments, out, &ask()?, |value| action.shown(value))?;
+                // Whoever reads it may have left.
+                if out.write_all(b"\n").and_then(|()| out.flush()).is_err() {
+                    return Ok(0);
+                }
+                std::thread::sleep(Duration::from_secs(seconds.into()));
+            }
+        }
         CtlAction::Metrics => raw(out, &get("/metrics")?),
         CtlAction::Get { path } if path.starts_with('/') => raw(out, &get(path)?),
         CtlAction::Get { path } => Err(CtlFailure::trouble(format!(
@@ -197,30 +220,11 @@ fn text_of(value: &Value, field: &str) -> String {
     match value.get(field) {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(list)) if list.iter().all(Value::is_string) => {
+            list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+        }
         Some(other) => other.to_string(),
     }
-}
-
-fn shards(value: &Value) -> TextTable {
-    const FIELDS: [&str; 9] = [
-        "shard",
-        "connections",
-        "handshakes",
-        "sessions",
-        "subscriptions",
-        "retained",
-        "memory_bytes",
-        "journal_bytes",
-        "log_failed",
-    ];
-    let mut table = TextTable::new(FIELDS.map(|field| match field {
-        "log_failed" => Column::words("log failed"),
-        field => Column::number(&field.replace('_', " ")),
-    }));
-    for shard in value.get("shards").and_then(Value::as_array).into_iter().flatten() {
-        table.add(FIELDS.map(|field| text_of(shard, field)));
-    }
-    table
 }
 
 #[cfg(test)]
@@ -282,18 +286,5 @@ mod tests {
         let denied = shown("ctl health", reply(StatusCode::UNAUTHORIZED, "")).expect_err("no token");
         assert_eq!((denied.words.as_str(), denied.status), ("midge answered 401 Unauthorized", EXIT_TROUBLE));
         assert_eq!(String::from_utf8_lossy(&out), "ok\n{\"error\":\"shard 1\"}");
-    }
-
-    #[test]
-    fn shards_are_a_table() {
-        let value: Value = serde_json::from_str(
-            "{\"shards\":[{\"shard\":0,\"sessions\":1200,\"log_failed\":false},{\"shard\":1,\"sessions\":7}]}",
-        )
-        .expect("JSON");
-        let text = shards(&value).to_string();
-        let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[0].starts_with("shard  connections  handshakes  sessions"), "{text}");
-        assert!(lines[1].contains("1200") && lines[1].ends_with("false"), "{text}");
-        assert_eq!(lines.len(), 3);
     }
 }

@@ -202,7 +202,7 @@ impl Shard {
             self.replies.open_ticket(fanout.missing, outcome, intents, Purpose::Intents);
         }
         let published = Published {
-            has_subscribers: outcome.matched || fanout.missing > 0,
+            has_subscribers: outcome.matched || self.interested(&message.topic) != 0,
             was_refused: outcome.refused || outcome.unkept,
         };
         Awaited { mark: self.durability.mark_since(before), ticket, answer: Answer::Publish(Ok(published)) }
