@@ -1,6 +1,7 @@
 //! The counters of a shard. Only their shard writes them, and any shard may read them. So a relaxed store is
 //! a plain move, and no two cores write the same cache line.
 
+use crate::broker::EndCause;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
@@ -161,41 +162,171 @@ counters! {
 
 /// The counters of one shard.
 #[repr(align(128))]
-pub struct Counters([AtomicU64; COUNTERS]);
+pub struct Counters {
+    cells: [AtomicU64; COUNTERS],
+    /// Those with a place for each kind of what they count.
+    pub kinds: KindCounters,
+}
 
 impl Default for Counters {
     fn default() -> Self {
-        Counters([const { AtomicU64::new(0) }; COUNTERS])
+        Counters { cells: [const { AtomicU64::new(0) }; COUNTERS], kinds: KindCounters::default() }
+    }
+}
+
+/// Counters with a place for each kind.
+#[derive(Default)]
+pub struct KindCounters {
+    /// Control packets received, by packet type.
+    pub packets_received: Tally<16>,
+    /// Control packets sent, by packet type, except PUBLISH.
+    pub packets_sent: Tally<16>,
+    /// PUBLISH packets received, by QoS.
+    pub publishes_received: Tally<3>,
+    /// PUBLISH packets sent, by QoS.
+    pub publishes_sent: Tally<3>,
+    /// Connections that ended after they were admitted, by the place of the cause in [`EndCause::LABELS`].
+    pub ended: Tally<{ EndCause::LABELS.len() }>,
+    /// CONNECTs refused, by reason code.
+    pub refused: Tally<256>,
+    /// TLS handshakes, by the place in [`HANDSHAKES`].
+    pub handshakes: Tally<{ HANDSHAKES.len() }>,
+    /// From the last packet of a client's handshake to its CONNACK, with the login's check and the disk's write.
+    pub connack: Histogram,
+    /// From the beginning of a write of the log to its end.
+    pub commit: Histogram,
+}
+
+/// The results of TLS handshakes: the version, and whether a session was resumed.
+pub const HANDSHAKES: [(&str, bool); 4] = [("1.2", false), ("1.2", true), ("1.3", false), ("1.3", true)];
+
+/// A counter for each of several kinds.
+pub struct Tally<const KINDS: usize>([AtomicU64; KINDS]);
+
+impl<const KINDS: usize> Default for Tally<KINDS> {
+    fn default() -> Self {
+        Tally([const { AtomicU64::new(0) }; KINDS])
+    }
+}
+
+impl<const KINDS: usize> Tally<KINDS> {
+    /// Adds to the kind at this place. Only the owning shard may call it.
+    #[inline]
+    pub fn add(&self, kind: usize, by: u64) {
+        let cell = &self.0[kind];
+        cell.store(cell.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+    }
+
+    /// Subtracts one from the kind at this place. Only the owning shard may call it.
+    pub fn take_back(&self, kind: usize) {
+        self.add(kind, u64::MAX);
+    }
+
+    /// The count of the kind at this place.
+    pub fn get(&self, kind: usize) -> u64 {
+        self.0[kind].load(Ordering::Relaxed)
+    }
+
+    /// The sum of all kinds.
+    pub fn sum(&self) -> u64 {
+        self.0.iter().fold(0, |sum, cell| sum.wrapping_add(cell.load(Ordering::Relaxed)))
+    }
+}
+
+/// Durations, counted by upper bounds.
+#[derive(Default)]
+pub struct Histogram {
+    /// By the place of the bound in [`HISTOGRAM_MICROS`]. The last place has what is longer than all of them.
+    cells: Tally<{ HISTOGRAM_MICROS.len() + 1 }>,
+    sum_micros: Tally<1>,
+}
+
+/// The upper bounds of a [`Histogram`], in microseconds.
+pub const HISTOGRAM_MICROS: [u64; 15] = [
+    50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000,
+    5_000_000,
+];
+
+impl Histogram {
+    /// Counts a duration. Only the owning shard may call it.
+    pub fn note(&self, micros: u64) {
+        self.cells.add(HISTOGRAM_MICROS.partition_point(|&bound| bound < micros), 1);
+        self.sum_micros.add(0, micros);
+    }
+
+    /// The counts by bound, the last one without a bound, and the sum in microseconds.
+    pub fn read(&self) -> ([u64; HISTOGRAM_MICROS.len() + 1], u64) {
+        (std::array::from_fn(|at| self.cells.get(at)), self.sum_micros.get(0))
+    }
+}
+
+impl KindCounters {
+    /// The value of a counter that is the sum of its kinds.
+    fn sum(&self, counter: Counter) -> Option<u64> {
+        Some(match counter {
+            Counter::PacketsReceived => self.packets_received.sum(),
+            Counter::AnswersSent => self.packets_sent.sum(),
+            Counter::PublishesReceived => self.publishes_received.sum(),
+            Counter::PublishesSent => self.publishes_sent.sum(),
+            Counter::ConnectsRefused => self.refused.sum(),
+            _ => return None,
+        })
     }
 }
 
 impl Counters {
     /// Adds. Only the owning shard may call it.
     pub fn add(&self, counter: Counter, by: u64) {
-        let cell = &self.0[counter as usize];
+        debug_assert!(self.kinds.sum(counter).is_none(), "{counter:?} is the sum of its kinds");
+        let cell = &self.cells[counter as usize];
         cell.store(cell.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
     }
 
     /// Subtracts, for gauges and for what another shard counts in the end. Only the owning shard may call it.
     pub fn subtract(&self, counter: Counter, by: u64) {
-        let cell = &self.0[counter as usize];
+        let cell = &self.cells[counter as usize];
         cell.store(cell.load(Ordering::Relaxed).wrapping_sub(by), Ordering::Relaxed);
     }
 
     /// Sets a gauge. Only the owning shard may call it.
     pub fn set(&self, counter: Counter, to: u64) {
-        self.0[counter as usize].store(to, Ordering::Relaxed);
+        self.cells[counter as usize].store(to, Ordering::Relaxed);
     }
 
     /// Sets consecutive gauges, from `first` on.
     pub fn set_all<const GAUGES: usize>(&self, first: Counter, to: &[u64; GAUGES]) {
-        for (cell, value) in self.0[first as usize..].iter().zip(to) {
+        for (cell, value) in self.cells[first as usize..].iter().zip(to) {
             cell.store(*value, Ordering::Relaxed);
         }
     }
 
     /// Reads a counter. Any shard may call it.
     pub fn get(&self, counter: Counter) -> u64 {
-        self.0[counter as usize].load(Ordering::Relaxed)
+        self.kinds.sum(counter).unwrap_or_else(|| self.cells[counter as usize].load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_counts_at_the_first_bound_that_it_does_not_exceed() {
+        let histogram = Histogram::default();
+        for micros in [0, 50, 51, 5_000_000, 5_000_001] {
+            histogram.note(micros);
+        }
+        let (cells, sum) = histogram.read();
+        assert_eq!((cells[0], cells[1], cells[14], cells[15], sum), (2, 1, 1, 1, 10_000_102));
+        assert_eq!(cells.iter().sum::<u64>(), 5);
+    }
+
+    #[test]
+    fn the_sum_of_kinds_is_a_counter_too() {
+        let counters = Counters::default();
+        counters.kinds.publishes_received.add(0, 3);
+        counters.kinds.publishes_received.add(2, 4);
+        counters.kinds.publishes_received.take_back(2);
+        assert_eq!(counters.get(Counter::PublishesReceived), 6);
     }
 }

@@ -258,7 +258,8 @@ impl Event {
             // Each connection that is turned away is counted, reported or not.
             Event::TurnedAway { .. } => None,
             Event::Banned { .. } => Some(Counter::AddressesBanned),
-            Event::Refused { .. } => Some(Counter::ConnectsRefused),
+            // It is counted by its reason code.
+            Event::Refused { .. } => None,
             Event::PublishRefused { .. } => Some(Counter::PublishesRefused),
             // Each filter was counted.
             Event::SubscribeRefused { .. } | Event::MoreSubscribesRefused { .. } => None,

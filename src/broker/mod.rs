@@ -30,7 +30,7 @@ pub use components::budget::TurnBudget;
 pub use components::connections::{Backlog, BytesBelow, HoldBack};
 pub use components::sys::counted;
 pub use components::{interest, outbox, retained};
-pub use counters::{Counter, Counters};
+pub use counters::{Counter, Counters, HANDSHAKES, HISTOGRAM_MICROS, Histogram, KindCounters, Tally};
 pub use event::{Away, EndCause, Event, Hangup, LOGGED_CHARACTERS_MAX, Limit, QueueBound, Traffic};
 pub use flows::memory::MemoryRelief;
 pub use flows::refuse::REFUSALS_WAITING_MAX;
@@ -414,10 +414,18 @@ impl Shard {
     }
 
     fn report(&mut self, event: Event) {
-        if let Some(counter) = event.counter() {
-            self.count(counter, 1);
+        match (&event, event.counter()) {
+            (Event::Refused { violation, .. }, _) => {
+                self.kinds().refused.add(usize::from(violation.reason.code()), 1);
+            }
+            (_, Some(counter)) => self.count(counter, 1),
+            (_, None) => {}
         }
         self.effects.push(Effect::Event(event));
+    }
+
+    fn kinds(&self) -> &KindCounters {
+        &self.shared.counters[usize::from(self.id)].kinds
     }
 
     fn count(&self, counter: Counter, by: u64) {

@@ -46,6 +46,8 @@ pub enum Question {
         /// The length of a page: 1 to [`PAGE_MAX`].
         count: usize,
     },
+    /// The client identifiers of sessions of the shard.
+    ClientIds(Vec<SessionKey>),
     /// Publish a message. Any shard will do.
     Publish(Box<OperatorMessage>),
 }
@@ -73,6 +75,8 @@ pub enum Answer {
     RemoveRetained(bool),
     /// The groups, in order.
     Groups(Vec<GroupSummary>),
+    /// In the order of the question. `None` for a session that has ended.
+    ClientIds(Vec<Option<Box<str>>>),
     /// The order was carried out, and the log has failed: the effect may be gone after a restart.
     Failed(Violation),
     /// What became of the message. A message of QoS 1 or 2 is then where it must not be lost any more.
@@ -91,12 +95,14 @@ pub enum InquiryProgress {
 }
 
 /// What a shard holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardFigures {
     /// Its number.
     pub shard: ShardId,
     /// The number of connections in any stage.
     pub connections: usize,
+    /// The same by the number of the listener.
+    pub connections_by_listener: Vec<usize>,
     /// The number of connections whose CONNECT is not answered yet.
     pub handshakes: usize,
     /// The number of sessions, connected or not.

@@ -12,6 +12,7 @@ use crate::control::questions::Asked;
 use crate::control::shared_gate::SharedAddressGate;
 use crate::policy::address_gate::Ban;
 use crate::settings::Config;
+use crate::transport::tls::{OwnCertificate, TlsConfig};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
@@ -106,6 +107,13 @@ impl Control {
     /// The current bans except those of `gate.banned`, on the clock of the shards and in no order.
     pub fn bans(&self, now: Time) -> Vec<Ban> {
         self.address_gate.bans(now)
+    }
+
+    /// The certificates of a listener. Empty if it has no TLS.
+    pub fn certificates(&self, listener: u16) -> Vec<OwnCertificate> {
+        let (policies, _) = self.policies();
+        let stack = policies.stacks.get(usize::from(listener));
+        stack.and_then(|stack| stack.tls.as_ref()).map_or_else(Vec::new, TlsConfig::certificates)
     }
 
     /// Counts a new connection, or returns the bound that is reached.

@@ -273,11 +273,15 @@ impl<I: Io> Host<I> {
                 if let Some(identity) = input.identity {
                     self.note_identity(slot, identity);
                 }
-                if let Some(words) = input.secured {
+                if let Some(secured) = input.secured {
+                    let version =
+                        if secured.version == crate::transport::tls::TlsVersion::V12 { 0 } else { 2 };
+                    let place = version + usize::from(secured.resumed);
+                    self.shared.counters[usize::from(self.machine.id())].kinds.handshakes.add(place, 1);
                     tracing::debug!(
                         shard = self.machine.id(),
                         slot = slot.get(),
-                        "TLS is established: {words}"
+                        "TLS is established: {secured}"
                     );
                 }
                 input.is_closed.then_some(Hangup::Closed)

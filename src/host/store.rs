@@ -68,6 +68,8 @@ pub(super) struct Store {
     logged_wait: Option<LoggedWait>,
     /// The time at which records without a waiting reply are written.
     lazy_until: Option<Time>,
+    /// When the write under way was begun.
+    writing_since: Time,
     /// The last request for a checkpoint that was seen: `Control::checkpoints_asked`.
     checkpoint_asked: u64,
     answer: Answer,
@@ -141,6 +143,7 @@ impl Store {
             waits_for_checkpoint: false,
             logged_wait: None,
             lazy_until: None,
+            writing_since: Time::ZERO,
             checkpoint_asked: 0,
             answer: Answer::Given,
             paused: BTreeSet::new(),
@@ -211,6 +214,8 @@ impl<I: Io> Host<I> {
             let shard = self.machine.id();
             match event {
                 LogEvent::Durable { last } => {
+                    let counters = &self.shared.counters[usize::from(shard)];
+                    counters.kinds.commit.note(now.micros_since(store.writing_since));
                     self.machine.handle_durable(now, last);
                     self.carry_out(now, None);
                 }
@@ -283,6 +288,7 @@ impl<I: Io> Host<I> {
         store.lazy_until = None;
         if let Some(batch) = self.machine.take_batch() {
             let last = batch.last;
+            store.writing_since = now;
             store.writer.submit(batch, &mut self.io);
             if store.sync != SyncPolicy::Always {
                 self.machine.handle_durable(now, last);

@@ -5,6 +5,7 @@
 //! socket into MQTT bytes, and [`Layers::write`] turns MQTT bytes into bytes for the socket. A plain listener
 //! has no layers, and its connections have no such cost.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -200,13 +201,31 @@ pub struct ProxyHeader {
     pub rest: Vec<u8>,
 }
 
+/// A new TLS session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Secured {
+    /// The version of TLS.
+    pub version: TlsVersion,
+    /// The registered name of the cipher suite.
+    pub cipher_suite: &'static str,
+    /// Whether the client has resumed a session with a ticket.
+    pub resumed: bool,
+}
+
+impl fmt::Display for Secured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let resumed = if self.resumed { ", resumed" } else { "" };
+        write!(f, "{}, {}{resumed}", self.version.name(), self.cipher_suite)
+    }
+}
+
 /// The result of a read, besides MQTT bytes and bytes for the socket.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Input {
     /// The identity in the client's certificate. It is set once, before any MQTT byte.
     pub identity: Option<TlsIdentity>,
-    /// A description of the TLS session, set by the read that completes the handshake.
-    pub secured: Option<String>,
+    /// The TLS session, set by the read that completes the handshake.
+    pub secured: Option<Secured>,
     /// Whether the peer has announced that it sends no more.
     pub is_closed: bool,
 }
@@ -305,9 +324,10 @@ impl Layers {
                 common_name: identity.common_name,
                 subject: Some(identity.subject),
             });
-            input.secured = tls.agreed().map(|agreed| {
-                let resumed = if agreed.resumed { ", resumed" } else { "" };
-                format!("{}, {}{resumed}", agreed.version.name(), agreed.cipher_suite)
+            input.secured = tls.agreed().map(|agreed| Secured {
+                version: agreed.version,
+                cipher_suite: agreed.cipher_suite,
+                resumed: agreed.resumed,
             });
             tls.take_server_name();
         }

@@ -22,6 +22,8 @@ marks! {
     MeshBoxFull,
     HandOver,
     HandOverCut,
+    TlsEstablished,
+    TlsHandOver,
     QueueFull,
     ClientResent,
     ResentQos1,

@@ -74,7 +74,11 @@ impl SimIo {
         let state = &mut kernel.links[link];
         state.sent_at = now;
         state.backlog.extend(&bytes);
-        match state.sent.take(&bytes) {
+        let plain = match &mut state.tls {
+            Some(tls) => tls.read(&bytes),
+            None => Ok(bytes),
+        };
+        match plain.and_then(|plain| state.sent.take(&plain)) {
             Ok(bytes) if bytes.is_empty() => {}
             Ok(bytes) => {
                 state.served = true;

@@ -27,6 +27,7 @@ mod sim;
 #[path = "../world/socket.rs"]
 mod socket;
 mod spans;
+mod tls;
 mod trace;
 mod verdict;
 mod wire;

@@ -2,6 +2,7 @@
 
 use super::{AdminState, answer, error};
 use crate::broker::questions::{Answer, Question, ShardFigures};
+use crate::settings::Listener;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Response, StatusCode};
@@ -18,7 +19,7 @@ pub(super) async fn list(State(state): State<Arc<AdminState>>) -> Response<Body>
     let shards: Option<Vec<Value>> = answers
         .into_iter()
         .map(|answer| match answer {
-            Some(Answer::Shard(figures)) => Some(shown(&figures)),
+            Some(Answer::Shard(figures)) => Some(shown(&figures, &state.parts.shared.config.listeners)),
             _ => None,
         })
         .collect();
@@ -28,10 +29,11 @@ pub(super) async fn list(State(state): State<Arc<AdminState>>) -> Response<Body>
     }
 }
 
-fn shown(figures: &ShardFigures) -> Value {
+fn shown(figures: &ShardFigures, listeners: &[Listener]) -> Value {
     let ShardFigures {
         shard,
         connections,
+        connections_by_listener,
         handshakes,
         sessions,
         subscriptions,
@@ -39,10 +41,16 @@ fn shown(figures: &ShardFigures) -> Value {
         kept_bytes,
         journal_bytes,
         has_log_failed,
-    } = *figures;
+    } = figures;
+    let by_listener: Vec<Value> = listeners
+        .iter()
+        .zip(connections_by_listener)
+        .map(|(listener, open)| json!({ "address": listener.address.to_string(), "connections": open }))
+        .collect();
     json!({
         "shard": shard,
         "connections": connections,
+        "listeners": by_listener,
         "handshakes": handshakes,
         "sessions": sessions,
         "subscriptions": subscriptions,

@@ -92,6 +92,50 @@ impl EndCause {
         }
     }
 
+    /// The causes in single words, for metrics. What is not in it does not change without need.
+    pub const LABELS: [&str; 17] = [
+        "disconnect",
+        "closed",
+        "reset",
+        "transport",
+        "socket_error",
+        "not_reading",
+        "protocol",
+        "keep_alive",
+        "slow_packet",
+        "login_expired",
+        "login_revoked",
+        "no_connect",
+        "taken_over",
+        "shutdown",
+        "banned",
+        "operator",
+        "refused",
+    ];
+
+    /// The place of the cause in [`EndCause::LABELS`].
+    pub fn place(&self) -> usize {
+        match self {
+            EndCause::Disconnect(_) => 0,
+            EndCause::Hangup(Hangup::Closed) => 1,
+            EndCause::Hangup(Hangup::Reset) => 2,
+            EndCause::Hangup(Hangup::Transport(_)) => 3,
+            EndCause::Hangup(Hangup::Error(_)) => 4,
+            EndCause::Hangup(Hangup::BacklogFull) => 5,
+            EndCause::Violation(_) => 6,
+            EndCause::KeepAlive => 7,
+            EndCause::SlowPacket => 8,
+            EndCause::PermissionEnded => 9,
+            EndCause::Revoked => 10,
+            EndCause::ConnectTimeout => 11,
+            EndCause::TakenOver => 12,
+            EndCause::Shutdown => 13,
+            EndCause::Banned => 14,
+            EndCause::Operator => 15,
+            EndCause::Refused => 16,
+        }
+    }
+
     /// The cause in a few fixed words. Summaries of many causes count by these words.
     pub fn kind(&self) -> &'static str {
         match self {

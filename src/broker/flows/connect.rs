@@ -370,6 +370,7 @@ impl Shard {
         self.record_session(now, session);
         self.effects.push(Effect::Stream { slot });
         let Some(connection) = self.connections.get(slot) else { return Progress::Gone };
+        let since = connection.last_packet;
         self.report(Event::Connected {
             client: client_id.into(),
             user: connection.extras.as_ref().and_then(|extras| extras.identity.user.clone()),
@@ -386,7 +387,7 @@ impl Shard {
         let mark =
             if self.durability.count() > before { self.durability.mark() } else { self.end_mark(client_id) };
         self.sessions.slot_mut(session).flags |= GATED;
-        let connack = Reply::Connack { packet: connack.into(), losses: losses.map(Box::new) };
+        let connack = Reply::Connack { since, packet: connack.into(), losses: losses.map(Box::new) };
         self.reply(now, slot, mark, None, connack);
         Progress::Next
     }

@@ -77,7 +77,7 @@ impl Shard {
                     return Taken::Yes;
                 }
                 variant.send(&mut self.outbox, slot);
-                self.count_sent(fanout.publication.payload.len());
+                self.count_sent(QoS::AtMostOnce, fanout.publication.payload.len());
                 return Taken::Yes;
             }
             let is_backlogged = entry.flags & BACKLOGGED != 0;
@@ -272,7 +272,7 @@ impl Shard {
             return;
         }
         variant.send(&mut self.outbox, slot);
-        self.count_sent(fanout.publication.payload.len());
+        self.count_sent(form.qos, fanout.publication.payload.len());
     }
 
     /// Whether the packet is within the client's Maximum Packet Size. `[MQTT5-3.1.2-24]`
@@ -304,15 +304,17 @@ impl Shard {
 
     /// The end of the turn adds the counts.
     #[inline(always)]
-    fn count_sent(&mut self, payload_len: usize) {
-        self.sent.note(payload_len);
+    fn count_sent(&mut self, qos: QoS, payload_len: usize) {
+        self.sent.note(qos, payload_len);
     }
 
     /// Adds the messages that this turn has sent to the shard's counters.
     pub(in crate::broker) fn tell_sent(&mut self) {
         if let Some(sent) = self.sent.take() {
             let counters = &self.shared.counters[usize::from(self.id)];
-            counters.add(Counter::PublishesSent, sent.messages);
+            for (qos, messages) in sent.messages.into_iter().enumerate() {
+                counters.kinds.publishes_sent.add(qos, messages);
+            }
             counters.add(Counter::PublishBytesSent, sent.payload_bytes);
         }
     }

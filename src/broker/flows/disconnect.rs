@@ -108,6 +108,7 @@ impl Shard {
         }
         self.effects.push(Effect::Close { slot });
         self.count(Counter::ConnectionsClosed, 1);
+        self.kinds().ended.add(cause.place(), 1);
         let (peer, listener) = (SocketAddr::from(&connection.peer), connection.listener.into());
         match connection.stage {
             Stage::Serving { session, .. } => {

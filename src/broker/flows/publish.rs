@@ -75,7 +75,7 @@ impl Shard {
         publish: &Publish<'_>,
     ) -> Result<(), Violation> {
         let counters = &self.shared.counters[usize::from(self.id)];
-        counters.add(Counter::PublishesReceived, 1);
+        counters.kinds.publishes_received.add(publish.qos as usize, 1);
         counters.add(Counter::PublishBytesReceived, publish.payload.len() as u64);
         if let Some(connection) = self.connections.get_mut(slot) {
             connection.messages_in += 1;

@@ -132,6 +132,11 @@ impl Shard {
                 }
                 Answer::Groups(std::mem::take(&mut inquiry.groups).into_values().collect())
             }
+            Question::ClientIds(keys) => Answer::ClientIds(
+                keys.iter()
+                    .map(|key| Some(self.sessions.session(self.sessions.resolve(*key)?).client_id.clone()))
+                    .collect(),
+            ),
             Question::Publish(message) => {
                 let awaited = match self.check_operator_message(message) {
                     Err(violation) => return InquiryProgress::Done(Answer::Publish(Err(violation))),
@@ -266,6 +271,7 @@ impl Shard {
         ShardFigures {
             shard: self.id,
             connections: self.connections.len(),
+            connections_by_listener: self.connections.by_listener().to_vec(),
             handshakes: self.connections.handshakes(),
             sessions: gauge(Counter::Sessions),
             subscriptions: gauge(Counter::Subscriptions),

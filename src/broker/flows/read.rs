@@ -185,7 +185,8 @@ impl Shard {
                     if visit.is_none() && used + len < bytes.len() {
                         visit = Some((self.begin_visit(), self.brought()));
                     }
-                    self.count(Counter::PacketsReceived, 1);
+                    let kind = usize::from(packet.first_byte >> 4);
+                    self.kinds().packets_received.add(kind, 1);
                     self.spend(WORK_A_PACKET + len as u64 / BYTES_A_STEP);
                     let progress = match served_as {
                         Some(session) => self.handle_served_packet(now, slot, session, packet),
@@ -204,7 +205,7 @@ impl Shard {
                 Progress::Next => {}
                 Progress::Wait => {
                     // The packet is counted when it is taken.
-                    self.shared.counters[usize::from(self.id)].subtract(Counter::PacketsReceived, 1);
+                    self.kinds().packets_received.take_back(usize::from(bytes[used] >> 4));
                     return Some(used);
                 }
                 Progress::Gone => return None,
@@ -229,7 +230,7 @@ impl Shard {
         };
         let counters = &self.shared.counters[usize::from(self.id)];
         counters.subtract(Counter::BytesReceived, handover.bytes.len() as u64);
-        counters.subtract(Counter::PacketsReceived, 1);
+        counters.kinds.packets_received.take_back(usize::from(CONNECT_TYPE));
         self.effects.push(Effect::HandOver { slot, to, handover });
     }
 
@@ -355,7 +356,8 @@ impl Shard {
         encode(self.outbox.arena_mut());
         let range = self.outbox.range_since(start);
         if range.len > 0 {
-            self.count(Counter::AnswersSent, 1);
+            let kind = self.outbox.arena_mut()[start] >> 4;
+            self.kinds().packets_sent.add(usize::from(kind), 1);
             self.note_asked(slot, range.len as usize);
             self.outbox.send(slot, range);
         }

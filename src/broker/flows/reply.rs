@@ -86,7 +86,8 @@ impl Shard {
                 self.send_packet(slot, |out| out.extend_from_slice(&packet));
                 self.start_replays(now, session, token);
             }
-            Reply::Connack { packet, losses } => {
+            Reply::Connack { since, packet, losses } => {
+                self.kinds().connack.note(now.micros_since(since));
                 self.send_packet(slot, |out| out.extend_from_slice(&packet));
                 self.sessions.slot_mut(session).flags &= !GATED;
                 if let Some(losses) = losses {

@@ -21,7 +21,7 @@ use super::compact;
 use super::directory::Directory;
 use super::error::{LoadFailure, TlsError};
 use super::revocation::Revocations;
-use super::validity::{Role, Validity};
+use super::validity::{OwnCertificate, Role, Validity};
 use super::verifier::{Anchor, Verifier};
 
 /// The settings of a TLS listener.
@@ -214,6 +214,11 @@ impl TlsConfig {
     /// The certificates of midge with file, subject, serial number and expiry date, one per line.
     pub fn loaded(&self) -> Vec<String> {
         self.0.validity.iter().filter_map(Validity::loaded).collect()
+    }
+
+    /// The certificates of midge.
+    pub fn certificates(&self) -> Vec<OwnCertificate> {
+        self.0.validity.iter().filter_map(Validity::certificate).collect()
     }
 
     /// Whether a client with these application protocols offers one of ours, or offers none.

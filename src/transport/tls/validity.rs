@@ -41,6 +41,21 @@ pub(super) struct Validity {
     pub(super) not_after: i64,
 }
 
+/// A certificate that midge shows to its clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnCertificate {
+    /// The file that it was read from.
+    pub file: PathBuf,
+    /// The subject in the form of RFC 2253.
+    pub subject: String,
+    /// The serial number in hexadecimal.
+    pub serial: String,
+    /// The beginning of its validity, in seconds since 1970.
+    pub not_before: i64,
+    /// The end of its validity, in seconds since 1970.
+    pub not_after: i64,
+}
+
 impl Validity {
     pub(super) fn of_certificate(
         file: &Path,
@@ -93,6 +108,17 @@ impl Validity {
                 file.display(),
                 date(*not_after)
             )
+        })
+    }
+
+    /// A certificate of midge itself, for an operator. `None` for anything else.
+    pub(super) fn certificate(&self) -> Option<OwnCertificate> {
+        (self.role == Role::Own).then(|| OwnCertificate {
+            file: self.file.clone(),
+            subject: self.subject.clone(),
+            serial: self.serial.clone(),
+            not_before: self.not_before,
+            not_after: self.not_after,
         })
     }
 

@@ -31,6 +31,8 @@ use zeroize::Zeroizing;
 pub(in crate::broker) struct Connections {
     slots: Vec<Option<Box<Connection>>>,
     count: usize,
+    /// The number of connections by the number of the listener.
+    by_listener: Vec<usize>,
     /// The number of connections whose CONNECT is not answered yet.
     handshakes: usize,
     /// The number of connections whose login was wrong and whose refusal waits.
@@ -68,6 +70,11 @@ impl Connections {
     /// The number of connections in any stage.
     pub(in crate::broker) fn len(&self) -> usize {
         self.count
+    }
+
+    /// The number of connections in any stage by the number of the listener. Listeners that had none may be missing.
+    pub(in crate::broker) fn by_listener(&self) -> &[usize] {
+        &self.by_listener
     }
 
     /// The number of slots, used or free.
@@ -116,6 +123,11 @@ impl Connections {
         }
         debug_assert!(self.slots[slot.at()].is_none(), "the driver reuses a slot only after its close");
         self.slots[slot.at()] = Some(Box::new(connection));
+        let listener = usize::from(listener);
+        if self.by_listener.len() <= listener {
+            self.by_listener.resize(listener + 1, 0);
+        }
+        self.by_listener[listener] += 1;
         self.count += 1;
         self.handshakes += 1;
     }
@@ -154,6 +166,7 @@ impl Connections {
     pub(in crate::broker) fn take(&mut self, slot: ConnectionSlot) -> Option<Box<Connection>> {
         let connection = self.slots.get_mut(slot.at())?.take()?;
         self.count -= 1;
+        self.by_listener[usize::from(connection.listener)] -= 1;
         match connection.stage {
             Stage::Serving { .. } => {}
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate => self.handshakes -= 1,
@@ -335,6 +348,7 @@ mod tests {
         let mut connections = Connections::default();
         let keys: Vec<_> = (0..3).map(|slot| open(&mut connections, slot)).collect();
         assert_eq!((connections.len(), connections.handshakes()), (3, 3));
+        assert_eq!(connections.by_listener(), [3]);
         let session = SessionSlot::new(7);
         connections.serve(keys[0].slot, session, 0, None);
         assert!(connections.refuse(keys[1].slot, Box::default()).is_some());

@@ -7,7 +7,7 @@ mod list;
 
 use crate::base::{
     ConnectionKey, ConnectionSlot, DeliveryNumber, IntentNumber, LogMark, RequestToken, SessionKey, ShardId,
-    TextHash, Ticket,
+    TextHash, Ticket, Time,
 };
 use crate::broker::Mail;
 use crate::broker::outcome::{Outcome, Receipt};
@@ -30,8 +30,10 @@ pub(in crate::broker) enum Reply {
         packet: Box<[u8]>,
         token: RequestToken,
     },
-    /// CONNACK. The session is resumed after it, and its client has been told about these losses.
+    /// CONNACK. The session is resumed after it, and its client has been told about these losses. `since` is the time of
+    /// the last packet of the handshake.
     Connack {
+        since: Time,
         packet: Box<[u8]>,
         losses: Option<Box<Losses>>,
     },
