@@ -287,6 +287,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         logins,
         bells: bells.clone(),
         config: reloadable,
+        admin_tokens: admin.as_ref().ok().and_then(AdminSockets::tokens),
         level: log_guard.level(),
     };
     reload::keep_house(asked, reload)

@@ -1,5 +1,7 @@
 //! Reads the configuration that the arguments name: at the start, and again at SIGHUP.
 
+use midge::admin::tokens::{AdminTokens, SharedTokens};
+use midge::base::Diagnostics;
 use midge::cli::Serve;
 use midge::config::mosquitto::MosquittoConf;
 use midge::config::parse;
@@ -11,6 +13,7 @@ use midge::host::Control;
 use midge::logging::LevelSwitch;
 use midge::settings::{Config, Gate, Jwt, Listener, LogLevel, Webhook};
 use std::fmt::Display;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -48,6 +51,8 @@ pub(crate) struct Reload {
     pub(crate) bells: Vec<Bell>,
     /// The configuration of the start or of the last reload.
     pub(crate) config: Config,
+    /// The tokens of the admin interface, if it has any.
+    pub(crate) admin_tokens: Option<SharedTokens>,
     /// The switch of the log's level.
     pub(crate) level: LevelSwitch,
 }
@@ -70,6 +75,11 @@ impl Reload {
                  need a restart"
             );
         }
+        let admin_tokens = match self.admin_tokens.as_ref().map(|shared| (shared, load_tokens(&config))) {
+            None => None,
+            Some((shared, Ok(tokens))) => Some((shared, tokens)),
+            Some((_, Err(errors))) => return tracing::error!("SIGHUP: nothing is changed: {errors}"),
+        };
         match AccessPolicies::load(&config) {
             Ok(policies) => {
                 if let Err(error) = self.logins.prepare(&policies) {
@@ -80,6 +90,9 @@ impl Reload {
                     tracing::info!("SIGHUP: {certificate}");
                 }
                 self.control.change_policies(policies);
+                if let Some((shared, tokens)) = admin_tokens {
+                    shared.change(tokens);
+                }
                 self.bells.iter().for_each(Bell::ring);
             }
             Err(words) => return tracing::error!("SIGHUP: nothing is changed: {words}"),
@@ -110,6 +123,11 @@ impl Reload {
     }
 }
 
+/// Reads the tokens of the admin interface.
+fn load_tokens(config: &Config) -> Result<AdminTokens, Diagnostics> {
+    AdminTokens::load(Path::new(&config.admin.token_file))
+}
+
 /// The configuration without the parts that SIGHUP can change.
 fn without_policies(config: &Config) -> Config {
     let mut config = config.clone();
@@ -118,6 +136,7 @@ fn without_policies(config: &Config) -> Config {
     config.auth.skip_bad_password_lines = false;
     config.acl.file = String::new();
     config.gate = Gate::default();
+    config.admin.token_file = String::new();
     (config.limits.connect_rate, config.limits.connect_burst) = (0, 0);
     config.log.level = LogLevel::Info;
     config.jwt = Jwt::default();

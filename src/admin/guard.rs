@@ -5,7 +5,7 @@
 //! is refused by its host.
 
 use super::limits::BODY_BYTES_MAX;
-use super::tokens::{AdminRight, AdminTokens};
+use super::tokens::{AdminRight, AdminTokens, SharedTokens};
 use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, ORIGIN};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Version};
@@ -32,7 +32,7 @@ impl std::fmt::Display for AdminPeer {
 /// What requests are judged by.
 pub(super) struct Guard {
     /// The tokens, and the configured host, of an address with a port.
-    pub(super) remote: Option<(AdminTokens, Box<str>)>,
+    pub(super) remote: Option<(SharedTokens, Box<str>)>,
 }
 
 /// Why a request is refused.
@@ -101,7 +101,7 @@ impl Guard {
             return Err(AdminRefusal::CrossSite);
         }
         if let Some((tokens, _)) = &self.remote {
-            check_token(request, tokens)?;
+            check_token(request, &tokens.current())?;
         }
         let length =
             request.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
@@ -204,7 +204,7 @@ mod tests {
 
     fn remote() -> Guard {
         let tokens = AdminTokens::parse("tokens", &format!("r:read:{READER}\nw:write:{WRITER}\n"));
-        Guard { remote: Some((tokens.expect("good lines"), "broker.example".into())) }
+        Guard { remote: Some((SharedTokens::new(tokens.expect("good lines")), "broker.example".into())) }
     }
 
     #[test]
@@ -227,7 +227,7 @@ mod tests {
         for none in ["", "Bearer", READER, &format!("Basic {READER}")] {
             assert_eq!(with("GET", none), Err(AdminRefusal::NoToken), "{none}");
         }
-        let twice = get(&[("host", "::1"), ("authorization", &reader), ("authorization", &writer)]);
+        let twice = get(&[("host", "[::1]"), ("authorization", &reader), ("authorization", &writer)]);
         assert_eq!(remote().check(&twice), Err(AdminRefusal::NoToken));
         assert_eq!(remote().check(&get(&[("host", "127.0.0.1")])), Err(AdminRefusal::NoToken));
     }

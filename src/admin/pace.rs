@@ -17,9 +17,14 @@ enum Phase {
         /// When it must have ended.
         until: Instant,
     },
-    /// A request is being answered, or the client takes the answer.
+    /// A request is being answered.
     Answer {
-        /// When it must have ended.
+        /// When the client must have taken the answer.
+        until: Instant,
+    },
+    /// The answer is complete, and not all of it is in the socket.
+    Flush {
+        /// As with `Answer`.
         until: Instant,
     },
     /// The client may send another request.
@@ -41,9 +46,20 @@ impl ConnectionPace {
         self.set(Phase::Answer { until: now + REQUEST_TIME + ANSWER_TIME });
     }
 
-    /// The answer has been given to the connection.
+    /// The answer is complete.
     pub(super) fn end_answer(&self) {
-        self.set(Phase::Idle);
+        let mut phase = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Phase::Answer { until } = *phase {
+            *phase = Phase::Flush { until };
+        }
+    }
+
+    /// Everything that was written is in the socket.
+    fn note_flushed(&self) {
+        let mut phase = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*phase, Phase::Flush { .. }) {
+            *phase = Phase::Idle;
+        }
     }
 
     /// Bytes have come from the client.
@@ -66,7 +82,7 @@ impl ConnectionPace {
     fn deadline(&self) -> Option<(Instant, AdminEvent)> {
         match self.phase() {
             Phase::Header { until } => Some((until, AdminEvent::HeaderTime)),
-            Phase::Answer { until } => Some((until, AdminEvent::RequestTime)),
+            Phase::Answer { until } | Phase::Flush { until } => Some((until, AdminEvent::RequestTime)),
             Phase::Idle => None,
         }
     }
@@ -100,7 +116,7 @@ impl<S> Paced<S> {
         ready!(self.sleep.as_mut().poll(cx));
         (self.late)(event);
         // It is reported once.
-        self.pace.end_answer();
+        self.pace.set(Phase::Idle);
         Poll::Ready(io::ErrorKind::TimedOut.into())
     }
 }
@@ -130,7 +146,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        // hyper calls this when it has written everything that it holds.
+        let flushed = ready!(Pin::new(&mut self.stream).poll_flush(cx));
+        self.pace.note_flushed();
+        Poll::Ready(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -159,7 +178,10 @@ mod tests {
         let until = later + REQUEST_TIME + ANSWER_TIME;
         pace.note_bytes(later);
         assert_eq!(pace.deadline(), Some((until, AdminEvent::RequestTime)), "a body or another request");
+        pace.note_flushed();
         pace.end_answer();
+        assert_eq!(pace.deadline(), Some((until, AdminEvent::RequestTime)), "the client has not taken it");
+        pace.note_flushed();
         assert_eq!(pace.deadline(), None);
         pace.note_bytes(later);
         assert_eq!(pace.deadline(), Some((later + HEADER_TIME, AdminEvent::HeaderTime)));

@@ -86,7 +86,8 @@ impl AdminServer {
             }
         };
         let state = Arc::new(api::AdminState { parts, counts: AdminCounts::default() });
-        let door = Arc::new(Door { router: api::router(Arc::clone(&state)), guard: Guard { remote }, state });
+        let router = api::router(Arc::clone(&state));
+        let door = Arc::new(Door { router, guard: Guard { remote }, state });
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new().name("midge-admin".into()).spawn(move || {
             yield_to_shards();
@@ -220,7 +221,11 @@ const TOO_MANY: &[u8] =
                           Connection: close\r\n\r\n{\"error\": \"too many connections\"}";
 
 /// Serves a connection to its end.
-async fn serve(stream: impl AdminStream, peer: AdminPeer, door: &Arc<Door>) {
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: AdminPeer,
+    door: &Arc<Door>,
+) {
     let now = Instant::now();
     let pace = ConnectionPace::new(now);
     let late = Arc::clone(door);
@@ -337,3 +342,7 @@ impl hyper::body::Body for AnswerBody {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

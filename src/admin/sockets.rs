@@ -2,7 +2,7 @@
 //!
 //! A Unix-domain socket that a dead process has left is replaced. One that answers is not.
 
-use super::tokens::AdminTokens;
+use super::tokens::{AdminTokens, SharedTokens};
 use crate::settings::{Address, Admin, AdminAddress, FileMode, admin_socket};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, listen, socket_with};
 use std::ffi::OsString;
@@ -25,7 +25,7 @@ pub(super) enum AdminListeners {
     /// The permissions of the file decide who may connect. All who can may do everything.
     Unix(UnixListener, AdminSocketFile),
     /// All addresses of a host name. Clients need a token.
-    Tcp(Vec<TcpListener>, AdminTokens),
+    Tcp(Vec<TcpListener>, SharedTokens),
 }
 
 /// Why there is no admin interface.
@@ -40,6 +40,14 @@ pub enum NoAdmin {
 }
 
 impl AdminSockets {
+    /// The tokens, for a reload. `None` if the permissions of a file decide.
+    pub fn tokens(&self) -> Option<SharedTokens> {
+        match &self.listeners {
+            AdminListeners::Unix(..) => None,
+            AdminListeners::Tcp(_, tokens) => Some(tokens.clone()),
+        }
+    }
+
     /// Binds what the configuration says. `env` reads the environment.
     ///
     /// # Errors
@@ -88,7 +96,7 @@ fn tcp(address: &Address, token_file: &Path) -> Result<AdminSockets, String> {
         }
         listeners.push(listener);
     }
-    Ok(AdminSockets { address: bound, listeners: AdminListeners::Tcp(listeners, tokens) })
+    Ok(AdminSockets { address: bound, listeners: AdminListeners::Tcp(listeners, SharedTokens::new(tokens)) })
 }
 
 fn unix(path: &Path, mode: FileMode) -> Result<AdminSockets, String> {

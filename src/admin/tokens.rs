@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -39,6 +40,26 @@ struct Holder {
 #[derive(Debug, Default)]
 pub struct AdminTokens(Vec<Holder>);
 
+/// Tokens that can be replaced while the server runs. Cheap to clone.
+#[derive(Clone)]
+pub struct SharedTokens(Arc<Mutex<Arc<AdminTokens>>>);
+
+impl SharedTokens {
+    pub(super) fn new(tokens: AdminTokens) -> SharedTokens {
+        SharedTokens(Arc::new(Mutex::new(Arc::new(tokens))))
+    }
+
+    /// The tokens that count now.
+    pub(super) fn current(&self) -> Arc<AdminTokens> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Replaces the tokens, for later requests.
+    pub fn change(&self, tokens: AdminTokens) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(tokens);
+    }
+}
+
 /// A line of the file. It borrows the token.
 struct TokenLine<'a> {
     name: &'a str,
@@ -57,7 +78,8 @@ impl AdminTokens {
         AdminTokens::parse(&file, &text)
     }
 
-    fn parse(file: &str, text: &str) -> Result<AdminTokens, Diagnostics> {
+    /// Checks the text of a file.
+    pub(super) fn parse(file: &str, text: &str) -> Result<AdminTokens, Diagnostics> {
         let mut errors = Diagnostics { errors: Vec::new(), more: 0 };
         let mut tokens = AdminTokens::default();
         for (number, line) in (1..).zip(text.lines()) {

@@ -71,7 +71,7 @@ sections! {
              \"read\" may look, \"write\" may also change things. A token has 16 to 256 letters, digits and \
              characters of -._~+/=; `openssl rand -hex 32` makes one. Lines that begin with # are comments. Other \
              users of this machine must not be able to read the file. Clients send the header `Authorization: Bearer \
-             TOKEN`. Empty: none.";
+             TOKEN`. SIGHUP reads the file again. Empty: none.";
         socket_mode: FileMode = FileMode::GROUP, Allowed::FileMode, "",
             "Permissions of the Unix-domain socket, in octal. Whoever can write to it may do everything.";
     }

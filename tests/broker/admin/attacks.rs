@@ -2,7 +2,7 @@
 
 use super::{
     READER, WRITER, ask_tcp, connect_tcp, connect_unix, exchange, get_unix, metric, request, start_tcp,
-    start_unix, wait_for,
+    start_unix, token_file, wait_for,
 };
 use crate::running::PATIENCE;
 use std::io::{Read, Write};
@@ -33,6 +33,22 @@ fn without_a_known_token_nothing_is_told_and_the_log_names_the_address_and_no_to
     assert_eq!(metric(&text, "midge_admin_logins_failed_total"), 9.0);
     let log = running.lines().concat();
     assert!(!log.contains(wrong) && !log.contains(READER), "{log}");
+}
+
+#[test]
+fn tokens_are_read_again_at_sighup_and_a_wrong_file_changes_nothing() {
+    let (running, address) = start_tcp("admin-reload");
+    let file = token_file("admin-reload");
+    let status = |token: &str| ask_tcp(address, "GET", "/healthz", token).status;
+    std::fs::write(&file, "new:read:short\n").expect("it is ours");
+    running.hang_up();
+    let line = running.line("the error", |line| line.contains("SIGHUP: nothing is changed"));
+    assert!(line.contains(&format!("{}:1: the token of \"new\"", file.display())), "{line}");
+    assert_eq!(status(READER), 200);
+    std::fs::write(&file, "new:read:another-0123456789\n").expect("it is ours");
+    running.hang_up();
+    wait_for(200, || ask_tcp(address, "GET", "/healthz", "another-0123456789"));
+    assert_eq!((status(READER), status(WRITER)), (401, 401));
 }
 
 #[test]
