@@ -22,8 +22,6 @@ marks! {
     MeshBoxFull,
     HandOver,
     HandOverCut,
-    TlsEstablished,
-    TlsHandOver,
     QueueFull,
     ClientResent,
     ResentQos1,

@@ -74,11 +74,7 @@ impl SimIo {
         let state = &mut kernel.links[link];
         state.sent_at = now;
         state.backlog.extend(&bytes);
-        let plain = match &mut state.tls {
-            Some(tls) => tls.read(&bytes),
-            None => Ok(bytes),
-        };
-        match plain.and_then(|plain| state.sent.take(&plain)) {
+        match state.sent.take(&bytes) {
             Ok(bytes) if bytes.is_empty() => {}
             Ok(bytes) => {
                 state.served = true;

@@ -39,8 +39,6 @@ pub enum Happening {
     BoxFull,
     /// Everything that found a box full is in it now.
     BoxesHaveRoom,
-    /// A client has finished the handshake of TLS.
-    Secured,
     /// A socket was handed over to another shard. `cut`: it would have been, but its client had gone.
     HandOver { cut: bool },
     /// The log of a shard has room again, and the shard knows it.
@@ -335,46 +333,14 @@ impl Kernel {
         let Some(bytes) = state.on_the_way.pop_front() else { return };
         state.in_flight -= bytes.len();
         let is_read = !state.ended;
-        let arrived = state.tls.as_mut().map(|tls| tls.arrive(bytes.len()));
-        let plain = arrived.as_ref().map_or(&bytes, |arrived| &arrived.plain);
-        match state.arriving.take(plain) {
+        match state.arriving.take(&bytes) {
             Ok(bytes) if is_read && !bytes.is_empty() => {
                 self.happenings.push_back(Happening::Received { link, bytes });
             }
             Ok(_) => {}
             Err(why) => self.happenings.push_back(Happening::Broken(why)),
         }
-        if let Some(arrived) = arrived.filter(|_| is_read) {
-            if arrived.is_established {
-                self.happenings.push_back(Happening::Secured);
-            }
-            self.send_raw(link, &arrived.answer);
-        }
         self.transfer(link);
-    }
-
-    /// Sends bytes of the client, with its layers.
-    pub fn send_raw(&mut self, link: usize, raw: &[u8]) {
-        let now = self.now;
-        let split_permille = self.weather.split_permille;
-        if raw.is_empty() {
-            return;
-        }
-        let pieces = if self.rng.chance(split_permille) { self.rng.range(2..=4) } else { 1 };
-        let mut rest = raw;
-        for left in (1..=pieces).rev() {
-            let len = if left == 1 { rest.len() } else { self.rng.index(rest.len() + 1) };
-            let (piece, after) = rest.split_at(len);
-            rest = after;
-            if piece.is_empty() {
-                continue;
-            }
-            let jitter = self.rng.below(if left == pieces { 30 } else { 3000 });
-            let state = &mut self.links[link];
-            let at = state.up_last.max(now + state.latency + jitter).max(state.up_stalled_until);
-            state.up_last = at;
-            self.schedule(at, Due::UpArrives { link, bytes: piece.to_vec() });
-        }
     }
 
     /// Moves bytes from the driver's backlog to the kernel, as far as there is room.

@@ -1,9 +1,7 @@
 //! A connection between a client and the broker: bytes on their way in both directions, and everything that
 //! can happen to them.
 
-use crate::random::Random;
 use crate::socket::Socket;
-use crate::tls::TlsEnd;
 use crate::wire::{Layers, Unwrap, Wire};
 use midge::base::ConnectionSlot;
 use std::collections::VecDeque;
@@ -18,7 +16,6 @@ pub struct Link {
     // From the client to the broker. The sent, consumed and sure numbers count bytes of MQTT; the others
     // include the layers.
     pub wire: Wire,
-    pub tls: Option<Box<TlsEnd>>,
     pub up_sent: u64,
     pub up_last: u64,
     pub up_stalled_until: u64,
@@ -70,7 +67,6 @@ impl Link {
     pub fn new(shard: usize, latency: u64, capacity: usize, wire: Wire, layers: Layers) -> Link {
         Link {
             wire,
-            tls: None,
             sent: Unwrap::new(layers),
             arriving: Unwrap::new(layers),
             shard,
@@ -104,31 +100,5 @@ impl Link {
             left: false,
             ended: false,
         }
-    }
-
-    /// The bytes to send for these bytes of MQTT.
-    pub fn wrap(&mut self, mqtt: &[u8], rng: &mut Random) -> Vec<u8> {
-        let plain = self.wire.wrap(mqtt, rng);
-        match &mut self.tls {
-            Some(tls) => tls.wrap(&plain),
-            None => plain,
-        }
-    }
-
-    /// The number of bytes of MQTT in the client's first `raw` bytes.
-    pub fn mqtt_in(&self, raw: u64) -> u64 {
-        self.wire.mqtt_in(self.tls.as_ref().map_or(raw, |tls| tls.plain_in(raw)))
-    }
-
-    /// Forgets positions before `raw`. They are not queried any more.
-    pub fn forget(&mut self, raw: u64) {
-        let plain = match &mut self.tls {
-            Some(tls) => {
-                tls.forget(raw);
-                tls.plain_in(raw)
-            }
-            None => raw,
-        };
-        self.wire.forget(plain);
     }
 }

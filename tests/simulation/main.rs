@@ -27,7 +27,6 @@ mod sim;
 #[path = "../world/socket.rs"]
 mod socket;
 mod spans;
-mod tls;
 mod trace;
 mod verdict;
 mod wire;

@@ -212,14 +212,7 @@ impl Sim {
                 self.model.box_full.end(self.world.now);
                 Ok(())
             }
-            Happening::Secured => {
-                self.marks.reach(Mark::TlsEstablished);
-                Ok(())
-            }
             Happening::HandOver { cut } => {
-                if !cut && Layers::of(self.plan.seed).tls {
-                    self.marks.reach(Mark::TlsHandOver);
-                }
                 self.marks.reach(if cut { Mark::HandOverCut } else { Mark::HandOver });
                 Ok(())
             }
@@ -451,11 +444,6 @@ pub fn config(plan: &Plan) -> Config {
     let (layers, listener) = (Layers::of(plan.seed), &mut config.listeners[0]);
     if layers.websocket {
         listener.protocol = ListenerProtocol::WebSocket;
-    }
-    if layers.tls {
-        let (certificate, key) = crate::tls::files();
-        listener.tls_certificates = vec![certificate.display().to_string()];
-        listener.tls_keys = vec![key.display().to_string()];
     }
     if layers.proxy {
         listener.proxy_trusted = vec![Ipv4Addr::from(BALANCER.0).to_string()];

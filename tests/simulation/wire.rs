@@ -1,4 +1,4 @@
-//! The layers between a client's MQTT and its socket: the header of a load balancer, WebSocket, and TLS (see `tls`).
+//! The layers between a client's MQTT and its socket: the header of a load balancer, and WebSocket.
 
 use crate::random::Random;
 use std::collections::VecDeque;
@@ -9,15 +9,13 @@ use std::net::SocketAddr;
 pub struct Layers {
     pub proxy: bool,
     pub websocket: bool,
-    pub tls: bool,
 }
 
 impl Layers {
     /// This is not drawn, so that the other actions of a seed do not change.
     pub fn of(seed: u64) -> Layers {
         let number = seed / 11 % 6;
-        let tls = seed / 66 % 6 == 5;
-        Layers { proxy: number == 4 || number == 5, websocket: number == 3 || number == 5, tls }
+        Layers { proxy: number == 4 || number == 5, websocket: number == 3 || number == 5 }
     }
 }
 
@@ -27,15 +25,6 @@ pub const BALANCER: ([u8; 4], u16) = ([192, 0, 2, 1], 4000);
 const REQUEST: &[u8] = b"GET /mqtt HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Protocol: mqtt\r\n\r\n";
-
-/// The header of a load balancer, if there is one.
-pub fn header(layers: Layers, peer: SocketAddr) -> Vec<u8> {
-    if !layers.proxy {
-        return Vec::new();
-    }
-    let (ip, port) = (peer.ip(), peer.port());
-    format!("PROXY TCP4 {ip} 192.0.2.2 {port} 1883\r\n").into_bytes()
-}
 
 /// The client's end.
 #[derive(Default)]
@@ -53,8 +42,11 @@ pub struct Wire {
 
 impl Wire {
     pub fn new(layers: Layers, peer: SocketAddr) -> Wire {
-        // TLS begins after the header of a load balancer.
-        let mut preface = if layers.tls { Vec::new() } else { header(layers, peer) };
+        let mut preface = Vec::new();
+        if layers.proxy {
+            let (ip, port) = (peer.ip(), peer.port());
+            preface = format!("PROXY TCP4 {ip} 192.0.2.2 {port} 1883\r\n").into_bytes();
+        }
         if layers.websocket {
             preface.extend_from_slice(REQUEST);
         }

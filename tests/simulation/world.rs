@@ -5,8 +5,7 @@ use crate::io::SimIo;
 use crate::kernel::{Due, Happening, Kernel, Ready, ShardState, Wake, Weather};
 use crate::link::Link;
 use crate::recovery::{DIRECTORY, Recovered, Store};
-use crate::tls::TlsEnd;
-use crate::wire::{Wire, header};
+use crate::wire::Wire;
 use midge::base::ShardId;
 use midge::broker::{Counter, Shared, TurnBudget};
 use midge::control::access_policies::AccessPolicies;
@@ -237,8 +236,8 @@ impl World {
             }
             let unread = slot.map_or(0, |slot| self.hosts[shard].machine().unread_bytes(slot));
             let state = &mut self.links[link];
-            let upto = state.mqtt_in(state.up_given) - unread as u64;
-            state.forget(state.up_given.min(state.up_arrived));
+            let upto = state.wire.mqtt_in(state.up_given) - unread as u64;
+            state.wire.forget(state.up_given.min(state.up_arrived));
             if upto > std::mem::replace(&mut state.up_consumed, upto) {
                 consumed.push((began, Happening::Consumed { link, upto, whole: slot.is_some() }));
             }
@@ -331,7 +330,6 @@ impl World {
         let layers = self.layers;
         let wire = Wire::new(layers, peer(link));
         let mut new = Link::new(shard, latency, self.weather.socket_bytes, wire, layers);
-        new.tls = layers.tls.then(|| Box::new(TlsEnd::new(header(layers, peer(link)))));
         new.up_last = self.now + latency;
         self.links.push(new);
         if !self.is_serving() {
@@ -346,9 +344,25 @@ impl World {
 
     /// Sends bytes of the client. Returns how many bytes it has sent in total.
     pub fn send(&mut self, link: usize, bytes: &[u8]) -> u64 {
+        let now = self.now;
         let kernel = &mut **self;
-        let raw = kernel.links[link].wrap(bytes, &mut kernel.rng);
-        self.send_raw(link, &raw);
+        let raw = kernel.links[link].wire.wrap(bytes, &mut kernel.rng);
+        let split_permille = self.weather.split_permille;
+        let pieces = if self.rng.chance(split_permille) { self.rng.range(2..=4) } else { 1 };
+        let mut rest = &raw[..];
+        for left in (1..=pieces).rev() {
+            let len = if left == 1 { rest.len() } else { self.rng.index(rest.len() + 1) };
+            let (piece, after) = rest.split_at(len);
+            rest = after;
+            if piece.is_empty() {
+                continue;
+            }
+            let jitter = self.rng.below(if left == pieces { 30 } else { 3000 });
+            let state = &mut self.links[link];
+            let at = state.up_last.max(now + state.latency + jitter).max(state.up_stalled_until);
+            state.up_last = at;
+            self.schedule(at, Due::UpArrives { link, bytes: piece.to_vec() });
+        }
         let state = &mut self.links[link];
         state.up_sent += bytes.len() as u64;
         state.up_sent
@@ -391,7 +405,7 @@ impl World {
     /// Whether a CONNECT was processed, or can't be processed any more.
     pub fn connect_is_settled(&self, link: usize, connect_len: u64) -> bool {
         let link = &self.links[link];
-        let arrived = link.mqtt_in(link.up_arrived);
+        let arrived = link.wire.mqtt_in(link.up_arrived);
         link.served || link.closed_at.is_some() || (link.severed && arrived < connect_len)
     }
 

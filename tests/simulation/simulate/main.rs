@@ -44,8 +44,6 @@ mod sim;
 mod socket;
 #[path = "../spans.rs"]
 mod spans;
-#[path = "../tls.rs"]
-mod tls;
 #[path = "../trace.rs"]
 mod trace;
 #[path = "../verdict.rs"]
