@@ -167,7 +167,8 @@ impl Sim {
         }
         self.model.started(now);
         self.model.clock_lost_at.clone_from(&self.world.clocks.lost_at);
-        self.world.power_on(shards, config(&self.plan), wall, parts);
+        let config = config(&self.plan, self.world.tls.as_ref());
+        self.world.power_on(shards, config, wall, parts);
         Ok(())
     }
 

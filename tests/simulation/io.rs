@@ -74,7 +74,7 @@ impl SimIo {
         let state = &mut kernel.links[link];
         state.sent_at = now;
         state.backlog.extend(&bytes);
-        match state.sent.take(&bytes) {
+        match state.take_sent(&bytes) {
             Ok(bytes) if bytes.is_empty() => {}
             Ok(bytes) => {
                 state.served = true;
@@ -101,7 +101,12 @@ impl SimIo {
         let kernel = self.kernel_mut();
         for link in std::mem::take(&mut kernel.shards[shard].closes) {
             kernel.take_slot(link);
-            kernel.links[link].closed_at = Some(kernel.now);
+            let state = &mut kernel.links[link];
+            state.closed_at = Some(kernel.now);
+            // Without it, the client can't know that nothing is missing.
+            if state.served && state.tls.as_ref().is_some_and(|tls| !tls.is_closed()) {
+                kernel.tell(Happening::Broken(format!("#{link} is closed without close_notify")));
+            }
             kernel.transfer(link);
         }
     }
@@ -237,13 +242,29 @@ impl Io for SimIo {
         let kernel = self.kernel_mut();
         let link = &mut kernel.links[buffer.link];
         // The machine has not seen the bytes that came after the end.
-        if !link.closing && link.closed_at.is_none() {
-            link.up_given += buffer.bytes.len() as u64;
-            kernel.unread.insert(buffer.link);
+        if link.closing || link.closed_at.is_some() {
+            return;
+        }
+        link.up_given += buffer.bytes.len() as u64;
+        let is_handshaking = link.tls.is_some() && !link.served;
+        kernel.unread.insert(buffer.link);
+        // A handshake takes its time, which the host measures. What came before it has its own time.
+        if is_handshaking {
+            self.tell_events();
+            let kernel = self.kernel_mut();
+            let took = kernel.rng.range(50..=1200);
+            kernel.now += took;
+            kernel.turn = kernel.turn.map(|(shard, at)| (shard, at + took));
         }
     }
 
     fn hold(&mut self, slot: ConnectionSlot, buffer: Received, consumed: usize) {
+        if let Some(link) = self.link(slot) {
+            let kernel = self.kernel_mut();
+            if kernel.links[link].tls.is_some() && !kernel.links[link].served {
+                kernel.tell(Happening::HandshakeWaits);
+            }
+        }
         self.change(slot, |socket| socket.hold(&buffer.bytes[consumed..]));
     }
 

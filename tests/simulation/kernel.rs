@@ -8,6 +8,7 @@ use crate::clocks::{Clocks, Noted};
 use crate::disk::Disk;
 use crate::link::Link;
 use crate::random::{self, Random};
+use crate::tls::{RunTls, TlsEnd};
 use crate::wire::Layers;
 use midge::base::log_files::FileDone;
 use midge::base::{ConnectionSlot, Time};
@@ -21,6 +22,10 @@ use std::rc::Rc;
 pub enum Happening {
     /// Bytes have reached the client.
     Received { link: usize, bytes: Vec<u8> },
+    /// The client has completed the handshake of TLS.
+    Secured { link: usize, resumed: bool },
+    /// A shard holds back the bytes of a handshake of TLS, mostly because it has no time for it in this turn.
+    HandshakeWaits,
     /// The client learns that its connection has ended.
     Ended { link: usize },
     /// The broker has sent these bytes, whether or not they arrive.
@@ -191,6 +196,8 @@ pub struct Kernel {
     pub unread: BTreeSet<usize>,
     pub is_checkpoint_due: bool,
     pub layers: Layers,
+    /// If a layer is TLS.
+    pub tls: Option<RunTls>,
     /// How long the power will be off, and the number of shards after that.
     pub cut_while_writing: Option<(u64, usize)>,
     pub clocks: Clocks,
@@ -223,7 +230,7 @@ impl ShardState {
 }
 
 impl Kernel {
-    pub fn new(weather: Weather, seed: u64) -> Kernel {
+    pub fn new(weather: Weather, seed: u64, layers: Layers, tls: Option<RunTls>) -> Kernel {
         Kernel {
             now: 1000,
             turn: None,
@@ -239,7 +246,8 @@ impl Kernel {
             disk: Disk::default(),
             unread: BTreeSet::new(),
             is_checkpoint_due: false,
-            layers: Layers::of(seed),
+            layers,
+            tls,
             cut_while_writing: None,
             clocks: Clocks::new(seed),
         }
@@ -268,6 +276,57 @@ impl Kernel {
         if self.rng.chance(self.weather.preempt_permille) {
             self.now += self.rng.range(1..=3000);
         }
+    }
+
+    /// Sends bytes of the client's socket, in pieces.
+    pub fn send_raw(&mut self, link: usize, raw: &[u8]) {
+        if raw.is_empty() {
+            return;
+        }
+        let now = self.now;
+        let split_permille = self.weather.split_permille;
+        let pieces = if self.rng.chance(split_permille) { self.rng.range(2..=4) } else { 1 };
+        let mut rest = raw;
+        for left in (1..=pieces).rev() {
+            let len = if left == 1 { rest.len() } else { self.rng.index(rest.len() + 1) };
+            let (piece, after) = rest.split_at(len);
+            rest = after;
+            if piece.is_empty() {
+                continue;
+            }
+            let jitter = self.rng.below(if left == pieces { 30 } else { 3000 });
+            let state = &mut self.links[link];
+            let at = state.up_last.max(now + state.latency + jitter).max(state.up_stalled_until);
+            state.up_last = at;
+            self.schedule(at, Due::UpArrives { link, bytes: piece.to_vec() });
+        }
+    }
+
+    /// The client has completed the handshake. If it has left in the meantime, it has said what it wanted to.
+    fn secured(&mut self, link: usize) {
+        let state = &self.links[link];
+        let resumed = state.tls.as_ref().is_some_and(TlsEnd::is_resumed);
+        let has_left = state.left;
+        self.happenings.push_back(Happening::Secured { link, resumed });
+        if has_left {
+            self.end_up(link);
+        }
+    }
+
+    /// Ends what the client sends. With TLS, half of the clients announce it.
+    pub fn end_up(&mut self, link: usize) {
+        if self.links[link].tls.is_some()
+            && self.rng.chance(500)
+            && let Some(tls) = &mut self.links[link].tls
+        {
+            let raw = tls.close_notify();
+            self.send_raw(link, &raw);
+        }
+        let now = self.now;
+        let state = &mut self.links[link];
+        let at = state.up_last.max(now + state.latency);
+        state.up_last = at;
+        self.schedule(at, Due::UpEnds { link, end: SocketEnd::EndOfStream });
     }
 
     /// Delivers the client's bytes to the broker's machine.
@@ -333,11 +392,16 @@ impl Kernel {
         let Some(bytes) = state.on_the_way.pop_front() else { return };
         state.in_flight -= bytes.len();
         let is_read = !state.ended;
-        match state.arriving.take(&bytes) {
-            Ok(bytes) if is_read && !bytes.is_empty() => {
-                self.happenings.push_back(Happening::Received { link, bytes });
+        match state.take_arrived(&bytes) {
+            Ok((mqtt, arrival)) => {
+                self.send_raw(link, &arrival.answer);
+                if arrival.completes {
+                    self.secured(link);
+                }
+                if is_read && !mqtt.is_empty() {
+                    self.happenings.push_back(Happening::Received { link, bytes: mqtt });
+                }
             }
-            Ok(_) => {}
             Err(why) => self.happenings.push_back(Happening::Broken(why)),
         }
         self.transfer(link);

@@ -1,7 +1,9 @@
 //! A connection between a client and the broker: bytes on their way in both directions, and everything that
 //! can happen to them.
 
+use crate::random::Random;
 use crate::socket::Socket;
+use crate::tls::{TlsArrival, TlsEnd};
 use crate::wire::{Layers, Unwrap, Wire};
 use midge::base::ConnectionSlot;
 use std::collections::VecDeque;
@@ -15,7 +17,9 @@ pub struct Link {
     pub latency: u64,
     // From the client to the broker. The sent, consumed and sure numbers count bytes of MQTT; the others
     // include the layers.
-    pub wire: Wire,
+    wire: Wire,
+    /// The TLS below it.
+    pub tls: Option<TlsEnd>,
     pub up_sent: u64,
     pub up_last: u64,
     pub up_stalled_until: u64,
@@ -32,8 +36,8 @@ pub struct Link {
     pub up_sure: u64,
     // From the broker to the client.
     /// As it is sent, and as it arrives.
-    pub sent: Unwrap,
-    pub arriving: Unwrap,
+    sent: Unwrap,
+    arriving: Unwrap,
     pub backlog: VecDeque<u8>,
     /// The bytes that the kernels have taken since the backlog began.
     pub backlog_taken: u64,
@@ -64,9 +68,16 @@ pub struct Link {
 }
 
 impl Link {
-    pub fn new(shard: usize, latency: u64, capacity: usize, wire: Wire, layers: Layers) -> Link {
+    pub fn new(
+        shard: usize,
+        latency: u64,
+        capacity: usize,
+        layers: Layers,
+        (wire, tls): (Wire, Option<TlsEnd>),
+    ) -> Link {
         Link {
             wire,
+            tls,
             sent: Unwrap::new(layers),
             arriving: Unwrap::new(layers),
             shard,
@@ -99,6 +110,49 @@ impl Link {
             severed: false,
             left: false,
             ended: false,
+        }
+    }
+
+    /// The bytes to send for these MQTT bytes. There may be none yet.
+    pub fn wrap(&mut self, mqtt: &[u8], rng: &mut Random) -> Vec<u8> {
+        let plain = self.wire.wrap(mqtt, rng);
+        match &mut self.tls {
+            Some(tls) => tls.seal(&plain, rng),
+            None => plain,
+        }
+    }
+
+    /// The number of MQTT bytes that can be read in the first `raw` bytes of the client.
+    pub fn mqtt_in(&self, raw: u64) -> u64 {
+        self.wire.mqtt_in(self.tls.as_ref().map_or(raw, |tls| tls.plain_in(raw)))
+    }
+
+    /// Forgets positions before `raw`. They are not queried any more.
+    pub fn forget(&mut self, raw: u64) {
+        let plain = self.tls.as_ref().map_or(raw, |tls| tls.plain_in(raw));
+        self.wire.forget(plain);
+        if let Some(tls) = &mut self.tls {
+            tls.forget(raw);
+        }
+    }
+
+    /// Takes bytes that the broker has sent. Returns the MQTT in them.
+    pub fn take_sent(&mut self, raw: &[u8]) -> Result<Vec<u8>, String> {
+        match &mut self.tls {
+            Some(tls) => self.sent.take(&tls.sent(raw)?),
+            None => self.sent.take(raw),
+        }
+    }
+
+    /// Takes bytes that arrive at the client. Returns the MQTT in them, and what TLS does.
+    pub fn take_arrived(&mut self, raw: &[u8]) -> Result<(Vec<u8>, TlsArrival), String> {
+        match &mut self.tls {
+            Some(tls) => {
+                let mut arrival = tls.arrived(raw.len());
+                let plain = std::mem::take(&mut arrival.plain);
+                Ok((self.arriving.take(&plain)?, arrival))
+            }
+            None => Ok((self.arriving.take(raw)?, TlsArrival::default())),
         }
     }
 }

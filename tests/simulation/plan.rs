@@ -4,6 +4,7 @@
 
 use crate::kernel::Weather;
 use crate::random::{self, Random};
+use crate::wire::Layers;
 use midge::settings::{QueuePolicy, SyncPolicy};
 use midge_kit::codec::Version;
 
@@ -13,6 +14,7 @@ pub struct Plan {
     pub seed: u64,
     pub shards: usize,
     pub weather: Weather,
+    pub layers: Layers,
     pub persistent: bool,
     /// Without `Always`, a power cut may lose acknowledged messages. In this case the power is only cut after
     /// the broker has stopped.
@@ -237,6 +239,7 @@ impl Plan {
             seed,
             shards,
             weather,
+            layers: Layers::of(seed),
             persistent: rng.chance(600),
             // This is not drawn.
             sync: match seed / 5 % 12 {

@@ -4,6 +4,7 @@
 use crate::kernel::Weather;
 use crate::plan::{Action, ClientPlan, FilterPlan, Plan, Planned, PowerCut, WillPlan};
 use crate::sim::Sim;
+use crate::wire::Layers;
 use crate::world::SHORT_TURNS_FROM;
 use midge::base::Homes;
 use midge::settings::{QueuePolicy, SyncPolicy};
@@ -49,6 +50,7 @@ fn plan(clients: &[ClientPlan], actions: Vec<(u64, usize, Action)>) -> Plan {
             split_permille: 0,
             write_max: 100,
         },
+        layers: Layers::default(),
         persistent: false,
         sync: SyncPolicy::Always,
         queue_messages: 10_000,
@@ -230,7 +232,8 @@ fn retained_message_that_waits_for_its_home_reaches_who_subscribes_meanwhile() {
             actions.push((210_000 + 5000 * at, publisher, retained));
         }
         actions.sort_by_key(|(at, _, _)| *at);
-        let mut plan = Plan { seed, shards: 3, ..plan(&vec![five(50); 40], actions) };
+        let mut plan =
+            Plan { seed, shards: 3, layers: Layers::of(seed), ..plan(&vec![five(50); 40], actions) };
         plan.weather.box_capacity = 2;
         holds(&plan);
     }

@@ -9,9 +9,10 @@ use crate::model::Model;
 use crate::packet_text::described;
 use crate::plan::Plan;
 use crate::random::{self, Random};
+use crate::tls::RunTls;
 use crate::trace::Trace;
 use crate::verdict;
-use crate::wire::{BALANCER, Layers};
+use crate::wire::BALANCER;
 use crate::world::{self, World};
 use midge::broker::{EndCause, Event, Limit};
 use midge::mqtt::Reason;
@@ -67,7 +68,8 @@ const DRAIN: u64 = 40 * SECOND;
 impl Sim {
     /// Runs a plan.
     pub fn run(plan: &Plan, told: bool) -> Outcome {
-        let world = World::new(plan.shards, config(plan), plan.weather, plan.seed);
+        let tls = plan.layers.tls.then(|| RunTls::new(plan.seed));
+        let world = World::new(plan, config(plan, tls.as_ref()), tls);
         let clients = plan.clients.iter().enumerate().map(|(at, plan)| Client::new(at, plan.clone()));
         let mut sim = Sim {
             world,
@@ -184,6 +186,15 @@ impl Sim {
     pub fn handle(&mut self, happening: Happening) -> Result<(), String> {
         match happening {
             Happening::Received { link, bytes } => self.received(link, &bytes),
+            Happening::Secured { link, resumed } => {
+                self.note(format_args!("#{link} is secured{}", if resumed { " again" } else { "" }));
+                self.marks.reach(if resumed { Mark::TlsResumed } else { Mark::TlsHandshake });
+                Ok(())
+            }
+            Happening::HandshakeWaits => {
+                self.marks.reach(Mark::TlsHandshakeWaits);
+                Ok(())
+            }
             Happening::Ended { link } => {
                 self.ended(link);
                 Ok(())
@@ -214,6 +225,9 @@ impl Sim {
             }
             Happening::HandOver { cut } => {
                 self.marks.reach(if cut { Mark::HandOverCut } else { Mark::HandOver });
+                if self.plan.layers.tls && !cut {
+                    self.marks.reach(Mark::TlsHandOver);
+                }
                 Ok(())
             }
             Happening::DiskHasRoom { shard } => {
@@ -433,7 +447,7 @@ fn words_of(panic: &(dyn Any + Send)) -> &str {
     text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("without words")
 }
 
-pub fn config(plan: &Plan) -> Config {
+pub fn config(plan: &Plan, tls: Option<&RunTls>) -> Config {
     let mut config = Config::default();
     config.sys.interval_seconds = 0;
     let directory = if plan.persistent { "kept" } else { "" };
@@ -441,7 +455,10 @@ pub fn config(plan: &Plan) -> Config {
     config.persistence.sync = plan.sync;
     config.persistence.segment_bytes = [3, 5, 16, 256][(plan.seed / 7 % 4) as usize] * BLOCK;
     config.auth.allow_anonymous = Some(true);
-    let (layers, listener) = (Layers::of(plan.seed), &mut config.listeners[0]);
+    let (layers, listener) = (plan.layers, &mut config.listeners[0]);
+    if let Some(tls) = tls {
+        tls.configure(listener);
+    }
     if layers.websocket {
         listener.protocol = ListenerProtocol::WebSocket;
     }

@@ -341,6 +341,10 @@ pub fn marks(sim: &Sim) -> Vec<Mark> {
     if sim.world.links.iter().any(|link| link.was_backlogged) {
         marks.push(Mark::Backlogged);
     }
+    let mut links = sim.world.links.iter();
+    if links.any(|link| link.severed && link.tls.as_ref().is_some_and(|tls| !tls.is_established())) {
+        marks.push(Mark::TlsHandshakeCut);
+    }
     if sim.world.counter(Counter::SessionsExpired) > 0 {
         marks.push(Mark::SessionExpired);
     }

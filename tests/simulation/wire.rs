@@ -1,4 +1,5 @@
-//! The layers between a client's MQTT and its socket: the header of a load balancer, and WebSocket.
+//! The layers between a client's MQTT and its socket: the header of a load balancer, and WebSocket. TLS, which is
+//! between them, is in the module `tls`.
 
 use crate::random::Random;
 use std::collections::VecDeque;
@@ -8,6 +9,7 @@ use std::net::SocketAddr;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Layers {
     pub proxy: bool,
+    pub tls: bool,
     pub websocket: bool,
 }
 
@@ -15,7 +17,11 @@ impl Layers {
     /// This is not drawn, so that the other actions of a seed do not change.
     pub fn of(seed: u64) -> Layers {
         let number = seed / 11 % 6;
-        Layers { proxy: number == 4 || number == 5, websocket: number == 3 || number == 5 }
+        Layers {
+            proxy: number == 4 || number == 5,
+            tls: seed / 17 % 6 == 2,
+            websocket: number == 3 || number == 5,
+        }
     }
 }
 
@@ -25,6 +31,12 @@ pub const BALANCER: ([u8; 4], u16) = ([192, 0, 2, 1], 4000);
 const REQUEST: &[u8] = b"GET /mqtt HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+
+/// The header for a client with this address.
+pub fn proxy_header(peer: SocketAddr) -> Vec<u8> {
+    let (ip, port) = (peer.ip(), peer.port());
+    format!("PROXY TCP4 {ip} 192.0.2.2 {port} 1883\r\n").into_bytes()
+}
 
 /// The client's end.
 #[derive(Default)]
@@ -41,12 +53,9 @@ pub struct Wire {
 }
 
 impl Wire {
-    pub fn new(layers: Layers, peer: SocketAddr) -> Wire {
-        let mut preface = Vec::new();
-        if layers.proxy {
-            let (ip, port) = (peer.ip(), peer.port());
-            preface = format!("PROXY TCP4 {ip} 192.0.2.2 {port} 1883\r\n").into_bytes();
-        }
+    /// The wire begins with the header, if there is one.
+    pub fn new(layers: Layers, header: Vec<u8>) -> Wire {
+        let mut preface = header;
         if layers.websocket {
             preface.extend_from_slice(REQUEST);
         }

@@ -2,15 +2,17 @@
 
 use crate::disk::{Disk, Torn};
 use crate::io::SimIo;
-use crate::kernel::{Due, Happening, Kernel, Ready, ShardState, Wake, Weather};
+use crate::kernel::{Due, Happening, Kernel, Ready, ShardState, Wake};
 use crate::link::Link;
+use crate::plan::Plan;
 use crate::recovery::{DIRECTORY, Recovered, Store};
-use crate::wire::Wire;
+use crate::tls::{RunTls, TlsEnd};
+use crate::wire::{Wire, proxy_header};
 use midge::base::ShardId;
 use midge::broker::{Counter, Shared, TurnBudget};
 use midge::control::access_policies::AccessPolicies;
 use midge::control::logins::CheckLogins;
-use midge::host::{Control, Host, ShardStart, SocketEnd, StartStore};
+use midge::host::{Control, Host, ShardStart, StartStore};
 use midge::policy::access::{Login, Verdict};
 use midge::settings::Config;
 use midge::store::segment::LogName;
@@ -75,8 +77,9 @@ fn control(config: &Config, seed: u64) -> Arc<Control> {
 }
 
 impl World {
-    pub fn new(shards: usize, config: Config, weather: Weather, seed: u64) -> World {
-        let kernel = Kernel::new(weather, seed);
+    pub fn new(plan: &Plan, config: Config, tls: Option<RunTls>) -> World {
+        let &Plan { shards, weather, seed, layers, .. } = plan;
+        let kernel = Kernel::new(weather, seed, layers, tls);
         let wall = Wall { zero_millis: kernel.clocks.reading(0).wall_millis };
         let mut world = World {
             kernel: Some(Box::new(kernel)),
@@ -236,8 +239,8 @@ impl World {
             }
             let unread = slot.map_or(0, |slot| self.hosts[shard].machine().unread_bytes(slot));
             let state = &mut self.links[link];
-            let upto = state.wire.mqtt_in(state.up_given) - unread as u64;
-            state.wire.forget(state.up_given.min(state.up_arrived));
+            let upto = state.mqtt_in(state.up_given) - unread as u64;
+            state.forget(state.up_given.min(state.up_arrived));
             if upto > std::mem::replace(&mut state.up_consumed, upto) {
                 consumed.push((began, Happening::Consumed { link, upto, whole: slot.is_some() }));
             }
@@ -328,8 +331,13 @@ impl World {
         let latency = self.rng.range(20..=1500);
         let link = self.links.len();
         let layers = self.layers;
-        let wire = Wire::new(layers, peer(link));
-        let mut new = Link::new(shard, latency, self.weather.socket_bytes, wire, layers);
+        let header = if layers.proxy { proxy_header(peer(link)) } else { Vec::new() };
+        let resumes = self.tls.is_some() && self.rng.chance(500);
+        let ends = match &self.tls {
+            Some(tls) => (Wire::new(layers, Vec::new()), Some(tls.open(header, resumes))),
+            None => (Wire::new(layers, header), None),
+        };
+        let mut new = Link::new(shard, latency, self.weather.socket_bytes, layers, ends);
         new.up_last = self.now + latency;
         self.links.push(new);
         if !self.is_serving() {
@@ -344,39 +352,22 @@ impl World {
 
     /// Sends bytes of the client. Returns how many bytes it has sent in total.
     pub fn send(&mut self, link: usize, bytes: &[u8]) -> u64 {
-        let now = self.now;
         let kernel = &mut **self;
-        let raw = kernel.links[link].wire.wrap(bytes, &mut kernel.rng);
-        let split_permille = self.weather.split_permille;
-        let pieces = if self.rng.chance(split_permille) { self.rng.range(2..=4) } else { 1 };
-        let mut rest = &raw[..];
-        for left in (1..=pieces).rev() {
-            let len = if left == 1 { rest.len() } else { self.rng.index(rest.len() + 1) };
-            let (piece, after) = rest.split_at(len);
-            rest = after;
-            if piece.is_empty() {
-                continue;
-            }
-            let jitter = self.rng.below(if left == pieces { 30 } else { 3000 });
-            let state = &mut self.links[link];
-            let at = state.up_last.max(now + state.latency + jitter).max(state.up_stalled_until);
-            state.up_last = at;
-            self.schedule(at, Due::UpArrives { link, bytes: piece.to_vec() });
-        }
+        let raw = kernel.links[link].wrap(bytes, &mut kernel.rng);
+        kernel.send_raw(link, &raw);
         let state = &mut self.links[link];
         state.up_sent += bytes.len() as u64;
         state.up_sent
     }
 
-    /// Closes the client's end after what it has sent.
+    /// Closes the client's end after what it has sent. What waits for a handshake is sent first.
     pub fn leave(&mut self, link: usize) {
-        let now = self.now;
         let state = &mut self.links[link];
         state.left = true;
         state.ended = true;
-        let at = state.up_last.max(now + state.latency);
-        state.up_last = at;
-        self.schedule(at, Due::UpEnds { link, end: SocketEnd::EndOfStream });
+        if state.tls.as_ref().is_none_or(TlsEnd::is_established) {
+            self.end_up(link);
+        }
     }
 
     /// Delays everything that would arrive at the broker, or at the client, by these times.
@@ -405,7 +396,7 @@ impl World {
     /// Whether a CONNECT was processed, or can't be processed any more.
     pub fn connect_is_settled(&self, link: usize, connect_len: u64) -> bool {
         let link = &self.links[link];
-        let arrived = link.wire.mqtt_in(link.up_arrived);
+        let arrived = link.mqtt_in(link.up_arrived);
         link.served || link.closed_at.is_some() || (link.severed && arrived < connect_len)
     }
 

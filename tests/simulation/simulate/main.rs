@@ -44,6 +44,8 @@ mod sim;
 mod socket;
 #[path = "../spans.rs"]
 mod spans;
+#[path = "../tls.rs"]
+mod tls;
 #[path = "../trace.rs"]
 mod trace;
 #[path = "../verdict.rs"]
