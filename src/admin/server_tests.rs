@@ -37,7 +37,7 @@ fn state(silent: &[bool]) -> Arc<AdminState> {
     let logins = Logins::start(&policies).unwrap();
     let control = Arc::new(Control::new(&config, policies, 1, Box::new(logins), 7));
     let shared = Arc::new(Shared::new(config, silent.len(), 7).0);
-    let parts = AdminParts { questions, control, shared };
+    let parts = AdminParts { questions, control, shared, clock: Box::new(|| Time::ZERO) };
     Arc::new(AdminState { parts, counts: AdminCounts::default() })
 }
 
