@@ -1,7 +1,7 @@
 //! `/api/v1/clients` and `/api/v1/sessions`: who is connected, whose session waits, one of them in detail, and its end.
 
 use super::params::{Params, page_length};
-use super::{AdminState, Refused, shown_address};
+use super::{AdminState, ApiRefusal, shown_address};
 use crate::broker::questions::{
     Answer, ClientDetails, ClientOrder, ClientRank, ClientSubscription, ClientSummary, ClientsPage,
     ClientsQuery, ConnectionSummary, Question,
@@ -66,7 +66,7 @@ enum Sort {
 /// A part of the list of clients.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ClientList {
-    clients: Vec<Client>,
+    clients: Vec<ShownClient>,
     /// The number of all clients that the filter lets through.
     matching: u64,
     /// The parameter `after` of the next page. Absent at the end.
@@ -76,7 +76,7 @@ pub(super) struct ClientList {
 
 /// A client.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Client {
+pub(super) struct ShownClient {
     client_id: String,
     connected: bool,
     /// The protocol version of the last connection: "3.1", "3.1.1" or "5.0".
@@ -125,9 +125,9 @@ struct ClientConnection {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ClientDetail {
     #[serde(flatten)]
-    client: Client,
+    client: ShownClient,
     /// The first subscriptions, by filter, at most 1,000. `subscriptions` has the number of all.
-    subscription_list: Vec<Subscription>,
+    subscription_list: Vec<ShownSubscription>,
     losses: LossCounts,
     /// QoS 2 packet identifiers of the client that wait for a PUBREL.
     unreleased_messages: usize,
@@ -140,7 +140,7 @@ pub(super) struct ClientDetail {
 
 /// A subscription of a client.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Subscription {
+pub(super) struct ShownSubscription {
     pub(super) filter: String,
     /// The options. Absent for a shared subscription, whose options are with its group.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
@@ -207,7 +207,7 @@ pub(super) struct EndParams {
 pub(super) async fn list(
     State(state): State<Arc<AdminState>>,
     Params(params): Params<ClientsParams>,
-) -> Result<Json<ClientList>, Refused> {
+) -> Result<Json<ClientList>, ApiRefusal> {
     list_of(&state, params).await
 }
 
@@ -217,15 +217,17 @@ pub(super) async fn list(
 pub(super) async fn list_away(
     State(state): State<Arc<AdminState>>,
     Params(mut params): Params<ClientsParams>,
-) -> Result<Json<ClientList>, Refused> {
+) -> Result<Json<ClientList>, ApiRefusal> {
     if params.state.is_some() {
-        return Err(Refused::bad("state is for /api/v1/clients: a session in this list has no connection"));
+        return Err(ApiRefusal::bad(
+            "state is for /api/v1/clients: a session in this list has no connection",
+        ));
     }
     params.state = Some(ClientState::Away);
     list_of(&state, params).await
 }
 
-async fn list_of(state: &AdminState, params: ClientsParams) -> Result<Json<ClientList>, Refused> {
+async fn list_of(state: &AdminState, params: ClientsParams) -> Result<Json<ClientList>, ApiRefusal> {
     let listener = match &params.listener {
         Some(address) => Some(state.listener(address)?),
         None => None,
@@ -260,10 +262,10 @@ async fn list_of(state: &AdminState, params: ClientsParams) -> Result<Json<Clien
 }
 
 /// Reads the parameter `after`: a number, a colon and a client identifier.
-fn rank(after: &str) -> Result<ClientRank, Refused> {
+fn rank(after: &str) -> Result<ClientRank, ApiRefusal> {
     let parts = after.split_once(':').and_then(|(number, client_id)| Some((number.parse().ok()?, client_id)));
     let (number, client_id) =
-        parts.ok_or_else(|| Refused::bad("after must be the value of next of the page before"))?;
+        parts.ok_or_else(|| ApiRefusal::bad("after must be the value of next of the page before"))?;
     Ok(ClientRank { number: Reverse(number), client_id: client_id.into() })
 }
 
@@ -274,10 +276,10 @@ fn rank(after: &str) -> Result<ClientRank, Refused> {
 pub(super) async fn show(
     State(state): State<Arc<AdminState>>,
     Path(client_id): Path<String>,
-) -> Result<Json<ClientDetail>, Refused> {
+) -> Result<Json<ClientDetail>, ApiRefusal> {
     match state.ask_home(&client_id, Question::Client(client_id.as_str().into())).await? {
         Answer::Client(Some(details)) => Ok(Json(detail(&state, client_id.into(), *details))),
-        _ => Err(Refused::missing(format!("there is no session of a client \"{client_id}\""))),
+        _ => Err(ApiRefusal::missing(format!("there is no session of a client \"{client_id}\""))),
     }
 }
 
@@ -289,7 +291,7 @@ pub(super) async fn end(
     State(state): State<Arc<AdminState>>,
     Path(client_id): Path<String>,
     Params(params): Params<EndParams>,
-) -> Result<Json<ClientEnd>, Refused> {
+) -> Result<Json<ClientEnd>, ApiRefusal> {
     let question =
         Question::Disconnect { client_id: client_id.as_str().into(), ends_session: params.session };
     match state.ask_home(&client_id, question).await? {
@@ -303,13 +305,13 @@ pub(super) async fn end(
             Ok(Json(ClientEnd { was_connected: done.was_connected, session_ended: done.has_session_ended }))
         }
         // It is away, and its session should stay.
-        Answer::Disconnect(_) => Err(Refused::missing(format!("no client \"{client_id}\" is connected"))),
-        other => Err(Refused::unexpected(&other)),
+        Answer::Disconnect(_) => Err(ApiRefusal::missing(format!("no client \"{client_id}\" is connected"))),
+        other => Err(ApiRefusal::unexpected(&other)),
     }
 }
 
-fn client(state: &AdminState, client_id: Box<str>, summary: ClientSummary) -> Client {
-    Client {
+fn client(state: &AdminState, client_id: Box<str>, summary: ClientSummary) -> ShownClient {
+    ShownClient {
         client_id: client_id.into(),
         connected: summary.connection.is_some(),
         protocol: match summary.version {
@@ -370,8 +372,8 @@ fn detail(state: &AdminState, client_id: Box<str>, details: ClientDetails) -> Cl
     }
 }
 
-fn subscription(subscription: ClientSubscription) -> Subscription {
-    Subscription {
+fn subscription(subscription: ClientSubscription) -> ShownSubscription {
+    ShownSubscription {
         filter: subscription.filter.into(),
         options: subscription.granted.map(SubscriptionTerms::from),
     }

@@ -1,7 +1,7 @@
 //! `/api/v1/listeners`, `/api/v1/limits` and `/api/v1/bans`: where clients come in, and what keeps them out.
 
-use super::params::Order;
-use super::{AdminState, Refused};
+use super::params::JsonBody;
+use super::{AdminState, ApiRefusal};
 use crate::broker::Counter;
 use crate::broker::questions::{Answer, Question};
 use crate::policy::address_gate::counted_with;
@@ -55,7 +55,7 @@ struct Certificate {
 
 /// The listeners with their connections and certificates.
 #[utoipa::path(get, path = "/api/v1/listeners", tag = "broker", responses((status = 200, body = ListenerList)))]
-pub(super) async fn list(State(state): State<Arc<AdminState>>) -> Result<Json<ListenerList>, Refused> {
+pub(super) async fn list(State(state): State<Arc<AdminState>>) -> Result<Json<ListenerList>, ApiRefusal> {
     let mut connections: Vec<usize> = Vec::new();
     for answer in state.ask_every(|| Question::Shard).await? {
         let Answer::Shard(figures) = answer else { continue };
@@ -246,10 +246,10 @@ pub(super) struct NewBan {
     responses((status = 200, body = BanList), (status = 400, description = "gate.exempt protects the address")))]
 pub(super) async fn ban(
     State(state): State<Arc<AdminState>>,
-    Order(new): Order<NewBan>,
-) -> Result<Json<BanList>, Refused> {
+    JsonBody(new): JsonBody<NewBan>,
+) -> Result<Json<BanList>, ApiRefusal> {
     if !state.parts.control.ban(state.parts.now(), new.address, new.seconds) {
-        return Err(Refused::bad(format!("gate.exempt protects {}", new.address)));
+        return Err(ApiRefusal::bad(format!("gate.exempt protects {}", new.address)));
     }
     tracing::info!(address = %counted_with(new.address), seconds = new.seconds, "an operator has banned an address");
     Ok(bans(State(state)).await)
@@ -262,11 +262,11 @@ pub(super) async fn ban(
 pub(super) async fn unban(
     State(state): State<Arc<AdminState>>,
     Path(address): Path<String>,
-) -> Result<Json<BanList>, Refused> {
+) -> Result<Json<BanList>, ApiRefusal> {
     let parsed: IpAddr =
-        address.parse().map_err(|_| Refused::bad(format!("\"{address}\" is not an IP address")))?;
+        address.parse().map_err(|_| ApiRefusal::bad(format!("\"{address}\" is not an IP address")))?;
     if !state.parts.control.unban(state.parts.now(), parsed) {
-        return Err(Refused::missing(format!("{address} is not banned, or by gate.banned")));
+        return Err(ApiRefusal::missing(format!("{address} is not banned, or by gate.banned")));
     }
     tracing::info!(address = %counted_with(parsed), "an operator has ended a ban");
     Ok(bans(State(state)).await)

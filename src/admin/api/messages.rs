@@ -1,9 +1,9 @@
 //! `/api/v1/subscriptions`, `/api/v1/groups`, `/api/v1/retained` and `/api/v1/publish`: where messages go, and those
 //! that midge keeps for topics.
 
-use super::clients::{Subscription, SubscriptionTerms};
-use super::params::{Order, Params, page_length};
-use super::{AdminState, Refused};
+use super::clients::{ShownSubscription, SubscriptionTerms};
+use super::params::{JsonBody, Params, page_length};
+use super::{AdminState, ApiRefusal};
 use crate::base::SessionKey;
 use crate::broker::questions::{
     Answer, GroupSummary, OperatorMessage, Question, RetainedQuery, RetainedSummary, SubscriptionsPage,
@@ -59,7 +59,7 @@ pub(super) struct SubscriptionList {
 struct ClientSubscription {
     client_id: String,
     #[serde(flatten)]
-    subscription: Subscription,
+    subscription: ShownSubscription,
 }
 
 /// The place of a subscription in the list.
@@ -75,14 +75,14 @@ struct SubscriptionPlace {
 pub(super) async fn subscriptions(
     State(state): State<Arc<AdminState>>,
     Params(params): Params<SubscriptionsParams>,
-) -> Result<Json<SubscriptionList>, Refused> {
+) -> Result<Json<SubscriptionList>, ApiRefusal> {
     if let Some(topic) = &params.topic {
-        check_topic_name(topic).map_err(|error| Refused::bad(format!("topic: {}", error.words())))?;
+        check_topic_name(topic).map_err(|error| ApiRefusal::bad(format!("topic: {}", error.words())))?;
     }
     let after = match (params.after_client, params.after_filter) {
         (Some(client), Some(filter)) => Some((client.into(), filter.into())),
         (None, None) => None,
-        _ => return Err(Refused::bad("after_client and after_filter must come together")),
+        _ => return Err(ApiRefusal::bad("after_client and after_filter must come together")),
     };
     let query = SubscriptionsQuery {
         prefix: params.prefix.into(),
@@ -103,7 +103,10 @@ pub(super) async fn subscriptions(
     });
     let subscriptions = subscriptions.into_iter().map(|((client, filter), granted)| ClientSubscription {
         client_id: client.into(),
-        subscription: Subscription { filter: filter.into(), options: granted.map(SubscriptionTerms::from) },
+        subscription: ShownSubscription {
+            filter: filter.into(),
+            options: granted.map(SubscriptionTerms::from),
+        },
     });
     Ok(Json(SubscriptionList { subscriptions: subscriptions.collect(), matching, next }))
 }
@@ -152,7 +155,7 @@ struct Member {
 pub(super) async fn groups(
     State(state): State<Arc<AdminState>>,
     Params(params): Params<GroupsParams>,
-) -> Result<Json<GroupList>, Refused> {
+) -> Result<Json<GroupList>, ApiRefusal> {
     let count = page_length(params.limit)?;
     let after: Option<Box<str>> = params.after.map(Into::into);
     let answers = state.ask_every(|| Question::Groups { after: after.clone(), count }).await?;
@@ -190,7 +193,7 @@ fn place(key: SessionKey) -> (u16, u32, u32) {
 async fn names_of(
     state: &AdminState,
     groups: &[GroupSummary],
-) -> Result<BTreeMap<(u16, u32, u32), String>, Refused> {
+) -> Result<BTreeMap<(u16, u32, u32), String>, ApiRefusal> {
     let mut by_shard: BTreeMap<u16, Vec<SessionKey>> = BTreeMap::new();
     for member in groups.iter().flat_map(|group| &group.first) {
         by_shard.entry(member.key.shard).or_default().push(member.key);
@@ -258,12 +261,12 @@ impl From<RetainedSummary> for Retained {
 pub(super) async fn retained(
     State(state): State<Arc<AdminState>>,
     Params(params): Params<RetainedParams>,
-) -> Result<Json<RetainedList>, Refused> {
+) -> Result<Json<RetainedList>, ApiRefusal> {
     let filter = params.filter.as_deref().unwrap_or("#");
     match TopicFilter::parse(filter) {
         Ok(parsed) if parsed.shared().is_none() => {}
-        Ok(_) => return Err(Refused::bad("filter: retained messages belong to no shared subscription")),
-        Err(error) => return Err(Refused::bad(format!("filter: {}", error.words()))),
+        Ok(_) => return Err(ApiRefusal::bad("filter: retained messages belong to no shared subscription")),
+        Err(error) => return Err(ApiRefusal::bad(format!("filter: {}", error.words()))),
     }
     let count = page_length(params.limit)?;
     let query = RetainedQuery { filter: filter.into(), after: params.after.map(Into::into), count };
@@ -323,7 +326,7 @@ pub(super) async fn retained_message(
     State(state): State<Arc<AdminState>>,
     Path(topic): Path<String>,
     Params(params): Params<ContentParams>,
-) -> Result<Response<Body>, Refused> {
+) -> Result<Response<Body>, ApiRefusal> {
     let Answer::RetainedMessage(Some(shown)) =
         state.ask_home(&topic, Question::RetainedMessage(topic.as_str().into())).await?
     else {
@@ -345,8 +348,8 @@ pub(super) async fn retained_message(
     Ok(Json(content).into_response())
 }
 
-fn no_message(topic: &str) -> Refused {
-    Refused::missing(format!("there is no retained message of the topic \"{topic}\""))
+fn no_message(topic: &str) -> ApiRefusal {
+    ApiRefusal::missing(format!("there is no retained message of the topic \"{topic}\""))
 }
 
 /// Removes the retained message of a topic. Subscribers are not told.
@@ -357,14 +360,14 @@ fn no_message(topic: &str) -> Refused {
 pub(super) async fn remove_retained(
     State(state): State<Arc<AdminState>>,
     Path(topic): Path<String>,
-) -> Result<Json<RetainedRemoved>, Refused> {
+) -> Result<Json<RetainedRemoved>, ApiRefusal> {
     match state.ask_home(&topic, Question::RemoveRetained(topic.as_str().into())).await? {
         Answer::RemoveRetained(true) => {
             tracing::info!(topic, "an operator has removed a retained message");
             Ok(Json(RetainedRemoved { removed: true }))
         }
         Answer::RemoveRetained(false) => Err(no_message(&topic)),
-        other => Err(Refused::unexpected(&other)),
+        other => Err(ApiRefusal::unexpected(&other)),
     }
 }
 
@@ -407,20 +410,20 @@ pub(super) struct MessageTaken {
         (status = 503, description = "The disk is full or has failed")))]
 pub(super) async fn publish(
     State(state): State<Arc<AdminState>>,
-    Order(new): Order<NewMessage>,
-) -> Result<Json<MessageTaken>, Refused> {
+    JsonBody(new): JsonBody<NewMessage>,
+) -> Result<Json<MessageTaken>, ApiRefusal> {
     let payload = match (new.payload, new.payload_base64) {
         (Some(text), None) => text.into_bytes(),
-        (None, Some(coded)) => {
-            BASE64_STANDARD.decode(coded).map_err(|error| Refused::bad(format!("payload_base64: {error}")))?
-        }
+        (None, Some(coded)) => BASE64_STANDARD
+            .decode(coded)
+            .map_err(|error| ApiRefusal::bad(format!("payload_base64: {error}")))?,
         (None, None) => Vec::new(),
-        (Some(_), Some(_)) => return Err(Refused::bad("there must be one payload, as text or in base64")),
+        (Some(_), Some(_)) => return Err(ApiRefusal::bad("there must be one payload, as text or in base64")),
     };
     let qos = QoS::from_bits(new.qos)
-        .ok_or_else(|| Refused::bad(format!("qos must be 0, 1 or 2, and is {}", new.qos)))?;
+        .ok_or_else(|| ApiRefusal::bad(format!("qos must be 0, 1 or 2, and is {}", new.qos)))?;
     if new.topic.len() > usize::from(u16::MAX) {
-        return Err(Refused::bad("topic: it has more than 65,535 bytes"));
+        return Err(ApiRefusal::bad("topic: it has more than 65,535 bytes"));
     }
     let (retain, expiry_seconds) = (new.retain, new.message_expiry_seconds);
     let message =
@@ -431,9 +434,9 @@ pub(super) async fn publish(
             refused_by_some: published.was_refused,
         })),
         Answer::Publish(Err(violation)) if violation.reason.code() == 0x97 => {
-            Err(Refused::unavailable(violation.to_string()))
+            Err(ApiRefusal::unavailable(violation.to_string()))
         }
-        Answer::Publish(Err(violation)) => Err(Refused::bad(violation.to_string())),
-        other => Err(Refused::unexpected(&other)),
+        Answer::Publish(Err(violation)) => Err(ApiRefusal::bad(violation.to_string())),
+        other => Err(ApiRefusal::unexpected(&other)),
     }
 }

@@ -6,7 +6,7 @@ mod listeners;
 mod messages;
 mod openapi;
 mod params;
-mod refused;
+mod refusal;
 mod shards;
 
 use super::limits::AdminCounts;
@@ -20,7 +20,7 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Response, StatusCode};
 use axum::routing::{delete, get, post};
-use refused::Refused;
+use refusal::ApiRefusal;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -123,32 +123,32 @@ impl AdminState {
     }
 
     /// Asks every shard the same. All must answer.
-    async fn ask_every(&self, question: impl Fn() -> Question) -> Result<Vec<Answer>, Refused> {
+    async fn ask_every(&self, question: impl Fn() -> Question) -> Result<Vec<Answer>, ApiRefusal> {
         let answers = self.ask_all(question, PATIENCE).await;
         answers.into_iter().collect::<Option<Vec<Answer>>>().ok_or_else(no_answer)
     }
 
     /// Asks one shard.
-    async fn ask_one(&self, shard: usize, question: Question) -> Result<Answer, Refused> {
+    async fn ask_one(&self, shard: usize, question: Question) -> Result<Answer, ApiRefusal> {
         let receiver = self.begin_to_ask(shard, question).ok_or_else(no_answer)?;
         let answer = timeout_at(Instant::now() + PATIENCE, receiver).await;
         answer.ok().and_then(Result::ok).ok_or_else(no_answer)
     }
 
     /// Asks the shard on which a client identifier or a topic name is at home.
-    async fn ask_home(&self, text: &str, question: Question) -> Result<Answer, Refused> {
+    async fn ask_home(&self, text: &str, question: Question) -> Result<Answer, ApiRefusal> {
         let shared = &self.parts.shared;
         self.ask_one(shared.home(shared.hash(text)).into(), question).await
     }
 
     /// The number of the listener with this address.
-    fn listener(&self, address: &str) -> Result<u16, Refused> {
+    fn listener(&self, address: &str) -> Result<u16, ApiRefusal> {
         let listeners = &self.parts.shared.config.listeners;
         let mut numbered = (0..).zip(listeners);
         let found = numbered.find(|(_, listener)| listener.address.to_string() == address);
         found.map(|(number, _)| number).ok_or_else(|| {
             let all: Vec<String> = listeners.iter().map(|listener| listener.address.to_string()).collect();
-            Refused::bad(format!("listener: there is no \"{address}\"; there are {}", all.join(", ")))
+            ApiRefusal::bad(format!("listener: there is no \"{address}\"; there are {}", all.join(", ")))
         })
     }
 
@@ -159,6 +159,6 @@ impl AdminState {
     }
 }
 
-fn no_answer() -> Refused {
-    Refused::unavailable("a shard did not answer in time; see /healthz")
+fn no_answer() -> ApiRefusal {
+    ApiRefusal::unavailable("a shard did not answer in time; see /healthz")
 }

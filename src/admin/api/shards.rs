@@ -1,6 +1,6 @@
 //! `/api/v1/shards`: what each shard holds and does.
 
-use super::{AdminState, Refused};
+use super::{AdminState, ApiRefusal};
 use crate::broker::questions::{Answer, Question, ShardFigures};
 use axum::Json;
 use axum::extract::State;
@@ -53,7 +53,7 @@ impl From<ShardFigures> for ShardState {
 
 /// The shards, by number.
 #[utoipa::path(get, path = "/api/v1/shards", tag = "broker", responses((status = 200, body = ShardList)))]
-pub(super) async fn list(State(state): State<Arc<AdminState>>) -> Result<Json<ShardList>, Refused> {
+pub(super) async fn list(State(state): State<Arc<AdminState>>) -> Result<Json<ShardList>, ApiRefusal> {
     let answers = state.ask_every(|| Question::Shard).await?;
     let shards = answers.into_iter().filter_map(|answer| match answer {
         Answer::Shard(figures) => Some(ShardState::from(*figures)),

@@ -7,42 +7,42 @@ use axum::response::{IntoResponse, Response};
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct ApiRefusal {
     status: StatusCode,
     words: String,
 }
 
-impl Refused {
-    fn new(status: StatusCode, words: impl Into<String>) -> Refused {
-        Refused { status, words: words.into() }
+impl ApiRefusal {
+    fn new(status: StatusCode, words: impl Into<String>) -> ApiRefusal {
+        ApiRefusal { status, words: words.into() }
     }
 
     /// Something in the request is wrong.
-    pub(super) fn bad(words: impl Into<String>) -> Refused {
-        Refused::new(StatusCode::BAD_REQUEST, words)
+    pub(super) fn bad(words: impl Into<String>) -> ApiRefusal {
+        ApiRefusal::new(StatusCode::BAD_REQUEST, words)
     }
 
     /// What the request is about is not there.
-    pub(super) fn missing(words: impl Into<String>) -> Refused {
-        Refused::new(StatusCode::NOT_FOUND, words)
+    pub(super) fn missing(words: impl Into<String>) -> ApiRefusal {
+        ApiRefusal::new(StatusCode::NOT_FOUND, words)
     }
 
     /// The broker can't do it now.
-    pub(super) fn unavailable(words: impl Into<String>) -> Refused {
-        Refused::new(StatusCode::SERVICE_UNAVAILABLE, words)
+    pub(super) fn unavailable(words: impl Into<String>) -> ApiRefusal {
+        ApiRefusal::new(StatusCode::SERVICE_UNAVAILABLE, words)
     }
 
     /// A shard has answered another question.
-    pub(super) fn unexpected(answer: &Answer) -> Refused {
+    pub(super) fn unexpected(answer: &Answer) -> ApiRefusal {
         let words = match answer {
             Answer::Failed(violation) => format!("it was done, and the log has failed: {violation}"),
             _ => "a shard has given an answer to another question".to_owned(),
         };
-        Refused::new(StatusCode::INTERNAL_SERVER_ERROR, words)
+        ApiRefusal::new(StatusCode::INTERNAL_SERVER_ERROR, words)
     }
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for ApiRefusal {
     fn into_response(self) -> Response {
         error(self.status, &self.words)
     }
