@@ -3,8 +3,7 @@
 use super::api;
 use super::guard::{AdminPeer, AdminRefusal, Guard};
 use super::limits::{
-    AdminCounts, AdminEvent, BODY_BYTES_MAX, CONNECTIONS_MAX, HEADER_BYTES_MAX, HEADER_FIELDS_MAX, IDLE_TIME,
-    REQUEST_TIME,
+    AdminEvent, BODY_BYTES_MAX, CONNECTIONS_MAX, HEADER_BYTES_MAX, HEADER_FIELDS_MAX, IDLE_TIME, REQUEST_TIME,
 };
 use super::pace::{ConnectionPace, Paced};
 use super::sockets::{AdminListeners, AdminSocketFile, AdminSockets};
@@ -85,7 +84,7 @@ impl AdminServer {
                 }
             }
         };
-        let state = Arc::new(api::AdminState { parts, counts: AdminCounts::default() });
+        let state = Arc::new(api::AdminState::new(parts));
         let router = api::router(Arc::clone(&state));
         let door = Arc::new(Door { router, guard: Guard { remote }, state });
         let (stop, stopped) = oneshot::channel();
@@ -281,7 +280,8 @@ impl Door {
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_POLICY));
-        response.map(|body| AnswerBody { body, _end: AnswerEnd(pace) })
+        let goes_on = response.extensions().get::<api::GoesOn>().is_some();
+        response.map(|body| AnswerBody { body, goes_on, end: AnswerEnd(pace) })
     }
 
     fn refuse(&self, refusal: &AdminRefusal, peer: AdminPeer) -> Response<Body> {
@@ -312,7 +312,9 @@ const CONTENT_POLICY: &str =
 /// The body of an answer. When it is dropped, the connection has taken the answer.
 struct AnswerBody {
     body: Body,
-    _end: AnswerEnd,
+    /// Whether it has no end of its own: each part of it has the time of an answer.
+    goes_on: bool,
+    end: AnswerEnd,
 }
 
 struct AnswerEnd(ConnectionPace);
@@ -331,7 +333,11 @@ impl hyper::body::Body for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if self.goes_on && frame.is_ready() {
+            self.end.0.begin_answer(Instant::now());
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -38,7 +38,7 @@ fn state(silent: &[bool]) -> Arc<AdminState> {
     let control = Arc::new(Control::new(&config, policies, 1, Box::new(logins), 7));
     let shared = Arc::new(Shared::new(config, silent.len(), 7).0);
     let parts = AdminParts { questions, control, shared, clock: Box::new(|| Time::ZERO) };
-    Arc::new(AdminState { parts, counts: AdminCounts::default() })
+    Arc::new(AdminState::new(parts))
 }
 
 /// A served connection, and the time at which it ends.

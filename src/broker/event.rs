@@ -5,6 +5,7 @@
 
 mod cause;
 mod limit;
+mod words;
 
 pub use cause::{Away, EndCause, Hangup};
 pub use limit::{Limit, QueueBound};

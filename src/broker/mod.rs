@@ -13,6 +13,7 @@
 mod components;
 mod counters;
 mod event;
+pub mod explain;
 mod fanout;
 mod flows;
 mod mail;
@@ -21,6 +22,7 @@ pub mod questions;
 mod shared;
 #[cfg(all(test, feature = "runtime"))]
 mod tests;
+pub mod trace;
 #[cfg(all(test, feature = "runtime"))]
 #[path = "../../tests/world/mod.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the conformance scenarios use more of it")]
@@ -56,6 +58,7 @@ use components::durability::Durability;
 use components::effects::Effects;
 use components::groups::Groups;
 use components::interest::Interest;
+use components::loads::Loads;
 use components::memory::{Memory, MemoryMax};
 use components::outgoing::Outgoing;
 use components::queries::RetainedQueries;
@@ -69,6 +72,7 @@ use components::stamps::Stamps;
 use components::subscriptions::Subscriptions;
 use components::sys::Sys;
 use components::timers::Timers;
+use components::traces::Traces;
 use components::turn::Turn;
 use components::unrecorded::Unrecorded;
 use std::net::SocketAddr;
@@ -203,6 +207,9 @@ pub struct Shard {
     outgoing: Outgoing,
     effects: Effects,
     sys: Sys,
+    // What an operator looks at.
+    traces: Traces,
+    loads: Loads,
 }
 
 impl Shard {
@@ -242,6 +249,8 @@ impl Shard {
             outgoing: Outgoing::new(id),
             effects: Effects::default(),
             sys: Sys::default(),
+            traces: Traces::default(),
+            loads: Loads::default(),
             shared,
         }
     }
@@ -360,6 +369,7 @@ impl Shard {
         self.sessions.give_memory_back();
         self.timers.give_memory_back();
         self.outbox.give_memory_back(used);
+        self.loads.give_memory_back(used);
         self.subscriptions.give_memory_back();
         self.turn.give_memory_back();
         self.convoys.give_memory_back();
@@ -420,6 +430,9 @@ impl Shard {
             }
             (_, Some(counter)) => self.count(counter, 1),
             (_, None) => {}
+        }
+        if self.traces.is_on() {
+            self.trace_event(&event);
         }
         self.effects.push(Effect::Event(event));
     }

@@ -4,8 +4,10 @@
 //! `Shard::answer` visits some of them, and the last one returns the answer. Sessions that begin or end between two
 //! steps may be in the answer or not.
 
-use crate::base::{LogMark, SessionKey, ShardId, Ticket};
+use crate::base::{LogMark, SessionKey, ShardId, Ticket, Time};
 use crate::broker::Violation;
+use crate::broker::explain::{ConnectCase, DeliveryCase, DeliveryFindings, Findings, GroupTurn};
+use crate::broker::trace::{TraceId, TraceOrder, TracePage};
 use crate::mqtt::{ProtocolVersion, QoS};
 use crate::session::{Losses, Message};
 use crate::topic::GrantedOptions;
@@ -50,6 +52,30 @@ pub enum Question {
     ClientIds(Vec<SessionKey>),
     /// Publish a message. Any shard will do.
     Publish(Box<OperatorMessage>),
+    /// Begin a trace. Every shard must be asked.
+    TraceBegin(Box<TraceOrder>),
+    /// Take the lines of a trace.
+    TraceRead(TraceId),
+    /// End a trace.
+    TraceEnd(TraceId),
+    /// Could a client connect? Its client identifier must be at home on the shard.
+    ExplainConnect(Box<ConnectCase>),
+    /// Would a client get a message? Its client identifier must be at home on the shard.
+    ExplainDelivery(Box<DeliveryCase>),
+    /// May a client publish to a topic? Its client identifier must be at home on the shard.
+    ExplainPublish {
+        /// The client identifier.
+        client_id: Box<str>,
+        /// The topic name.
+        topic: Box<str>,
+    },
+    /// When does a member of a shared subscription have its turn? Its filter must be at home on the shard.
+    GroupTurn {
+        /// The filter, with `$share/`.
+        filter: Box<str>,
+        /// The member.
+        member: SessionKey,
+    },
 }
 
 /// The answer to the question of the same name.
@@ -81,6 +107,20 @@ pub enum Answer {
     Failed(Violation),
     /// What became of the message. A message of QoS 1 or 2 is then where it must not be lost any more.
     Publish(Result<Published, Violation>),
+    /// Whether it has begun. If not, [`TRACES_MAX`](crate::broker::trace::TRACES_MAX) others run.
+    TraceBegin(bool),
+    /// The lines since the last time. `None` if the trace has ended.
+    TraceRead(Option<TracePage>),
+    /// It has ended.
+    TraceEnd,
+    /// What was found.
+    ExplainConnect(Findings),
+    /// What was found.
+    ExplainDelivery(Box<DeliveryFindings>),
+    /// What was found.
+    ExplainPublish(Findings),
+    /// `None` if there is no such shared subscription.
+    GroupTurn(Option<GroupTurn>),
 }
 
 /// What an inquiry has come to.
@@ -161,6 +201,8 @@ pub enum ClientOrder {
     Messages,
     /// By bytes received from and sent to the client on its connection.
     Bytes,
+    /// By messages a second received from and sent to the client, averaged over one minute.
+    Rate,
     /// By messages that wait in its queue.
     Queue,
     /// By messages of QoS 1 and 2 that were lost for it since it was last told.
@@ -186,7 +228,7 @@ pub struct ClientsPage {
 }
 
 /// What a list shows of a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ClientSummary {
     /// Its connection, if it is connected.
     pub connection: Option<ConnectionSummary>,
@@ -210,8 +252,36 @@ pub struct ClientSummary {
     pub lost: u64,
 }
 
-/// The connection of a client.
+/// How many messages a connection carries a second, averaged over one and five minutes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ClientLoad {
+    /// From the client, over one minute.
+    pub received_1: f32,
+    /// From the client, over five minutes.
+    pub received_5: f32,
+    /// To the client, over one minute.
+    pub sent_1: f32,
+    /// To the client, over five minutes.
+    pub sent_5: f32,
+}
+
+/// An event of a client that was logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastEvent {
+    /// When it happened first, on the clock of the shards.
+    pub first: Time,
+    /// When it happened last.
+    pub last: Time,
+    /// How often it has happened.
+    pub count: u32,
+    /// What has happened, in a word or two.
+    pub what: &'static str,
+    /// The rest, as it was the last time.
+    pub words: Box<str>,
+}
+
+/// The connection of a client.
+#[derive(Clone, Debug, PartialEq)]
 pub struct ConnectionSummary {
     /// The address of the peer.
     pub peer: SocketAddr,
@@ -231,6 +301,8 @@ pub struct ConnectionSummary {
     pub bytes_out: u64,
     /// The number of bytes that its socket has not taken.
     pub backlog_bytes: usize,
+    /// How many messages it carries a second.
+    pub load: ClientLoad,
     /// Why midge does not read from it at the moment, by the names of the limits and conditions. Empty: midge reads.
     pub paused_by: Vec<&'static str>,
 }
@@ -250,6 +322,8 @@ pub struct ClientDetails {
     pub packet_bytes_max: Option<u32>,
     /// The will, without its payload.
     pub will: Option<ClientWill>,
+    /// Its last events, the newest first. The shard's host knows them.
+    pub events: Vec<PastEvent>,
 }
 
 /// The largest number of subscriptions in [`ClientDetails`].
@@ -437,6 +511,15 @@ impl Inquiry {
             subscriptions: SubscriptionsPage::default(),
             matching: 0,
             awaits: None,
+        }
+    }
+
+    /// The client that the question is about, if it is about one.
+    pub fn client(&self) -> Option<&str> {
+        match &self.question {
+            Question::Client(client_id) => Some(client_id),
+            Question::ExplainDelivery(case) => Some(&case.client_id),
+            _ => None,
         }
     }
 }

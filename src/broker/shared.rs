@@ -91,6 +91,11 @@ impl Shared {
         self.sessions.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The number of sessions of all shards.
+    pub(super) fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
     /// Subtracts a session that has ended.
     pub(super) fn end_session(&self) {
         self.sessions.fetch_sub(1, Ordering::Relaxed);

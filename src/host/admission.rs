@@ -72,7 +72,7 @@ impl<I: Io> Host<I> {
     fn turn_away(&mut self, now: Time, cause: Away, tell: Option<Network>) {
         self.shared.counters[usize::from(self.machine.id())].add(cause.counter(), 1);
         if let Some(network) = tell {
-            self.write_event(now, &Event::TurnedAway { network, cause });
+            self.write_event(now, Event::TurnedAway { network, cause });
         }
     }
 
@@ -185,6 +185,6 @@ impl<I: Io> Host<I> {
         let seconds = self.policies.address_gate.ban_seconds;
         let event = Event::Banned { network: counted_with(address), by_failures, seconds };
         self.shared.counters[usize::from(self.machine.id())].add(Counter::AddressesBanned, 1);
-        self.write_event(now, &event);
+        self.write_event(now, event);
     }
 }

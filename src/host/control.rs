@@ -109,6 +109,12 @@ impl Control {
         self.address_gate.bans(now)
     }
 
+    /// Whether new connections of an address are closed because it is banned.
+    pub fn is_banned(&self, now: Time, address: IpAddr) -> bool {
+        self.policies().0.address_gate.is_banned(address)
+            || self.bans(now).iter().any(|ban| ban.network.contains(address))
+    }
+
     /// The certificates of a listener. Empty if it has no TLS.
     pub fn certificates(&self, listener: u16) -> Vec<OwnCertificate> {
         let (policies, _) = self.policies();

@@ -58,7 +58,7 @@ impl<I: Io> Host<I> {
             self.end_handshake(slot);
             let event = Event::ConnectionRefused { limit, peer, listener };
             self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitConnections, 1);
-            self.write_event(now, &event);
+            self.write_event(now, event);
             return self.close_at_once(slot);
         }
         if self.shared.config.listeners[usize::from(listener)].connections.is_some() {
@@ -135,7 +135,7 @@ impl<I: Io> Host<I> {
                 // The shard itself may have a reason to pause it by now.
                 Effect::Resume { slot } if self.machine.is_paused(slot) => {}
                 Effect::Resume { slot } => self.io.resume(slot),
-                Effect::Event(event) => self.write_event(now, &event),
+                Effect::Event(event) => self.write_event(now, event),
             }
         }
         self.machine.recycle_effects(effects);
@@ -144,10 +144,11 @@ impl<I: Io> Host<I> {
         }
     }
 
-    pub(super) fn write_event(&mut self, now: Time, event: &Event) {
-        self.log.write(now, event);
+    pub(super) fn write_event(&mut self, now: Time, event: Event) {
+        self.log.write(now, &event);
         if let Some(observer) = &mut self.observer {
-            observer(now, event);
+            observer(now, &event);
         }
+        self.history.keep(now, event);
     }
 }

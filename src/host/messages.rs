@@ -185,7 +185,7 @@ impl<I: Io> Host<I> {
         {
             self.paused_by_mesh.insert(slot);
             self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitMesh, 1);
-            self.write_event(now, &Event::LimitReached { limit: Limit::Mesh, client: "".into() });
+            self.write_event(now, Event::LimitReached { limit: Limit::Mesh, client: "".into() });
         }
     }
 

@@ -12,6 +12,7 @@ mod control;
 mod effects;
 mod event_log;
 mod handshakes;
+mod history;
 mod io;
 mod layers;
 mod logins;
@@ -34,6 +35,7 @@ use clock::ClockWatch;
 use connections::ConnectionTable;
 use event_log::EventLog;
 use handshakes::Handshakes;
+use history::EventHistory;
 use layers::ConnectionLayers;
 use logins::Verdicts;
 use messages::Overflow;
@@ -98,6 +100,7 @@ pub struct Host<I: Io> {
     /// See [`Host::tell_detail`].
     detail: Option<bool>,
     inquiries: Inquiries,
+    history: EventHistory,
 }
 
 /// See [`Host::observe`].
@@ -170,6 +173,7 @@ impl<I: Io> Host<I> {
             observer: None,
             detail: None,
             inquiries: Inquiries::new(start.questions),
+            history: EventHistory::default(),
         }
     }
 
@@ -248,6 +252,7 @@ impl<I: Io> Host<I> {
             return Ok(false);
         }
         let deadline = self.park_until(now);
+        self.machine.trace_output(now);
         self.layers.seal(&mut self.connections, self.machine.outbox());
         // A mail that must wait for the log must not keep the shard awake. The end of the write wakes it.
         let takes_mails = self.machine.takes_mails();
@@ -394,6 +399,7 @@ impl<I: Io> Host<I> {
 
     fn flush(&mut self) -> std::io::Result<()> {
         let mut events = Vec::new();
+        self.machine.trace_output(self.io.now());
         self.layers.seal(&mut self.connections, self.machine.outbox());
         self.io.flush(self.machine.outbox(), &mut events)?;
         self.clear_outbox();

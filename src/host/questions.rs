@@ -2,7 +2,7 @@
 
 use super::{Host, Io};
 use crate::base::Time;
-use crate::broker::questions::InquiryProgress;
+use crate::broker::questions::{Answer, Inquiry, InquiryProgress};
 use crate::control::questions::Asked;
 use std::collections::VecDeque;
 use std::sync::mpsc::Receiver;
@@ -51,7 +51,10 @@ impl<I: Io> Host<I> {
         let until = self.now().after(TURN_MAX);
         while let Some(mut asked) = self.inquiries.open.pop_front() {
             match self.machine.answer(now, &mut asked.inquiry, VISITS) {
-                InquiryProgress::Done(answer) => (asked.answer)(answer),
+                InquiryProgress::Done(mut answer) => {
+                    self.add_history(&asked.inquiry, &mut answer);
+                    (asked.answer)(answer);
+                }
                 InquiryProgress::GoesOn => self.inquiries.open.push_back(asked),
                 InquiryProgress::Waits => self.inquiries.waiting.push_back(asked),
             }
@@ -59,6 +62,16 @@ impl<I: Io> Host<I> {
             if self.now() >= until {
                 return;
             }
+        }
+    }
+
+    /// Adds the last events of a client to an answer about it.
+    fn add_history(&self, inquiry: &Inquiry, answer: &mut Answer) {
+        let Some(client_id) = inquiry.client() else { return };
+        match answer {
+            Answer::Client(Some(details)) => details.events = self.history.of(client_id),
+            Answer::ExplainDelivery(found) => found.events = self.history.of(client_id),
+            _ => {}
         }
     }
 }

@@ -335,7 +335,7 @@ impl<I: Io> Host<I> {
         let Some(store) = &mut self.store else { return false };
         if store.paused.is_empty() {
             self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitLog, 1);
-            self.write_event(now, &Event::LimitReached { limit: Limit::Log, client: "".into() });
+            self.write_event(now, Event::LimitReached { limit: Limit::Log, client: "".into() });
         }
         if self.pause(slot, HoldBack::Log)
             && let Some(store) = &mut self.store

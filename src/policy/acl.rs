@@ -28,7 +28,7 @@ mod tree;
 
 pub use filters::{covers, intersects};
 pub use pattern::{LEVELS_MAX, PatternError, check_pattern};
-pub use permissions::{Permissions, RuleHit};
+pub use permissions::{Permissions, RuleHit, RuleQuestion, RuleVerdict};
 
 use std::collections::BTreeMap;
 use std::fmt;

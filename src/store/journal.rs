@@ -93,6 +93,11 @@ impl Journal {
         self.now = now;
     }
 
+    /// The time of the records that follow.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
     /// The present time of the log's clock, in milliseconds since 1970.
     pub fn wall_millis(&self) -> u64 {
         self.wall.millis(self.now)

@@ -4,10 +4,10 @@ use super::params::{Params, page_length};
 use super::{AdminState, ApiRefusal, shown_address};
 use crate::broker::questions::{
     Answer, ClientDetails, ClientOrder, ClientRank, ClientSubscription, ClientSummary, ClientsPage,
-    ClientsQuery, ConnectionSummary, Question,
+    ClientsQuery, ConnectionSummary, PastEvent, Question,
 };
 use crate::mqtt::{ProtocolVersion, SubscriptionId};
-use crate::session::{LossCause, NEVER_EXPIRES};
+use crate::session::{LossCause, Losses, NEVER_EXPIRES};
 use crate::topic::GrantedOptions;
 use axum::Json;
 use axum::extract::{Path, State};
@@ -59,6 +59,8 @@ enum Sort {
     ClientId,
     Messages,
     Bytes,
+    /// Messages a second, over one minute.
+    Rate,
     Queue,
     Lost,
 }
@@ -115,6 +117,11 @@ struct ClientConnection {
     bytes_received: u64,
     messages_sent: u64,
     bytes_sent: u64,
+    /// Messages a second, averaged over one and five minutes.
+    received_per_second_1m: f32,
+    received_per_second_5m: f32,
+    sent_per_second_1m: f32,
+    sent_per_second_5m: f32,
     /// Bytes that the client's socket has not taken.
     backlog_bytes: usize,
     /// Why midge does not read from the client at the moment. Empty if it reads.
@@ -136,6 +143,32 @@ pub(super) struct ClientDetail {
     packet_bytes_max: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     will: Option<Will>,
+    /// The last events of the client since the start of the broker, the newest first, at most 32.
+    events: Vec<ClientEvent>,
+}
+
+/// Something that has happened to a client.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ClientEvent {
+    /// When it happened last (RFC 3339).
+    at: String,
+    /// How often it has happened.
+    count: u32,
+    /// What has happened.
+    what: &'static str,
+    /// The rest in words.
+    words: String,
+}
+
+impl ClientEvent {
+    pub(super) fn new(state: &AdminState, event: PastEvent) -> ClientEvent {
+        ClientEvent {
+            at: state.shown_time(event.last),
+            count: event.count,
+            what: event.what,
+            words: event.words.into(),
+        }
+    }
 }
 
 /// A subscription of a client.
@@ -159,7 +192,7 @@ pub(super) struct SubscriptionTerms {
 
 /// Messages that were lost for a client since it was last told, by cause.
 #[derive(Debug, Serialize, ToSchema)]
-struct LossCounts {
+pub(super) struct LossCounts {
     queue_full: u32,
     expired: u32,
     too_large: u32,
@@ -170,6 +203,20 @@ struct LossCounts {
     /// The time of the last loss, in milliseconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_millis: Option<u64>,
+}
+
+impl From<Losses> for LossCounts {
+    fn from(losses: Losses) -> LossCounts {
+        let times = Some(losses.times()).filter(|_| !losses.is_empty());
+        LossCounts {
+            queue_full: losses.of(LossCause::QueueFull),
+            expired: losses.of(LossCause::Expired),
+            too_large: losses.of(LossCause::TooLarge),
+            withdrawn: losses.of(LossCause::Withdrawn),
+            first_millis: times.map(|times| times.first_millis),
+            last_millis: times.map(|times| times.last_millis),
+        }
+    }
 }
 
 /// The will of a client, without its payload.
@@ -242,6 +289,7 @@ async fn list_of(state: &AdminState, params: ClientsParams) -> Result<Json<Clien
             Sort::ClientId => ClientOrder::ClientId,
             Sort::Messages => ClientOrder::Messages,
             Sort::Bytes => ClientOrder::Bytes,
+            Sort::Rate => ClientOrder::Rate,
             Sort::Queue => ClientOrder::Queue,
             Sort::Lost => ClientOrder::Lost,
         },
@@ -341,25 +389,20 @@ fn connection(summary: ConnectionSummary) -> ClientConnection {
         bytes_received: summary.bytes_in,
         messages_sent: summary.messages_out,
         bytes_sent: summary.bytes_out,
+        received_per_second_1m: summary.load.received_1,
+        received_per_second_5m: summary.load.received_5,
+        sent_per_second_1m: summary.load.sent_1,
+        sent_per_second_5m: summary.load.sent_5,
         backlog_bytes: summary.backlog_bytes,
         paused_by: summary.paused_by,
     }
 }
 
 fn detail(state: &AdminState, client_id: Box<str>, details: ClientDetails) -> ClientDetail {
-    let losses = details.losses;
-    let times = Some(losses.times()).filter(|_| !losses.is_empty());
     ClientDetail {
         client: client(state, client_id, details.summary),
         subscription_list: details.subscriptions.into_iter().map(subscription).collect(),
-        losses: LossCounts {
-            queue_full: losses.of(LossCause::QueueFull),
-            expired: losses.of(LossCause::Expired),
-            too_large: losses.of(LossCause::TooLarge),
-            withdrawn: losses.of(LossCause::Withdrawn),
-            first_millis: times.map(|times| times.first_millis),
-            last_millis: times.map(|times| times.last_millis),
-        },
+        losses: LossCounts::from(details.losses),
         unreleased_messages: details.held,
         packet_bytes_max: details.packet_bytes_max,
         will: details.will.map(|will| Will {
@@ -369,6 +412,7 @@ fn detail(state: &AdminState, client_id: Box<str>, details: ClientDetails) -> Cl
             payload_bytes: will.payload_bytes,
             delay_seconds: will.delay_seconds,
         }),
+        events: details.events.into_iter().map(|event| ClientEvent::new(state, event)).collect(),
     }
 }
 

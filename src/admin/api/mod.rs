@@ -1,6 +1,7 @@
 //! The paths of the admin interface and their handlers.
 
 mod clients;
+mod explain;
 mod health;
 mod listeners;
 mod messages;
@@ -8,10 +9,12 @@ mod openapi;
 mod params;
 mod refusal;
 mod shards;
+mod trace;
 
 use super::limits::AdminCounts;
 use super::metrics;
 use super::server::AdminParts;
+use crate::base::Time;
 use crate::broker::questions::{Answer, Question};
 use crate::host::UNIX_PEER;
 use axum::Router;
@@ -24,7 +27,10 @@ use refusal::ApiRefusal;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
@@ -32,7 +38,13 @@ use tokio::time::{Instant, timeout_at};
 pub(super) struct AdminState {
     pub(super) parts: AdminParts,
     pub(super) counts: AdminCounts,
+    /// The number of the next trace.
+    pub(super) next_trace: AtomicU64,
 }
+
+/// An answer that goes on until its reader leaves, and whose parts come in time.
+#[derive(Clone, Copy)]
+pub(super) struct GoesOn;
 
 /// How long a question waits for the slowest shard. A list of a million sessions takes a second of the time that shards
 /// have for questions.
@@ -58,6 +70,9 @@ pub(super) fn router(state: Arc<AdminState>) -> Router {
         .route("/api/v1/limits", get(listeners::limits))
         .route("/api/v1/bans", get(listeners::bans).post(listeners::ban))
         .route("/api/v1/bans/{address}", delete(listeners::unban))
+        .route("/api/v1/trace", get(trace::follow))
+        .route("/api/v1/explain/connect", get(explain::connect))
+        .route("/api/v1/explain/delivery", get(explain::delivery))
         .fallback(async || error(StatusCode::NOT_FOUND, "there is no such path"))
         .method_not_allowed_fallback(async || {
             error(StatusCode::METHOD_NOT_ALLOWED, "this path has no such method")
@@ -98,6 +113,10 @@ async fn show_metrics(State(state): State<Arc<AdminState>>) -> Response<Body> {
 }
 
 impl AdminState {
+    pub(super) fn new(parts: AdminParts) -> AdminState {
+        AdminState { parts, counts: AdminCounts::default(), next_trace: AtomicU64::new(1) }
+    }
+
     /// Asks every shard the same. `None` for each shard that has not answered after `patience`.
     async fn ask_all(&self, question: impl Fn() -> Question, patience: Duration) -> Vec<Option<Answer>> {
         let until = Instant::now() + patience;
@@ -139,6 +158,16 @@ impl AdminState {
     async fn ask_home(&self, text: &str, question: Question) -> Result<Answer, ApiRefusal> {
         let shared = &self.parts.shared;
         self.ask_one(shared.home(shared.hash(text)).into(), question).await
+    }
+
+    /// A time of the shards' clock by the wall clock (RFC 3339).
+    fn shown_time(&self, at: Time) -> String {
+        let ago = self.parts.now().since(at);
+        let at = OffsetDateTime::now_utc() - ago;
+        at.replace_nanosecond(at.millisecond() as u32 * 1_000_000)
+            .unwrap_or(at)
+            .format(&Rfc3339)
+            .unwrap_or_default()
     }
 
     /// The number of the listener with this address.

@@ -1,6 +1,6 @@
 //! `/openapi.json`: the description of all paths, for programs.
 
-use super::{clients, health, listeners, messages, shards};
+use super::{clients, explain, health, listeners, messages, shards, trace};
 use axum::Json;
 use utoipa::OpenApi;
 
@@ -28,6 +28,9 @@ use utoipa::OpenApi;
         listeners::bans,
         listeners::ban,
         listeners::unban,
+        trace::follow,
+        explain::connect,
+        explain::delivery,
     )
 )]
 struct Description;

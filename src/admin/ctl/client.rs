@@ -68,6 +68,41 @@ impl Client {
         })
     }
 
+    /// Reads an answer that goes on, and gives each part of it to `take` until that returns false. Returns an answer
+    /// that is no success whole.
+    ///
+    /// # Errors
+    /// As for [`Client::request`], also if the answer breaks off.
+    pub(super) fn follow(
+        &self,
+        path: &str,
+        mut take: impl FnMut(&[u8]) -> bool,
+    ) -> Result<Option<CtlReply>, String> {
+        self.runtime.block_on(async {
+            let (mut sender, address) = self.connect().await?;
+            let request = self.build(&Method::GET, path, None, address)?;
+            let failed = |error: &dyn std::fmt::Display| format!("no answer from {address}: {error}");
+            let response = timeout(REPLY_TIME, sender.send_request(request)).await;
+            let response = response.map_err(|_| failed(&"it is late"))?.map_err(|error| failed(&error))?;
+            let status = response.status();
+            let mut body = response.into_body();
+            if !status.is_success() {
+                let body = Limited::new(body, REPLY_BYTES_MAX).collect().await;
+                return Ok(Some(CtlReply { status, body: body.map_err(|error| failed(&error))?.to_bytes() }));
+            }
+            while let Some(frame) =
+                timeout(REPLY_TIME, body.frame()).await.map_err(|_| failed(&"it is late"))?
+            {
+                if let Ok(data) = frame.map_err(|error| failed(&error))?.into_data()
+                    && !take(&data)
+                {
+                    break;
+                }
+            }
+            Ok(None)
+        })
+    }
+
     fn build(
         &self,
         method: &Method,

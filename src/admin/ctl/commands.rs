@@ -66,6 +66,11 @@ pub(super) enum ApiAction {
     Limits,
     /// What each shard holds
     Shards,
+    /// Whether a client could connect, or would get a message, and why not; exit status 1 if not
+    Explain {
+        #[command(subcommand)]
+        action: ExplainAction,
+    },
     /// Banned addresses
     Bans {
         #[command(subcommand)]
@@ -119,6 +124,7 @@ enum ClientSort {
     ClientId,
     Messages,
     Bytes,
+    Rate,
     Queue,
     Lost,
 }
@@ -184,6 +190,49 @@ pub(super) struct PublishArgs {
     /// The Message Expiry Interval
     #[arg(long, value_name = "SECONDS")]
     expiry: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub(super) enum ExplainAction {
+    /// Whether a client could connect. No password is taken, so none is checked
+    Connect {
+        /// The client identifier; without it midge would assign one
+        #[arg(long, value_name = "ID")]
+        client: Option<String>,
+        /// The user name
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+        /// The listener, by its address; the first one without it
+        #[arg(long, value_name = "ADDRESS")]
+        listener: Option<String>,
+        /// The IP address of the client, for bans
+        #[arg(long, value_name = "ADDRESS")]
+        address: Option<IpAddr>,
+        /// The protocol version
+        #[arg(long, value_name = "VERSION", value_parser = ["3.1", "3.1.1", "5.0"])]
+        version: Option<String>,
+        /// With Clean Start
+        #[arg(long)]
+        clean_start: bool,
+    },
+    /// Whether a client would get a message
+    Deliver {
+        /// The client that is to get it
+        #[arg(long, value_name = "ID")]
+        client: String,
+        /// The topic
+        #[arg(long, value_name = "TOPIC")]
+        topic: String,
+        /// The QoS with which it is published
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
+        qos: u8,
+        /// The length of its payload in bytes
+        #[arg(long, value_name = "BYTES", default_value_t = 0)]
+        size: usize,
+        /// The client that publishes it
+        #[arg(long, value_name = "ID")]
+        publisher: Option<String>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
@@ -269,6 +318,31 @@ impl ApiAction {
             ApiAction::Listeners => CtlRequest::get("/api/v1/listeners"),
             ApiAction::Limits => CtlRequest::get("/api/v1/limits"),
             ApiAction::Shards => CtlRequest::get("/api/v1/shards"),
+            ApiAction::Explain {
+                action: ExplainAction::Connect { client, user, listener, address, version, clean_start },
+            } => CtlRequest::get(query(
+                "/api/v1/explain/connect",
+                [
+                    ("client", client.clone()),
+                    ("user", user.clone()),
+                    ("listener", listener.clone()),
+                    ("address", address.map(|address| address.to_string())),
+                    ("version", version.clone()),
+                    ("clean_start", clean_start.then(|| "true".to_owned())),
+                ],
+            )),
+            ApiAction::Explain { action: ExplainAction::Deliver { client, topic, qos, size, publisher } } => {
+                CtlRequest::get(query(
+                    "/api/v1/explain/delivery",
+                    [
+                        ("client", Some(client.clone())),
+                        ("topic", Some(topic.clone())),
+                        ("qos", Some(qos.to_string())),
+                        ("payload_bytes", Some(size.to_string())),
+                        ("publisher", publisher.clone()),
+                    ],
+                ))
+            }
             ApiAction::Bans { action: BanAction::List } => CtlRequest::get("/api/v1/bans"),
             ApiAction::Bans { action: BanAction::Add { address, seconds } } => CtlRequest::post(
                 "/api/v1/bans",
@@ -323,8 +397,16 @@ impl ApiAction {
                     ("log_failed", false),
                 ],
             ),
+            ApiAction::Explain { .. } => explanation(value),
             ApiAction::Bans { .. } => table(value, "bans", &[("network", false), ("seconds_left", true)]),
         }
+    }
+}
+
+impl ApiAction {
+    /// Whether an answer means no although the request was carried out.
+    pub(super) fn says_no(&self, value: &Value) -> bool {
+        matches!(self, ApiAction::Explain { .. }) && !flag(value, "would")
     }
 }
 
@@ -339,7 +421,7 @@ impl PageArgs {
 }
 
 /// A path with the parameters that have a value.
-fn query(path: &str, params: impl IntoIterator<Item = (&'static str, Option<String>)>) -> String {
+pub(super) fn query(path: &str, params: impl IntoIterator<Item = (&'static str, Option<String>)>) -> String {
     let mut path = path.to_owned();
     let mut mark = '?';
     for (name, value) in params {
@@ -443,6 +525,47 @@ fn clients(value: &Value) -> String {
     table.to_string() + &rest(value, "clients")
 }
 
+/// The outcome, and a table of what was looked at.
+fn explanation(value: &Value) -> String {
+    let mut table = TextTable::new([Column::words(""), Column::words("looked at"), Column::words("found")]);
+    for line in items(value, "findings") {
+        let mark = match text_of(line, "finding").as_str() {
+            "good" => "+",
+            "bad" => "-",
+            _ => " ",
+        };
+        table.add([mark.to_owned(), text_of(line, "subject"), text_of(line, "words")]);
+    }
+    let mut words = format!("{}\n\n{table}", text_of(value, "outcome"));
+    if let Some(losses) = value.get("losses") {
+        let count = |field| text_of(losses, field);
+        words += &format!(
+            "\nlost since the client was last told: {} by a full queue, {} expired, {} too large, {} withdrawn\n",
+            count("queue_full"),
+            count("expired"),
+            count("too_large"),
+            count("withdrawn")
+        );
+    }
+    words + &events(value)
+}
+
+/// The last events of a client.
+fn events(value: &Value) -> String {
+    let mut table = TextTable::new([
+        Column::words("last at"),
+        Column::number("times"),
+        Column::words("event"),
+        Column::words("cause"),
+    ]);
+    let mut has_some = false;
+    for event in items(value, "events") {
+        has_some = true;
+        table.add(["at", "count", "what", "words"].map(|field| text_of(event, field)));
+    }
+    if has_some { format!("\n{table}") } else { String::new() }
+}
+
 /// The fields of an object, one a line. Lists stand below.
 fn client(value: &Value) -> String {
     let mut words = fields(value);
@@ -464,7 +587,7 @@ fn client(value: &Value) -> String {
     if has_some {
         words += &format!("\n{table}");
     }
-    words
+    words + &events(value)
 }
 
 /// The fields of an object, one a line, those of objects in it behind their names.

@@ -5,6 +5,7 @@
 mod client;
 mod commands;
 mod table;
+mod trace;
 
 use super::tokens::own_token;
 use crate::settings::{Address, Admin, AdminAddress, SYSTEM_ADMIN_SOCKET, admin_socket};
@@ -17,6 +18,7 @@ use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use trace::TraceArgs;
 
 /// The arguments of `midge ctl`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -69,6 +71,8 @@ enum CtlAction {
         #[arg(value_name = "PATH")]
         path: String,
     },
+    /// Follow a client, a topic or an address: each packet, and what is decided, as it happens
+    Trace(TraceArgs),
     #[command(flatten)]
     Api(ApiAction),
 }
@@ -130,7 +134,10 @@ pub fn run(
                 client.request(&method, &path, body.as_ref()).map_err(CtlFailure::trouble)
             };
             let Some(seconds) = arguments.watch else {
-                return show(arguments, out, &ask()?, |value| action.shown(value));
+                let reply = ask()?;
+                let status = show(arguments, out, &reply, |value| action.shown(value))?;
+                let value: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+                return Ok(if status == 0 && action.says_no(&value) { EXIT_NO } else { status });
             };
             loop {
                 show(arguments, out, &ask()?, |value| action.shown(value))?;
@@ -141,6 +148,7 @@ pub fn run(
                 std::thread::sleep(Duration::from_secs(seconds.into()));
             }
         }
+        CtlAction::Trace(args) => trace::follow(&client, args, arguments.json, out),
         CtlAction::Metrics => raw(out, &get("/metrics")?),
         CtlAction::Get { path } if path.starts_with('/') => raw(out, &get(path)?),
         CtlAction::Get { path } => Err(CtlFailure::trouble(format!(

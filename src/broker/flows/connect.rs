@@ -110,7 +110,7 @@ impl Shard {
         let config = &self.shared.config;
         let terms = self.terms(slot);
         let refuse = |reason, cause| Err(Violation { reason, cause });
-        if !terms.versions.has(version(connect)) {
+        if !terms.versions.has(version(connect.version)) {
             // [MQTT5-3.1.2-2] [MQTT311-3.1.2-2]
             return refuse(Reason::UnsupportedProtocolVersion, "this listener does not take this version");
         }
@@ -484,8 +484,9 @@ impl Shard {
     }
 }
 
-fn version(connect: &Connect<'_>) -> Version {
-    match connect.version {
+/// A version as the options name it.
+pub(in crate::broker) fn version(version: ProtocolVersion) -> Version {
+    match version {
         ProtocolVersion::V31 => Version::V31,
         ProtocolVersion::V311 => Version::V311,
         ProtocolVersion::V5 => Version::V5,

@@ -33,8 +33,35 @@ const TURN_BYTES_MAX: u32 = 64 * 1024;
 
 impl Shard {
     /// Delivers to one session: now, into its queue, or not at all.
+    #[inline(always)]
     #[allow(clippy::too_many_arguments)] // A delivery has that many inputs, and a struct would have to be built for each.
     pub(in crate::broker) fn deliver(
+        &mut self,
+        now: Time,
+        fanout: &mut Fanout<'_>,
+        subscriber: SessionSlot,
+        granted: QoS,
+        retain_as_published: bool,
+        subscription_ids: &[u32],
+        group: Option<&Arc<str>>,
+    ) -> Taken {
+        if self.traces.is_on() {
+            return self.deliver_traced(
+                now,
+                fanout,
+                subscriber,
+                granted,
+                retain_as_published,
+                subscription_ids,
+                group,
+            );
+        }
+        self.deliver_untraced(now, fanout, subscriber, granted, retain_as_published, subscription_ids, group)
+    }
+
+    /// The same, and no trace shows it.
+    #[allow(clippy::too_many_arguments)] // As above.
+    pub(in crate::broker) fn deliver_untraced(
         &mut self,
         now: Time,
         fanout: &mut Fanout<'_>,

@@ -141,6 +141,9 @@ impl Shard {
 
     /// Removes a connection from this machine.
     pub(in crate::broker) fn forget_connection(&mut self, slot: ConnectionSlot) -> Option<Box<Connection>> {
+        if self.traces.is_on() {
+            self.trace_last_output(slot);
+        }
         let mut connection = self.connections.take(slot)?;
         self.note_connection(connection.listener, false);
         self.memory.account().subtract(MemoryKind::Backlogs, connection.backlog_bytes());

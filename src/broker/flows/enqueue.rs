@@ -141,7 +141,7 @@ impl Shard {
         }
     }
 
-    fn queue_policy(&self, session: SessionSlot) -> QueuePolicy {
+    pub(in crate::broker) fn queue_policy(&self, session: SessionSlot) -> QueuePolicy {
         match self.sessions.slot(session).listener {
             Some(listener) => self.shared.terms_of(Some(listener.into())).session_queue_policy,
             // Its client has not been connected in this run.

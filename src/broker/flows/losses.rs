@@ -27,6 +27,9 @@ impl Shard {
         number: Option<DeliveryNumber>,
         cause: LossCause,
     ) {
+        if self.traces.is_on() {
+            self.trace_loss(now, session, cause);
+        }
         let at_millis = self.durability.wall_millis();
         let losses = self.sessions.session_mut(session).losses_mut();
         losses.note(cause, at_millis);

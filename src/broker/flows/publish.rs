@@ -444,6 +444,9 @@ impl Shard {
     pub(in crate::broker) fn route(&mut self, now: Time, fanout: &mut Fanout<'_>) -> Outcome {
         let mut outcome = Outcome::default();
         self.detail_matched(fanout);
+        if self.traces.is_on() {
+            self.trace_route(fanout);
+        }
         if !self.convoys.is_empty() && self.join_line(fanout) {
             outcome.matched = true;
             return outcome;

@@ -14,6 +14,7 @@ use crate::broker::questions::{
     ShownRetained, SubscriptionsPage, SubscriptionsQuery,
 };
 use crate::broker::retained::BatchLimits;
+use crate::broker::trace::TraceOrder;
 use crate::broker::{Counter, EndCause, Shard, Violation};
 use crate::mqtt::{QoS, Reason, TopicFilter, check_topic_name, filter_matches};
 use crate::session::{LossCause, Message, Publication, Session};
@@ -40,6 +41,20 @@ impl Shard {
             Question::Client(client_id) => {
                 let session = self.sessions.find(client_id);
                 Answer::Client(session.map(|session| Box::new(self.details_of(now, session))))
+            }
+            Question::ExplainConnect(case) => Answer::ExplainConnect(self.explain_connect(case)),
+            Question::ExplainDelivery(case) => Answer::ExplainDelivery(Box::new(self.explain_delivery(case))),
+            Question::ExplainPublish { client_id, topic } => {
+                Answer::ExplainPublish(self.explain_publish(client_id, topic))
+            }
+            Question::GroupTurn { filter, member } => Answer::GroupTurn(self.group_turn(filter, *member)),
+            Question::TraceBegin(order) => {
+                Answer::TraceBegin(self.traces.begin(now, TraceOrder::clone(order)))
+            }
+            Question::TraceRead(id) => Answer::TraceRead(self.traces.read(now, *id)),
+            Question::TraceEnd(id) => {
+                self.traces.end(*id);
+                Answer::TraceEnd
             }
             Question::Disconnect { client_id, ends_session } => {
                 Answer::Disconnect(self.disconnect_client(now, client_id, *ends_session))
@@ -310,6 +325,10 @@ impl Shard {
                 of_connection(|connection| connection.messages_in + connection.messages_out)
             }
             ClientOrder::Bytes => of_connection(|connection| connection.bytes_in + connection.bytes_out),
+            // In thousandths, so that slow clients have an order too.
+            ClientOrder::Rate => of_connection(|connection| {
+                ((connection.load.received_1 + connection.load.sent_1) * 1000.0) as u64
+            }),
             ClientOrder::Queue => summary.queued as u64,
             ClientOrder::Lost => summary.lost,
         };
@@ -339,6 +358,7 @@ impl Shard {
                     messages_out: given.messages,
                     bytes_out: given.bytes,
                     backlog_bytes: connection.backlog_bytes(),
+                    load: self.loads.of(now, slot, connection.serial),
                     paused_by: connection.paused_by().collect(),
                 }
             }),
@@ -383,6 +403,7 @@ impl Shard {
                     delay_seconds: will.delay_seconds,
                 }
             }),
+            events: Vec::new(),
         }
     }
 

@@ -10,6 +10,7 @@ use crate::broker::components::budget::{BYTES_A_STEP, Visit, WORK_A_PACKET};
 use crate::broker::components::connections::PAUSED_BY_WORK;
 use crate::broker::components::connections::{BytesBelow, CONNECT_TYPE, Connection, Partial, Stage};
 use crate::broker::components::timers::Timer;
+use crate::broker::components::traces::TraceSight;
 use crate::broker::{Counter, Effect, EndCause, Event, Handover, Limit, Shard, Violation};
 use crate::mqtt::Reason;
 use crate::mqtt::codec::{Connect, DecodeError, Frame, Framing, frame};
@@ -185,6 +186,9 @@ impl Shard {
                     if visit.is_none() && used + len < bytes.len() {
                         visit = Some((self.begin_visit(), self.brought()));
                     }
+                    if self.traces.is_on() {
+                        self.trace_received(now, slot, packet);
+                    }
                     let kind = usize::from(packet.first_byte >> 4);
                     self.kinds().packets_received.add(kind, 1);
                     self.spend(WORK_A_PACKET + len as u64 / BYTES_A_STEP);
@@ -206,10 +210,17 @@ impl Shard {
                 Progress::Wait => {
                     // The packet is counted when it is taken.
                     self.kinds().packets_received.take_back(usize::from(bytes[used] >> 4));
+                    if self.traces.is_on() {
+                        self.trace_waits(now, slot);
+                    }
                     return Some(used);
                 }
                 Progress::Gone => return None,
                 Progress::HandOver { to } => {
+                    if self.traces.is_on() {
+                        let words = format!("to shard {to}, the home of its client identifier");
+                        self.trace_of(now, slot, &TraceSight::inside("handed over", words));
+                    }
                     self.hand_over(slot, to, &bytes[used..]);
                     return None;
                 }

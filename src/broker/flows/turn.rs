@@ -32,6 +32,7 @@ impl Shard {
         self.recent = None;
         self.tell_sent();
         self.look_at_memory(now);
+        self.look_at_loads(now);
         self.renew(1);
     }
 

@@ -11,6 +11,7 @@ mod error;
 mod property;
 mod publish;
 mod subscribe;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -28,6 +29,7 @@ pub use subscribe::{
     Subscribe, SubscribeFilter, SubscribeFilters, Unsubscribe, UnsubscribeFilters, encode_suback,
     encode_unsuback,
 };
+pub use summary::{PacketSummary, summarize_received, summarize_sent};
 pub use wire::{Frame, Framing, PACKET_BYTES_LIMIT, frame};
 
 use wire::packet_type;

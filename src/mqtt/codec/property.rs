@@ -262,6 +262,14 @@ impl<'a> Properties<'a> {
         Ok(Some(property))
     }
 
+    /// The next property of a packet that midge has encoded.
+    pub(super) fn read_unchecked(&mut self) -> Result<Option<Property<'a>>, DecodeError> {
+        if self.reader.is_empty() {
+            return Ok(None);
+        }
+        Property::read(&mut self.reader).map(|(_, property)| Some(property))
+    }
+
     /// Checks all properties of a packet from which the server uses none.
     pub(super) fn skip(mut self) -> Result<(), DecodeError> {
         while self.read_next()?.is_some() {}

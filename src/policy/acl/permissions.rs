@@ -11,7 +11,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::pattern::Placeholders;
-use super::tree::{ClientNames, DenialScope, NOTHING, Name, Root, RuleEffects};
+use super::tree::{ClientNames, NOTHING, Name, Root, RuleEffects, RuleScope, Sought};
 use super::{Actions, Builder, Grant, Principal, Refused, Round, RuleEffect, RuleError, Rules, Subscribing};
 use crate::mqtt::TopicFilter;
 
@@ -138,23 +138,35 @@ impl Permissions {
 
     /// Why the client may not publish to a topic name.
     pub fn why_no_publish(&self, topic: &str) -> RuleHit {
-        self.0.as_ref().map_or_else(RuleHit::default, |inner| {
-            inner.why(&|inner| inner.may(topic, Actions::PUBLISH), &|login| {
-                login.denial_line(DenialScope::Topic(topic), Actions::PUBLISH)
-            })
-        })
+        self.denial(RuleQuestion::Publish(topic))
     }
 
     /// Why the client may not subscribe to a topic filter.
     pub fn why_no_subscribe(&self, filter: &str) -> RuleHit {
-        let (Some(inner), Ok(filter)) = (&self.0, TopicFilter::parse(filter)) else {
-            return RuleHit::default();
+        self.denial(RuleQuestion::Subscribe(filter))
+    }
+
+    fn denial(&self, question: RuleQuestion<'_>) -> RuleHit {
+        self.0.as_ref().and_then(|inner| inner.denial(question)).unwrap_or_default()
+    }
+
+    /// What the rules say, and which of them.
+    pub fn verdict(&self, question: RuleQuestion<'_>) -> RuleVerdict {
+        let Some(inner) = &self.0 else { return RuleVerdict::NoList };
+        let is_known = match question {
+            RuleQuestion::Subscribe(filter) => TopicFilter::parse(filter).is_ok(),
+            RuleQuestion::Publish(_) | RuleQuestion::Receive(_) => true,
         };
-        let filter = filter.matching_part();
-        inner.why(&|inner| inner.may_subscribe(filter), &|login| match login.rules.subscribing {
-            Subscribing::Strict => login.denial_line(DenialScope::Met(filter), Actions::READ),
-            Subscribing::Filtered => login.denial_line(DenialScope::Covered(filter), Actions::SUBSCRIBE),
-        })
+        match inner.denial(question) {
+            Some(hit) => RuleVerdict::Denied(hit),
+            None if !is_known => RuleVerdict::Denied(RuleHit::default()),
+            None => RuleVerdict::Allowed(inner.grant(question)),
+        }
+    }
+
+    /// Why the client may not receive a message with this topic name.
+    pub fn why_no_receive(&self, topic: &str) -> RuleHit {
+        self.denial(RuleQuestion::Receive(topic))
     }
 
     /// Whether the client may receive everything that this topic filter can match, so that no message needs a
@@ -256,14 +268,82 @@ impl fmt::Display for RuleHit {
     }
 }
 
-impl Inner {
-    /// Finds the first list that does not allow something, and the line.
-    fn why(&self, may: &dyn Fn(&Inner) -> bool, line: &dyn Fn(&Login) -> u32) -> RuleHit {
+/// What the rules are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleQuestion<'a> {
+    /// May the client publish to this topic name?
+    Publish(&'a str),
+    /// May it receive messages with this topic name?
+    Receive(&'a str),
+    /// May it subscribe to this topic filter?
+    Subscribe(&'a str),
+}
+
+/// What the rules say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RuleVerdict {
+    /// There is no access list: everything is allowed.
+    NoList,
+    /// Every list allows it, by these rules.
+    Allowed(Vec<RuleHit>),
+    /// A list does not allow it.
+    Denied(RuleHit),
+}
+
+impl RuleVerdict {
+    /// Whether it is allowed.
+    pub fn is_allowed(&self) -> bool {
+        !matches!(self, RuleVerdict::Denied(_))
+    }
+}
+
+impl fmt::Display for RuleVerdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Inner::Login(login) => RuleHit { file: login.rules.file.clone(), line: line(login) },
+            RuleVerdict::NoList => f.write_str("there is no access list"),
+            RuleVerdict::Denied(hit) => write!(f, "denied by {hit}"),
+            RuleVerdict::Allowed(hits) => {
+                f.write_str("allowed by ")?;
+                for (number, hit) in hits.iter().enumerate() {
+                    f.write_str(if number > 0 { " and " } else { "" })?;
+                    match (&*hit.file, hit.line) {
+                        ("", _) => f.write_str("a list that came with the login")?,
+                        (file, 0) => write!(f, "the default of {file}")?,
+                        (file, line) => write!(f, "{file}:{line}")?,
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// The first list that does not allow something, and the line. `None` if all allow it.
+    fn denial(&self, question: RuleQuestion<'_>) -> Option<RuleHit> {
+        match self {
             Inner::Both(one, two) => {
-                let halves = [one, two].into_iter().flat_map(|half| &half.0);
-                halves.filter(|half| !may(half)).map(|half| half.why(may, line)).next().unwrap_or_default()
+                [one, two].into_iter().flat_map(|half| &half.0).find_map(|half| half.denial(question))
+            }
+            Inner::Login(login) if login.allows(question) => None,
+            Inner::Login(login) => {
+                let line = login.line(RuleEffect::Deny, question);
+                Some(RuleHit { file: login.rules.file.clone(), line })
+            }
+        }
+    }
+
+    /// The rules that allow something that all lists allow.
+    fn grant(&self, question: RuleQuestion<'_>) -> Vec<RuleHit> {
+        match self {
+            Inner::Both(one, two) => [one, two]
+                .into_iter()
+                .flat_map(|half| &half.0)
+                .flat_map(|half| half.grant(question))
+                .collect(),
+            Inner::Login(login) => {
+                let line = login.line(RuleEffect::Allow, question);
+                vec![RuleHit { file: login.rules.file.clone(), line }]
             }
         }
     }
@@ -320,13 +400,38 @@ impl Login {
         covering.with_denials_of(meeting).granted(self.rules.default).contains(actions)
     }
 
-    fn denial_line(&self, what: DenialScope<'_>, actions: Actions) -> u32 {
+    fn allows(&self, question: RuleQuestion<'_>) -> bool {
+        match question {
+            RuleQuestion::Publish(topic) => self.may(topic, Actions::PUBLISH),
+            RuleQuestion::Receive(topic) => self.may(topic, Actions::RECEIVE),
+            RuleQuestion::Subscribe(filter) => {
+                TopicFilter::parse(filter).is_ok_and(|filter| self.may_subscribe(filter.matching_part()))
+            }
+        }
+    }
+
+    /// The line of a rule with this effect. 0: there is none, or it has no line.
+    fn line(&self, effect: RuleEffect, question: RuleQuestion<'_>) -> u32 {
+        let (scope, actions) = match question {
+            RuleQuestion::Publish(topic) => (RuleScope::Topic(topic), Actions::PUBLISH),
+            RuleQuestion::Receive(topic) => (RuleScope::Topic(topic), Actions::RECEIVE),
+            RuleQuestion::Subscribe(filter) => {
+                let Ok(filter) = TopicFilter::parse(filter) else { return 0 };
+                let filter = filter.matching_part();
+                match (self.rules.subscribing, effect) {
+                    (Subscribing::Strict, RuleEffect::Deny) => (RuleScope::Met(filter), Actions::READ),
+                    (Subscribing::Strict, RuleEffect::Allow) => (RuleScope::Covered(filter), Actions::READ),
+                    (Subscribing::Filtered, _) => (RuleScope::Covered(filter), Actions::SUBSCRIBE),
+                }
+            }
+        };
+        let sought = Sought { effect, actions, scope };
         let names = self.names();
         let everyone = self.rules.everyone.any_client;
         let roots = [everyone, self.roots[0], self.roots[1], self.roots[2]].into_iter();
         roots
             .filter(|&root| root != NOTHING)
-            .map(|root| self.rules.tree.denial_line(root, what, names, actions))
+            .map(|root| self.rules.tree.line(root, sought, names))
             .find(|&line| line != 0)
             .unwrap_or_default()
     }

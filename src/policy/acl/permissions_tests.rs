@@ -354,3 +354,33 @@ fn rules_that_cannot_be_are_refused() {
     many.clients = (0..250_000).map(|number| number.to_string()).collect();
     assert_eq!(refused(&[many]), RuleError::TooMany);
 }
+
+#[test]
+fn a_verdict_names_the_rule_whichever_way_it_decides() {
+    let text = "default = \"deny\"\n\
+        [[rules]]\neveryone = true\nallow = [\"publish\"]\ntopics = [\"a/#\"]\n\
+        [[rules]]\neveryone = true\nallow = [\"read\"]\ntopics = [\"a/#\"]\n\
+        [[rules]]\neveryone = true\ndeny = [\"all\"]\ntopics = [\"a/secret\"]\n";
+    let list = crate::policy::acl::toml::parse("acl.toml", text).unwrap_or_else(|errors| panic!("{errors}"));
+    let permissions = list.permissions(None, "c");
+    for (question, words) in [
+        (RuleQuestion::Publish("a/b"), "allowed by acl.toml:2"),
+        (RuleQuestion::Receive("a/b"), "allowed by acl.toml:6"),
+        (RuleQuestion::Subscribe("a/b"), "allowed by acl.toml:6"),
+        (RuleQuestion::Publish("a/secret"), "denied by acl.toml:10"),
+        (RuleQuestion::Subscribe("a/#"), "denied by acl.toml:10"),
+        (RuleQuestion::Receive("b"), "denied by acl.toml: no rule allows it"),
+    ] {
+        let verdict = permissions.verdict(question);
+        assert_eq!(verdict.to_string(), words, "{question:?}");
+        assert_eq!(verdict.is_allowed(), words.starts_with("allowed"));
+    }
+    let everything = Permissions::everything().verdict(RuleQuestion::Publish("a"));
+    assert_eq!((everything.is_allowed(), everything.to_string().as_str()), (true, "there is no access list"));
+    let of_token = Permissions::of_lists(Some(&["x".to_owned()]), None).expect("a good list");
+    let both = permissions.and(&of_token).verdict(RuleQuestion::Publish("a/b"));
+    assert_eq!(both.to_string(), "denied by no list that came with the login has it");
+    let of_wide = Permissions::of_lists(Some(&["#".to_owned()]), None).expect("a good list");
+    let both = permissions.and(&of_wide).verdict(RuleQuestion::Publish("a/b"));
+    assert_eq!(both.to_string(), "allowed by acl.toml:2 and a list that came with the login");
+}

@@ -18,7 +18,7 @@ pub(super) use growing::Growing;
 
 use super::filters::spelt_out;
 use super::pattern::LEVELS_MAX;
-use super::{Actions, ENTRIES_MAX};
+use super::{Actions, ENTRIES_MAX, RuleEffect};
 use walk::Walk;
 
 /// The number of the node where the rules for some clients begin. [`NOTHING`] has no rules.
@@ -47,9 +47,17 @@ pub(super) struct ClientNames<'a> {
     pub(super) client_id: Name<'a>,
 }
 
-/// What a denial is searched for.
+/// The rule that is searched for.
 #[derive(Clone, Copy)]
-pub(super) enum DenialScope<'a> {
+pub(super) struct Sought<'a> {
+    pub(super) effect: RuleEffect,
+    pub(super) actions: Actions,
+    pub(super) scope: RuleScope<'a>,
+}
+
+/// What a rule must match.
+#[derive(Clone, Copy)]
+pub(super) enum RuleScope<'a> {
     /// A topic name.
     Topic(&'a str),
     /// All topics that a filter matches.
@@ -68,9 +76,17 @@ pub(super) struct Tree {
     pieces: Box<[Piece]>,
     texts: Box<[u8]>,
     uses: Uses,
-    /// By node: the lines of the first rules that deny here, and with `#` here. They are only needed to
-    /// explain a refusal.
-    denial_lines: Box<[[u32; 2]]>,
+    /// The rules, by node. They are only needed to explain a decision.
+    lines: Box<[RuleLine]>,
+}
+
+/// Where a rule ends, and its line in the file.
+struct RuleLine {
+    node: u32,
+    /// [`HERE`] or [`REST`].
+    of: usize,
+    effects: RuleEffects,
+    line: u32,
 }
 
 /// The names that the patterns use.
@@ -149,24 +165,18 @@ impl Tree {
         walk.found
     }
 
-    /// The line of a rule that denies one of these actions, among the rules that match a topic name, or that
-    /// cover or meet a filter. 0: there is no such rule, or it has no line.
-    pub(super) fn denial_line(
-        &self,
-        root: Root,
-        what: DenialScope<'_>,
-        names: ClientNames<'_>,
-        actions: Actions,
-    ) -> u32 {
-        let (DenialScope::Topic(text) | DenialScope::Covered(text) | DenialScope::Met(text)) = what;
+    /// The line of a rule that allows or denies one of these actions, among the rules that match a topic name, or
+    /// that cover or meet a filter. 0: there is no such rule, or it has no line.
+    pub(super) fn line(&self, root: Root, sought: Sought<'_>, names: ClientNames<'_>) -> u32 {
+        let (RuleScope::Topic(text) | RuleScope::Covered(text) | RuleScope::Met(text)) = sought.scope;
         let mut walk = Walk::<true>::new(self, names, text);
-        walk.denial.0 = actions;
-        match what {
-            DenialScope::Topic(topic) => walk.matching(root, Some(topic.as_bytes()), true),
-            DenialScope::Covered(filter) => walk.covering(root, Some(spelt_out(filter).as_bytes()), true),
-            DenialScope::Met(filter) => walk.meeting(root, Some(spelt_out(filter).as_bytes()), true),
+        walk.sought = (sought.effect, sought.actions);
+        match sought.scope {
+            RuleScope::Topic(topic) => walk.matching(root, Some(topic.as_bytes()), true),
+            RuleScope::Covered(filter) => walk.covering(root, Some(spelt_out(filter).as_bytes()), true),
+            RuleScope::Met(filter) => walk.meeting(root, Some(spelt_out(filter).as_bytes()), true),
         }
-        walk.denial.1
+        walk.line
     }
 
     pub(super) fn uses(&self) -> Uses {
@@ -175,6 +185,14 @@ impl Tree {
 
     fn node(&self, number: u32) -> &Node {
         &self.nodes[number as usize]
+    }
+
+    /// The line of the first rule at a place of a node that has this effect on one of these actions.
+    fn line_at(&self, number: u32, of: usize, effect: RuleEffect, actions: Actions) -> u32 {
+        let first = self.lines.partition_point(|rule| rule.node < number);
+        let mut rules = self.lines[first..].iter().take_while(|rule| rule.node == number);
+        let rule = rules.find(|rule| rule.of == of && rule.effects.has(effect, actions));
+        rule.map_or(0, |rule| rule.line)
     }
 
     fn child(&self, node: &Node, level: &[u8]) -> Option<u32> {

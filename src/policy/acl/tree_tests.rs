@@ -79,7 +79,10 @@ fn the_tree_says_what_its_rules_say_one_by_one() {
         let plain: Vec<(Plain, RuleEffects)> = rules
             .iter()
             .map(|(pattern, effects)| {
-                (plain(pattern, effects.denies(Actions::ALL), user, client_id, slashes), *effects)
+                (
+                    plain(pattern, effects.has(RuleEffect::Deny, Actions::ALL), user, client_id, slashes),
+                    *effects,
+                )
             })
             .collect();
         let sum = |of: &dyn Fn(&str) -> bool| {

@@ -75,6 +75,11 @@ impl Durability {
         self.journal.wall_millis()
     }
 
+    /// The time of the input that is being handled.
+    pub(in crate::broker) fn now(&self) -> Time {
+        self.journal.now()
+    }
+
     /// Sets the time of the input that is being handled.
     #[inline]
     pub(in crate::broker) fn set_now(&mut self, now: Time) {

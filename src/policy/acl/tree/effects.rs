@@ -48,9 +48,13 @@ impl RuleEffects {
         Actions((allow | later) & !deny)
     }
 
-    /// Whether any rule denies one of these actions, in either round.
-    pub(in crate::policy::acl) fn denies(self, actions: Actions) -> bool {
-        self.denied().0 & actions.0 != 0
+    /// Whether any rule has this effect on one of these actions, in either round.
+    pub(in crate::policy::acl) fn has(self, effect: RuleEffect, actions: Actions) -> bool {
+        let bits = match effect {
+            RuleEffect::Allow => self.allow,
+            RuleEffect::Deny => self.deny,
+        };
+        (bits | bits >> SECOND_SHIFT) & actions.0 != 0
     }
 
     /// The actions that any rule denies, in either round.

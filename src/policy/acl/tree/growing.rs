@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::effects::RuleEffects;
-use super::{Child, HERE, Named, Node, Piece, REST, Root, Span, Tree, Uses};
-use crate::policy::acl::Actions;
+use super::{Child, HERE, Named, Node, Piece, REST, Root, RuleLine, Span, Tree, Uses};
 use crate::policy::acl::pattern::{Level, Part};
 
 /// A tree under construction.
@@ -21,7 +20,8 @@ struct GrowingNode {
     any: u32,
     here: RuleEffects,
     rest: RuleEffects,
-    denial_lines: [u32; 2],
+    /// The place, the effects and the line of each rule that ends here.
+    lines: Vec<(usize, RuleEffects, u32)>,
 }
 
 impl GrowingNode {
@@ -31,8 +31,9 @@ impl GrowingNode {
         } else {
             self.rest.add(effects)
         }
-        if effects.denies(Actions::ALL) && self.denial_lines[of] == 0 {
-            self.denial_lines[of] = line;
+        // A rule adds nothing to an earlier one of the same effects.
+        if line != 0 && !self.lines.iter().any(|known| (known.0, known.1) == (of, effects)) {
+            self.lines.push((of, effects, line));
         }
     }
 }
@@ -111,8 +112,11 @@ impl Growing {
 
     pub(in crate::policy::acl) fn finish(self) -> Tree {
         let denied_below = self.denied_below();
-        let has_denials = self.nodes.iter().any(|node| node.denial_lines != [0; 2]);
-        let lines = self.nodes.iter().filter(|_| has_denials).map(|node| node.denial_lines).collect();
+        let lines = (0..).zip(&self.nodes).flat_map(|(number, node)| {
+            let of_node = move |&(of, effects, line)| RuleLine { node: number, of, effects, line };
+            node.lines.iter().map(of_node)
+        });
+        let lines = lines.collect();
         let mut packing = Packing::default();
         let nodes = self.nodes.into_iter().map(|node| packing.node(node, &denied_below)).collect();
         Tree {
@@ -122,7 +126,7 @@ impl Growing {
             pieces: packing.pieces.into(),
             texts: packing.texts.into(),
             uses: packing.uses,
-            denial_lines: lines,
+            lines,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::effects::RuleEffects;
 use super::{ClientNames, HERE, Name, Named, Piece, REST, Tree};
-use crate::policy::acl::Actions;
+use crate::policy::acl::{Actions, RuleEffect};
 
 /// One walk. Each step takes the node, the levels that are left (`None` after the last one), and whether it
 /// is the first step.
@@ -12,8 +12,10 @@ pub(super) struct Walk<'a, const WHY: bool> {
     /// Whether the topic or filter begins with `$`.
     dollar: bool,
     pub(super) found: RuleEffects,
-    /// With `WHY`: the actions whose denial is searched for, and the line of the first denial that was found.
-    pub(super) denial: (Actions, u32),
+    /// With `WHY`: the effect and the actions of the rule that is searched for.
+    pub(super) sought: (RuleEffect, Actions),
+    /// With `WHY`: the line of the first such rule.
+    pub(super) line: u32,
 }
 
 impl<'a, const WHY: bool> Walk<'a, WHY> {
@@ -23,15 +25,17 @@ impl<'a, const WHY: bool> Walk<'a, WHY> {
             names,
             dollar: text.starts_with('$'),
             found: RuleEffects::default(),
-            denial: (Actions::NONE, 0),
+            sought: (RuleEffect::Deny, Actions::NONE),
+            line: 0,
         }
     }
 
     #[inline]
     fn note(&mut self, effects: RuleEffects, number: u32, of: usize) {
         self.found.add(effects);
-        if WHY && effects.denies(self.denial.0) && self.denial.1 == 0 {
-            self.denial.1 = self.tree.denial_lines.get(number as usize).map_or(0, |lines| lines[of]);
+        let (effect, actions) = self.sought;
+        if WHY && self.line == 0 && effects.has(effect, actions) {
+            self.line = self.tree.line_at(number, of, effect, actions);
         }
     }
 
