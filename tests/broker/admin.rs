@@ -3,6 +3,7 @@
 mod attacks;
 mod ctl;
 mod sockets;
+mod trace;
 
 use crate::Running;
 use crate::running::PATIENCE;

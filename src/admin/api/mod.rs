@@ -164,10 +164,9 @@ impl AdminState {
     fn shown_time(&self, at: Time) -> String {
         let ago = self.parts.now().since(at);
         let at = OffsetDateTime::now_utc() - ago;
-        at.replace_nanosecond(at.millisecond() as u32 * 1_000_000)
-            .unwrap_or(at)
-            .format(&Rfc3339)
-            .unwrap_or_default()
+        let millis = at.millisecond();
+        let whole = at.replace_nanosecond(0).unwrap_or(at).format(&Rfc3339).unwrap_or_default();
+        format!("{}.{millis:03}Z", whole.trim_end_matches('Z'))
     }
 
     /// The number of the listener with this address.

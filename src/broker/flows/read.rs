@@ -10,7 +10,6 @@ use crate::broker::components::budget::{BYTES_A_STEP, Visit, WORK_A_PACKET};
 use crate::broker::components::connections::PAUSED_BY_WORK;
 use crate::broker::components::connections::{BytesBelow, CONNECT_TYPE, Connection, Partial, Stage};
 use crate::broker::components::timers::Timer;
-use crate::broker::components::traces::TraceSight;
 use crate::broker::{Counter, Effect, EndCause, Event, Handover, Limit, Shard, Violation};
 use crate::mqtt::Reason;
 use crate::mqtt::codec::{Connect, DecodeError, Frame, Framing, frame};
@@ -218,8 +217,7 @@ impl Shard {
                 Progress::Gone => return None,
                 Progress::HandOver { to } => {
                     if self.traces.is_on() {
-                        let words = format!("to shard {to}, the home of its client identifier");
-                        self.trace_of(now, slot, &TraceSight::inside("handed over", words));
+                        self.trace_hand_over(now, slot, to, &bytes[used..]);
                     }
                     self.hand_over(slot, to, &bytes[used..]);
                     return None;

@@ -4,7 +4,7 @@
 //! packet checks nothing.
 
 use super::mount::mounted;
-use crate::base::{ConnectionSlot, SessionSlot, Time};
+use crate::base::{ConnectionSlot, SessionSlot, ShardId, Time};
 use crate::broker::components::connections::{CONNECT_TYPE, Connection};
 use crate::broker::components::sessions::{BACKLOGGED, CHECKED, GATED, MOUNTED};
 use crate::broker::components::traces::{TraceAbout, TraceSight};
@@ -92,9 +92,25 @@ impl Shard {
         self.trace_of(now, slot, &TraceSight::inside("packet waits", "it is read again later"));
     }
 
-    /// Shows a decision about a connection.
+    /// Shows that the client that begins with this CONNECT is at home on another shard.
     #[cold]
-    pub(in crate::broker) fn trace_of(&mut self, now: Time, slot: ConnectionSlot, sight: &TraceSight<'_>) {
+    pub(in crate::broker) fn trace_hand_over(
+        &mut self,
+        now: Time,
+        slot: ConnectionSlot,
+        to: ShardId,
+        unread: &[u8],
+    ) {
+        let Ok(Framing::Whole(packet)) = frame(unread, PACKET_BYTES_LIMIT) else { return };
+        let client = summarize_received(ProtocolVersion::V5, packet).client_id;
+        let peer = self.connections.get(slot).map(|connection| SocketAddr::from(&connection.peer));
+        let words = format!("to shard {to}, the home of its client identifier");
+        let about = TraceAbout { client, peer, ..TraceAbout::default() };
+        self.traces.show(now, &about, &TraceSight::inside("handed over", words));
+    }
+
+    /// Shows a decision about a connection.
+    fn trace_of(&mut self, now: Time, slot: ConnectionSlot, sight: &TraceSight<'_>) {
         let client = self.connections.session_of(slot);
         let client = client.map(|session| &*self.sessions.session(session).client_id);
         let peer = self.connections.get(slot).map(|connection| SocketAddr::from(&connection.peer));
