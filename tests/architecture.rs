@@ -44,6 +44,7 @@ const FLOWS: &[(&str, &[&str])] = &[
     ("disconnect", &["full_disk", "read", "source"]),
     ("dispatch", &["read"]),
     ("enqueue", &["deliver"]),
+    ("explain", &["connect", "mount", "publish"]),
     ("full_disk", &["mount"]),
     ("groups", &["convoy", "forward"]),
     ("publish", &["convoy", "full_disk", "mount", "reply"]),
@@ -55,6 +56,7 @@ const FLOWS: &[(&str, &[&str])] = &[
     ("reply", &["full_disk"]),
     ("send_durable", &["deliver"]),
     ("subscribe", &["groups", "refused_filters"]),
+    ("trace", &["mount"]),
 ];
 
 /// The largest number of lines of a file before its tests.

@@ -1,5 +1,6 @@
 //! The commands that ask the API: each is a request, and a way to show its answer.
 
+use super::explain::{ExplainAction, explanation, says_no};
 use super::table::{Column, TextTable};
 use super::text_of;
 use axum::http::Method;
@@ -17,7 +18,7 @@ pub(super) struct CtlRequest {
 }
 
 impl CtlRequest {
-    fn get(path: impl Into<String>) -> CtlRequest {
+    pub(super) fn get(path: impl Into<String>) -> CtlRequest {
         CtlRequest { method: Method::GET, path: path.into(), body: None }
     }
 
@@ -193,49 +194,6 @@ pub(super) struct PublishArgs {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
-pub(super) enum ExplainAction {
-    /// Whether a client could connect. No password is taken, so none is checked
-    Connect {
-        /// The client identifier; without it midge would assign one
-        #[arg(long, value_name = "ID")]
-        client: Option<String>,
-        /// The user name
-        #[arg(long, value_name = "NAME")]
-        user: Option<String>,
-        /// The listener, by its address; the first one without it
-        #[arg(long, value_name = "ADDRESS")]
-        listener: Option<String>,
-        /// The IP address of the client, for bans
-        #[arg(long, value_name = "ADDRESS")]
-        address: Option<IpAddr>,
-        /// The protocol version
-        #[arg(long, value_name = "VERSION", value_parser = ["3.1", "3.1.1", "5.0"])]
-        version: Option<String>,
-        /// With Clean Start
-        #[arg(long)]
-        clean_start: bool,
-    },
-    /// Whether a client would get a message
-    Deliver {
-        /// The client that is to get it
-        #[arg(long, value_name = "ID")]
-        client: String,
-        /// The topic
-        #[arg(long, value_name = "TOPIC")]
-        topic: String,
-        /// The QoS with which it is published
-        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
-        qos: u8,
-        /// The length of its payload in bytes
-        #[arg(long, value_name = "BYTES", default_value_t = 0)]
-        size: usize,
-        /// The client that publishes it
-        #[arg(long, value_name = "ID")]
-        publisher: Option<String>,
-    },
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub(super) enum BanAction {
     /// The bans, without those of gate.banned
     List,
@@ -318,31 +276,7 @@ impl ApiAction {
             ApiAction::Listeners => CtlRequest::get("/api/v1/listeners"),
             ApiAction::Limits => CtlRequest::get("/api/v1/limits"),
             ApiAction::Shards => CtlRequest::get("/api/v1/shards"),
-            ApiAction::Explain {
-                action: ExplainAction::Connect { client, user, listener, address, version, clean_start },
-            } => CtlRequest::get(query(
-                "/api/v1/explain/connect",
-                [
-                    ("client", client.clone()),
-                    ("user", user.clone()),
-                    ("listener", listener.clone()),
-                    ("address", address.map(|address| address.to_string())),
-                    ("version", version.clone()),
-                    ("clean_start", clean_start.then(|| "true".to_owned())),
-                ],
-            )),
-            ApiAction::Explain { action: ExplainAction::Deliver { client, topic, qos, size, publisher } } => {
-                CtlRequest::get(query(
-                    "/api/v1/explain/delivery",
-                    [
-                        ("client", Some(client.clone())),
-                        ("topic", Some(topic.clone())),
-                        ("qos", Some(qos.to_string())),
-                        ("payload_bytes", Some(size.to_string())),
-                        ("publisher", publisher.clone()),
-                    ],
-                ))
-            }
+            ApiAction::Explain { action } => action.request(),
             ApiAction::Bans { action: BanAction::List } => CtlRequest::get("/api/v1/bans"),
             ApiAction::Bans { action: BanAction::Add { address, seconds } } => CtlRequest::post(
                 "/api/v1/bans",
@@ -406,7 +340,7 @@ impl ApiAction {
 impl ApiAction {
     /// Whether an answer means no although the request was carried out.
     pub(super) fn says_no(&self, value: &Value) -> bool {
-        matches!(self, ApiAction::Explain { .. }) && !flag(value, "would")
+        matches!(self, ApiAction::Explain { .. }) && says_no(value)
     }
 }
 
@@ -451,11 +385,11 @@ fn coded(text: &str, also: &str) -> String {
     coded
 }
 
-fn flag(value: &Value, field: &str) -> bool {
+pub(super) fn flag(value: &Value, field: &str) -> bool {
     value.get(field).and_then(Value::as_bool).unwrap_or(false)
 }
 
-fn items<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
+pub(super) fn items<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
     value.get(field).and_then(Value::as_array).into_iter().flatten()
 }
 
@@ -525,33 +459,8 @@ fn clients(value: &Value) -> String {
     table.to_string() + &rest(value, "clients")
 }
 
-/// The outcome, and a table of what was looked at.
-fn explanation(value: &Value) -> String {
-    let mut table = TextTable::new([Column::words(""), Column::words("looked at"), Column::words("found")]);
-    for line in items(value, "findings") {
-        let mark = match text_of(line, "finding").as_str() {
-            "good" => "+",
-            "bad" => "-",
-            _ => " ",
-        };
-        table.add([mark.to_owned(), text_of(line, "subject"), text_of(line, "words")]);
-    }
-    let mut words = format!("{}\n\n{table}", text_of(value, "outcome"));
-    if let Some(losses) = value.get("losses") {
-        let count = |field| text_of(losses, field);
-        words += &format!(
-            "\nlost since the client was last told: {} by a full queue, {} expired, {} too large, {} withdrawn\n",
-            count("queue_full"),
-            count("expired"),
-            count("too_large"),
-            count("withdrawn")
-        );
-    }
-    words + &events(value)
-}
-
 /// The last events of a client.
-fn events(value: &Value) -> String {
+pub(super) fn events(value: &Value) -> String {
     let mut table = TextTable::new([
         Column::words("last at"),
         Column::number("times"),

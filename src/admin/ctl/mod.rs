@@ -4,6 +4,7 @@
 
 mod client;
 mod commands;
+mod explain;
 mod table;
 mod trace;
 
