@@ -296,11 +296,16 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     signals.serve(Serving {
         control: Arc::clone(&control),
         shared: Arc::clone(&shared),
-        bells,
+        bells: bells.clone(),
         requests,
         unkept,
     });
     let starts = Arc::new(Mutex::new(starts));
+    let (stopping, rung) = (Arc::clone(&control), bells.clone());
+    let stop = move || {
+        stopping.stop.store(true, std::sync::atomic::Ordering::Release);
+        rung.iter().for_each(Bell::ring);
+    };
     let admin = admin.ok().map(|sockets| {
         AdminServer::start(
             sockets,
@@ -308,6 +313,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
                 questions,
                 control: Arc::clone(&control),
                 shared: Arc::clone(&shared),
+                stop: Box::new(stop),
                 clock: Box::new(move || clock.now()),
             },
         )

@@ -46,6 +46,8 @@ pub struct AdminParts {
     pub control: Arc<Control>,
     /// The configuration and the counters.
     pub shared: Arc<Shared>,
+    /// Stops the broker in good order, as SIGTERM does.
+    pub stop: Box<dyn Fn() + Send + Sync>,
     /// The clock of the shards.
     pub clock: Box<dyn Fn() -> Time + Send + Sync>,
 }

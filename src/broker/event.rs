@@ -254,6 +254,7 @@ impl Event {
                 | EndCause::Shutdown
                 | EndCause::Banned
                 | EndCause::Operator
+                | EndCause::Drained(_)
                 | EndCause::Refused => None,
             },
             // Each connection that is turned away is counted, reported or not.

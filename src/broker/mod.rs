@@ -54,6 +54,7 @@ use components::behind::Behind;
 use components::budget::Budget;
 use components::connections::Connections;
 use components::convoys::Convoys;
+use components::drain::Drain;
 use components::durability::Durability;
 use components::effects::Effects;
 use components::groups::Groups;
@@ -200,6 +201,7 @@ pub struct Shard {
     budget: Budget,
     turn: Turn,
     convoys: Convoys,
+    drain: Drain,
     // Output.
     outbox: Outbox,
     recent: Option<fanout::RecentMessage>,
@@ -242,6 +244,7 @@ impl Shard {
             memory: Memory::new(MemoryMax { of_all: shared.memory_bytes_max, of_queues: shares.queue_bytes }),
             budget: Budget::default(),
             turn: Turn::default(),
+            drain: Drain::default(),
             convoys: Convoys::new(seed ^ 6),
             outbox: Outbox::new(),
             recent: None,

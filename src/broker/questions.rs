@@ -52,6 +52,8 @@ pub enum Question {
     ClientIds(Vec<SessionKey>),
     /// Publish a message. Any shard will do.
     Publish(Box<OperatorMessage>),
+    /// Let the clients go at a pace and refuse new ones, or `None`: no more. Every shard must be asked.
+    Drain(Option<DrainOrder>),
     /// Begin a trace. Every shard must be asked.
     TraceBegin(Box<TraceOrder>),
     /// Take the lines of a trace.
@@ -107,6 +109,8 @@ pub enum Answer {
     Failed(Violation),
     /// What became of the message. A message of QoS 1 or 2 is then where it must not be lost any more.
     Publish(Result<Published, Violation>),
+    /// It is so from now on.
+    Drain,
     /// Whether it has begun. If not, [`TRACES_MAX`](crate::broker::trace::TRACES_MAX) others run.
     TraceBegin(bool),
     /// The lines since the last time. `None` if the trace has ended.
@@ -157,6 +161,15 @@ pub struct ShardFigures {
     pub journal_bytes: usize,
     /// Whether the log has failed.
     pub has_log_failed: bool,
+}
+
+/// How clients are let go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrainOrder {
+    /// The number of clients of the shard that go in a second.
+    pub clients_per_second: u32,
+    /// The server that 5.0 clients are told to use instead. `[MQTT5 §4.11]`
+    pub server_reference: Option<Box<str>>,
 }
 
 /// What was done for [`Question::Disconnect`].

@@ -22,6 +22,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Control {
     /// Set when the broker must stop.
     pub stop: AtomicBool,
+    /// Set while an operator lets all clients go.
+    pub drains: AtomicBool,
     /// The number of connections of all shards, for `limits.connections`.
     pub open: AtomicUsize,
     /// The number of connections of each listener that has a bound of its own.
@@ -59,6 +61,7 @@ impl Control {
     ) -> Control {
         Control {
             stop: AtomicBool::new(false),
+            drains: AtomicBool::new(false),
             open: AtomicUsize::new(0),
             open_by_listener: config.listeners.iter().map(|_| AtomicUsize::new(0)).collect(),
             connections_max,

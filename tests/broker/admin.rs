@@ -2,6 +2,7 @@
 
 mod attacks;
 mod ctl;
+mod drain;
 mod sockets;
 mod trace;
 

@@ -146,6 +146,14 @@ impl Client {
         self.tally
     }
 
+    /// Waits for the broker to end the connection with a DISCONNECT: its reason code and its Server Reference.
+    pub(crate) fn read_disconnect(mut self) -> (u8, Option<String>) {
+        let packet = self.receive();
+        assert_eq!(packet.kind, Kind::Disconnect, "{packet:?}");
+        self.client.expect_closed();
+        (packet.code, packet.text(0x1C).map(|text| String::from_utf8_lossy(text).into_owned()))
+    }
+
     pub(crate) fn tally(&self) -> Tally {
         self.tally
     }

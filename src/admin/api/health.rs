@@ -43,6 +43,9 @@ pub(super) async fn ready(State(state): State<Arc<AdminState>>) -> Response<Body
     if control.stop.load(Ordering::Acquire) {
         reasons.push("the broker is stopping".to_owned());
     }
+    if control.drains.load(Ordering::Acquire) {
+        reasons.push("an operator lets all clients go".to_owned());
+    }
     let value = |status: &str| json!({ "status": status, "shards": shards, "settled": settled });
     if reasons.is_empty() {
         return answer(StatusCode::OK, &value("ready"));

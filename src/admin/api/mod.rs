@@ -1,6 +1,7 @@
 //! The paths of the admin interface and their handlers.
 
 mod clients;
+mod drain;
 mod explain;
 mod health;
 mod listeners;
@@ -40,6 +41,8 @@ pub(super) struct AdminState {
     pub(super) counts: AdminCounts,
     /// The number of the next trace.
     pub(super) next_trace: AtomicU64,
+    /// The number of drains that have begun.
+    pub(super) drains: AtomicU64,
 }
 
 /// An answer that goes on until its reader leaves, and whose parts come in time.
@@ -70,6 +73,7 @@ pub(super) fn router(state: Arc<AdminState>) -> Router {
         .route("/api/v1/limits", get(listeners::limits))
         .route("/api/v1/bans", get(listeners::bans).post(listeners::ban))
         .route("/api/v1/bans/{address}", delete(listeners::unban))
+        .route("/api/v1/drain", get(drain::show).post(drain::begin).delete(drain::end))
         .route("/api/v1/trace", get(trace::follow))
         .route("/api/v1/explain/connect", get(explain::connect))
         .route("/api/v1/explain/delivery", get(explain::delivery))
@@ -114,7 +118,12 @@ async fn show_metrics(State(state): State<Arc<AdminState>>) -> Response<Body> {
 
 impl AdminState {
     pub(super) fn new(parts: AdminParts) -> AdminState {
-        AdminState { parts, counts: AdminCounts::default(), next_trace: AtomicU64::new(1) }
+        AdminState {
+            parts,
+            counts: AdminCounts::default(),
+            next_trace: AtomicU64::new(1),
+            drains: AtomicU64::new(0),
+        }
     }
 
     /// Asks every shard the same. `None` for each shard that has not answered after `patience`.

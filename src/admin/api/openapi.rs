@@ -1,6 +1,6 @@
 //! `/openapi.json`: the description of all paths, for programs.
 
-use super::{clients, explain, health, listeners, messages, shards, trace};
+use super::{clients, drain, explain, health, listeners, messages, shards, trace};
 use axum::Json;
 use utoipa::OpenApi;
 
@@ -28,6 +28,9 @@ use utoipa::OpenApi;
         listeners::bans,
         listeners::ban,
         listeners::unban,
+        drain::show,
+        drain::begin,
+        drain::end,
         trace::follow,
         explain::connect,
         explain::delivery,

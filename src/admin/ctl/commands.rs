@@ -72,6 +72,8 @@ pub(super) enum ApiAction {
         #[command(subcommand)]
         action: ExplainAction,
     },
+    /// Let all clients go at a pace, refuse new ones, and stop midge when the last has gone. Sessions stay
+    Drain(DrainArgs),
     /// Banned addresses
     Bans {
         #[command(subcommand)]
@@ -193,6 +195,25 @@ pub(super) struct PublishArgs {
     expiry: Option<u32>,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(super) struct DrainArgs {
+    /// The number of clients that go in a second
+    #[arg(long, value_name = "CLIENTS", default_value_t = 500)]
+    rate: u32,
+    /// The server that 5.0 clients are told to use instead
+    #[arg(long, value_name = "HOST[:PORT]")]
+    server_reference: Option<String>,
+    /// Do not stop midge at the end
+    #[arg(long)]
+    stay: bool,
+    /// Let nobody else go, and new clients in
+    #[arg(long, conflicts_with_all = ["rate", "server_reference", "stay"])]
+    cancel: bool,
+    /// Only say how far it is
+    #[arg(long, conflicts_with_all = ["rate", "server_reference", "stay", "cancel"])]
+    status: bool,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub(super) enum BanAction {
     /// The bans, without those of gate.banned
@@ -277,6 +298,16 @@ impl ApiAction {
             ApiAction::Limits => CtlRequest::get("/api/v1/limits"),
             ApiAction::Shards => CtlRequest::get("/api/v1/shards"),
             ApiAction::Explain { action } => action.request(),
+            ApiAction::Drain(DrainArgs { status: true, .. }) => CtlRequest::get("/api/v1/drain"),
+            ApiAction::Drain(DrainArgs { cancel: true, .. }) => CtlRequest::delete("/api/v1/drain"),
+            ApiAction::Drain(args) => CtlRequest::post(
+                "/api/v1/drain",
+                json!({
+                    "clients_per_second": args.rate,
+                    "server_reference": args.server_reference,
+                    "stay": args.stay,
+                }),
+            ),
             ApiAction::Bans { action: BanAction::List } => CtlRequest::get("/api/v1/bans"),
             ApiAction::Bans { action: BanAction::Add { address, seconds } } => CtlRequest::post(
                 "/api/v1/bans",
@@ -332,6 +363,13 @@ impl ApiAction {
                 ],
             ),
             ApiAction::Explain { .. } => explanation(value),
+            ApiAction::Drain(_) => {
+                let clients = text_of(value, "clients");
+                match flag(value, "draining") {
+                    true => format!("{clients} clients are connected and let go; new ones are refused"),
+                    false => format!("{clients} clients are connected, and none is let go"),
+                }
+            }
             ApiAction::Bans { .. } => table(value, "bans", &[("network", false), ("seconds_left", true)]),
         }
     }

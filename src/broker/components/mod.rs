@@ -5,6 +5,7 @@ pub(super) mod behind;
 pub(super) mod budget;
 pub(super) mod connections;
 pub(super) mod convoys;
+pub(super) mod drain;
 pub(super) mod durability;
 pub(super) mod effects;
 pub(super) mod groups;

@@ -31,6 +31,8 @@ pub(in crate::broker) enum Timer {
     Alive,
     /// Check whether memory is still tight.
     Memory,
+    /// Let clients go.
+    Drain,
 }
 
 /// See the module.

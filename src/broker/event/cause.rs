@@ -62,6 +62,8 @@ pub enum EndCause {
     Banned,
     /// An operator has disconnected it.
     Operator,
+    /// An operator lets all clients go. The reason code of its DISCONNECT.
+    Drained(Reason),
     /// Refused at CONNECT. `Event::Refused` says why.
     Refused,
 }
@@ -76,6 +78,7 @@ impl EndCause {
             EndCause::Revoked => Some(Reason::NotAuthorized),
             EndCause::TakenOver => Some(Reason::SessionTakenOver),
             EndCause::Shutdown => Some(Reason::ServerShuttingDown),
+            EndCause::Drained(reason) => Some(*reason),
             // [MQTT5-3.14.2-1]: DISCONNECT has no 0x8A.
             EndCause::Banned | EndCause::Operator => Some(Reason::AdministrativeAction),
             EndCause::Disconnect(_) | EndCause::Hangup(_) | EndCause::ConnectTimeout | EndCause::Refused => {
@@ -93,7 +96,7 @@ impl EndCause {
     }
 
     /// The causes in single words, for metrics. What is not in it does not change without need.
-    pub const LABELS: [&str; 17] = [
+    pub const LABELS: [&str; 18] = [
         "disconnect",
         "closed",
         "reset",
@@ -111,6 +114,7 @@ impl EndCause {
         "banned",
         "operator",
         "refused",
+        "drained",
     ];
 
     /// The place of the cause in [`EndCause::LABELS`].
@@ -133,6 +137,7 @@ impl EndCause {
             EndCause::Banned => 14,
             EndCause::Operator => 15,
             EndCause::Refused => 16,
+            EndCause::Drained(_) => 17,
         }
     }
 
@@ -156,6 +161,7 @@ impl EndCause {
             EndCause::Banned => "address banned",
             EndCause::Operator => "disconnected by the operator",
             EndCause::Refused => "refused",
+            EndCause::Drained(_) => "let go by a drain",
         }
     }
 
@@ -187,6 +193,7 @@ impl fmt::Display for EndCause {
             EndCause::Banned => f.write_str("address banned by gate.banned (0x98)"),
             EndCause::Operator => f.write_str("disconnected by the operator (0x98)"),
             EndCause::Refused => f.write_str("refused"),
+            EndCause::Drained(reason) => write!(f, "let go by a drain, {} (0x{:02X})", reason.words(), reason.code()),
         }
     }
 }

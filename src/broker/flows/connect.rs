@@ -114,6 +114,7 @@ impl Shard {
             // [MQTT5-3.1.2-2] [MQTT311-3.1.2-2]
             return refuse(Reason::UnsupportedProtocolVersion, "this listener does not take this version");
         }
+        self.refuses_for_drain(connect.version)?;
         self.check_client_id(slot, connect)?;
         let asked = connect.keep_alive_seconds;
         if config.protocol.keep_alive_refused_in_3x

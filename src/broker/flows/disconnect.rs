@@ -12,7 +12,7 @@ use crate::broker::components::timers::Timer;
 use crate::broker::event::{Traffic, beginning};
 use crate::broker::fanout::Fanout;
 use crate::broker::{Counter, Effect, EndCause, Event, Hangup, Shard, Violation};
-use crate::mqtt::codec::{Disconnect, Framing, Packet, decode, encode_disconnect, frame};
+use crate::mqtt::codec::{Disconnect, DisconnectText, Framing, Packet, decode, encode_disconnect, frame};
 use crate::mqtt::{ProtocolVersion, QoS, Reason};
 use crate::session::{NEVER_EXPIRES, Will};
 use crate::store::Record;
@@ -98,12 +98,18 @@ impl Shard {
             let (version, packet_bytes_max) = (entry.version, entry.packet_bytes_max);
             let words = match cause {
                 EndCause::Violation(violation) if self.shared.config.protocol.reason_strings => {
-                    Some(violation.cause)
+                    Some(violation.cause.into())
                 }
+                // [MQTT5 §4.11]
+                EndCause::Drained(_) => self.drain.server_reference().map(Box::<str>::from),
                 _ => None,
             };
+            let text = words.as_deref().map(|words| match cause {
+                EndCause::Drained(_) => DisconnectText::ServerReference(words),
+                _ => DisconnectText::Reason(words),
+            });
             if version == ProtocolVersion::V5 && entry.flags & GATED == 0 {
-                self.send_packet(slot, |out| encode_disconnect(out, reason, words, packet_bytes_max));
+                self.send_packet(slot, |out| encode_disconnect(out, reason, text, packet_bytes_max));
             }
         }
         self.effects.push(Effect::Close { slot });

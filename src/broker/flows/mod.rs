@@ -14,6 +14,7 @@ pub(super) mod deliver;
 pub(super) mod detail;
 pub(super) mod disconnect;
 pub(super) mod dispatch;
+mod drain;
 pub(super) mod enqueue;
 mod explain;
 pub(super) mod forward;

@@ -51,6 +51,10 @@ impl Shard {
             Question::TraceBegin(order) => {
                 Answer::TraceBegin(self.traces.begin(now, TraceOrder::clone(order)))
             }
+            Question::Drain(order) => {
+                self.set_drain(now, order.clone());
+                Answer::Drain
+            }
             Question::TraceRead(id) => Answer::TraceRead(self.traces.read(now, *id)),
             Question::TraceEnd(id) => {
                 self.traces.end(*id);

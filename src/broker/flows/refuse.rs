@@ -53,8 +53,9 @@ impl<'a> RefusedClient<'a> {
 
     /// Encodes CONNACK with a reason. Writes nothing if the version has no return code for it, or if the
     /// packet would be too large.
-    fn encode(&self, out: &mut Vec<u8>, reason: Reason) {
-        encode_connack(out, self.version, reason, &Connack::default(), self.packet_bytes_max);
+    fn encode(&self, out: &mut Vec<u8>, reason: Reason, server_reference: Option<&str>) {
+        let said = Connack { server_reference, ..Connack::default() };
+        encode_connack(out, self.version, reason, &said, self.packet_bytes_max);
     }
 }
 
@@ -70,7 +71,11 @@ impl Shard {
         let user = self.user_tried(slot, client.as_ref());
         if let Some(client) = &client {
             // [MQTT311-3.1.4-1]: a CONNECT of 3.x that is not well formed gets no answer.
-            self.send_packet(slot, |out| client.encode(out, violation.reason));
+            let elsewhere = match violation.reason {
+                Reason::UseAnotherServer => self.drain.server_reference().map(Box::<str>::from),
+                _ => None,
+            };
+            self.send_packet(slot, |out| client.encode(out, violation.reason, elsewhere.as_deref()));
         }
         let client_id = client.map_or("", |client| client.client_id);
         if let Some(connection) = self.connections.get(slot) {
@@ -154,7 +159,7 @@ impl Shard {
     ) -> Progress {
         let user = self.user_tried(slot, Some(&client));
         let mut refusal = Vec::new();
-        client.encode(&mut refusal, violation.reason);
+        client.encode(&mut refusal, violation.reason, None);
         let Some(connection) = self.connections.refuse(slot, refusal.into()) else { return Progress::Gone };
         let (serial, peer) = (connection.serial, SocketAddr::from(&connection.peer));
         let listener = connection.listener.into();

@@ -73,6 +73,7 @@ impl Shard {
             }
             Timer::Alive => self.handle_alive(now),
             Timer::Memory => self.handle_memory_timer(),
+            Timer::Drain => self.handle_drain_timer(now),
             Timer::Sys => {
                 self.publish_sys(now, false);
                 self.timers.schedule(now.after_seconds(self.shared.config.sys.interval_seconds), Timer::Sys);

@@ -232,21 +232,35 @@ pub fn encode_pingresp(out: &mut Vec<u8>) {
     out.put(&[0xD0, 0x00]);
 }
 
+/// A text that a DISCONNECT of the server may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DisconnectText<'a> {
+    /// The Reason String.
+    Reason(&'a str),
+    /// The Server Reference.
+    ServerReference(&'a str),
+}
+
 /// Appends a DISCONNECT, for 5.0 only. It never has a session expiry interval. `[MQTT5-3.14.2-2]`
 ///
-/// `reason_string` is left out if the packet would exceed `packet_bytes_max`, which includes the fixed
-/// header. `[MQTT5-3.14.2-3]` If the packet would exceed it even without the string, nothing is appended.
+/// A text is left out if the packet would exceed `packet_bytes_max`, which includes the fixed header.
+/// `[MQTT5-3.14.2-3]` If the packet would exceed it even without a text, nothing is appended.
 /// `[MQTT5-3.1.2-24]`
 pub fn encode_disconnect(
     out: &mut Vec<u8>,
     reason: Reason,
-    reason_string: Option<&str>,
+    text: Option<DisconnectText<'_>>,
     packet_bytes_max: u32,
 ) {
     let fits = |remaining_len| packet_len(remaining_len) <= packet_bytes_max as usize;
-    let text = reason_string.filter(|text| text.len() <= usize::from(u16::MAX)).map(str::as_bytes);
+    let (id, text) = match text {
+        Some(DisconnectText::Reason(text)) => (property::id::REASON_STRING, Some(text)),
+        Some(DisconnectText::ServerReference(text)) => (property::id::SERVER_REFERENCE, Some(text)),
+        None => (property::id::REASON_STRING, None),
+    };
+    let text = text.filter(|text| text.len() <= usize::from(u16::MAX)).map(str::as_bytes);
     let mut properties = ByteCounter::default();
-    property::put_bytes(&mut properties, property::id::REASON_STRING, text);
+    property::put_bytes(&mut properties, id, text);
     let with_text = 1 + varint_len(properties.0) + properties.0;
     if text.is_some() && fits(with_text) {
         out.reserve(packet_len(with_text));
@@ -254,7 +268,7 @@ pub fn encode_disconnect(
         put_varint(out, with_text);
         out.push(reason.code());
         put_varint(out, properties.0);
-        property::put_bytes(out, property::id::REASON_STRING, text);
+        property::put_bytes(out, id, text);
     } else if reason == Reason::Success && fits(0) {
         out.put(&[0xE0, 0x00]);
     } else if reason != Reason::Success && fits(1) {

@@ -17,8 +17,8 @@ mod tests;
 mod wire;
 
 pub use acks::{
-    Ack, AckKind, Auth, Disconnect, decode_ack, decode_auth, decode_disconnect, encode_ack, encode_auth,
-    encode_disconnect, encode_pingresp,
+    Ack, AckKind, Auth, Disconnect, DisconnectText, decode_ack, decode_auth, decode_disconnect, encode_ack,
+    encode_auth, encode_disconnect, encode_pingresp,
 };
 pub use connack::{Connack, encode_connack};
 pub use connect::{Connect, ConnectWill};
