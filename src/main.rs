@@ -313,6 +313,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
                 questions,
                 control: Arc::clone(&control),
                 shared: Arc::clone(&shared),
+                checkpoint: checkpoint.as_ref().map(Checkpoint::submitter),
                 stop: Box::new(stop),
                 clock: Box::new(move || clock.now()),
             },

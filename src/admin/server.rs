@@ -12,6 +12,7 @@ use crate::broker::Shared;
 use crate::control::pool::NICE;
 use crate::control::questions::Questions;
 use crate::host::Control;
+use crate::persistence::Submitter;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::header::{
@@ -46,6 +47,8 @@ pub struct AdminParts {
     pub control: Arc<Control>,
     /// The configuration and the counters.
     pub shared: Arc<Shared>,
+    /// The checkpoint. `None` if nothing is kept.
+    pub checkpoint: Option<Submitter>,
     /// Stops the broker in good order, as SIGTERM does.
     pub stop: Box<dyn Fn() + Send + Sync>,
     /// The clock of the shards.

@@ -18,6 +18,46 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// A cut through the logs of all shards: each one seals its segment and writes nothing more until all have done so. What
+/// has been sealed then holds no consequence of a record that it does not hold too, because a shard acts for another one
+/// only when a record is durable.
+#[derive(Debug, Default)]
+pub struct LogCut {
+    /// The number of the request for a checkpoint that asks for the cut.
+    request: AtomicU64,
+    /// The number of shards that have sealed their segments for it.
+    sealed: AtomicUsize,
+    /// The last request that a shard has given up, because another one took too long.
+    given_up: AtomicU64,
+}
+
+impl LogCut {
+    /// Whether the request for a checkpoint with this number asks for a cut.
+    pub(super) fn is_asked_by(&self, request: u64) -> bool {
+        self.request.load(Ordering::Acquire) == request
+    }
+
+    /// Notes that a shard has sealed its segment, and writes nothing until [`LogCut::is_complete`].
+    pub(super) fn note_sealed(&self) {
+        self.sealed.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whether this many shards have sealed their segments.
+    pub(super) fn is_complete(&self, shards: usize) -> bool {
+        self.sealed.load(Ordering::Acquire) >= shards
+    }
+
+    /// Gives a request up. Its cut is worth nothing.
+    pub(super) fn give_up(&self, request: u64) {
+        self.given_up.fetch_max(request, Ordering::AcqRel);
+    }
+
+    /// Whether a shard has given this request up.
+    pub fn is_given_up(&self, request: u64) -> bool {
+        self.given_up.load(Ordering::Acquire) >= request
+    }
+}
+
 /// The data that the shards and the main thread share, besides `Shared`.
 pub struct Control {
     /// Set when the broker must stop.
@@ -42,6 +82,8 @@ pub struct Control {
     pub policies_changed: AtomicU64,
     /// The number of requests for a checkpoint. Shards read it when their bells ring.
     pub checkpoints_asked: AtomicU64,
+    /// A cut through the logs of all shards, for a backup.
+    pub cut: LogCut,
     /// Checks logins.
     pub logins: Box<dyn CheckLogins>,
     /// The gate: which addresses may connect.
@@ -72,9 +114,21 @@ impl Control {
             policies: Mutex::new((policies, 0)),
             policies_changed: AtomicU64::new(0),
             checkpoints_asked: AtomicU64::new(0),
+            cut: LogCut::default(),
             logins,
             logged_step_millis: AtomicI64::new(0),
         }
+    }
+
+    /// Asks for a checkpoint with a cut. `tell` is called with the number of the request before any shard can see it,
+    /// and they see it when their bells ring. Only one cut may be asked for at a time.
+    pub fn ask_for_cut(&self, tell: impl FnOnce(u64)) {
+        let request = self.checkpoints_asked.load(Ordering::Acquire) + 1;
+        self.cut.sealed.store(0, Ordering::Release);
+        self.cut.request.store(request, Ordering::Release);
+        tell(request);
+        // If somebody else has asked for a checkpoint meanwhile, that request is this one.
+        self.checkpoints_asked.fetch_max(request, Ordering::AcqRel);
     }
 
     /// The access policies, and how often they have changed.

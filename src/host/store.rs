@@ -73,6 +73,8 @@ pub(super) struct Store {
     /// The last request for a checkpoint that was seen: `Control::checkpoints_asked`.
     checkpoint_asked: u64,
     answer: Answer,
+    /// The cut for which the log stands still, or is about to.
+    cut: Option<Cut>,
     /// Connections that wait for the disk. A connection that has ended in the meantime is skipped.
     paused: BTreeSet<ConnectionSlot>,
 }
@@ -87,6 +89,18 @@ enum Answer {
     /// The segment is being sealed.
     Sealing,
 }
+
+/// A cut that this shard takes part in. See [`LogCut`](super::control::LogCut).
+#[derive(Clone, Copy)]
+struct Cut {
+    request: u64,
+    until: Time,
+}
+
+/// How long a log stands still at most for a cut.
+const CUT_PATIENCE: Duration = Duration::from_secs(2);
+/// How soon it is checked whether the other shards have come to the cut.
+const CUT_RETRY: Duration = Duration::from_millis(1);
 
 /// A period in which the log waited for the checkpoint again and again.
 #[derive(Clone, Copy)]
@@ -146,6 +160,7 @@ impl Store {
             writing_since: Time::ZERO,
             checkpoint_asked: 0,
             answer: Answer::Given,
+            cut: None,
             paused: BTreeSet::new(),
         })
     }
@@ -166,7 +181,8 @@ impl Store {
         let checkpoint = self.waits_for_checkpoint.then_some(CHECKPOINT_RETRY);
         let lazy = self.lazy_until.map(|at| at.since(now));
         let quiet = self.logged_wait.map(|wait| wait.last.after(CHECKPOINT_QUIET).since(now));
-        [writer, checkpoint, lazy, quiet].into_iter().flatten().min()
+        let cut = self.cut.filter(|_| self.answer == Answer::Given).map(|_| CUT_RETRY);
+        [writer, checkpoint, lazy, quiet, cut].into_iter().flatten().min()
     }
 }
 
@@ -242,9 +258,12 @@ impl<I: Io> Host<I> {
     /// Checks for a new request for a checkpoint, after the bell has rung.
     pub(super) fn look_for_checkpoint(&mut self) {
         let asked = self.control.checkpoints_asked.load(Ordering::Acquire);
+        let now = self.now();
         let Some(store) = &mut self.store else { return };
         if std::mem::replace(&mut store.checkpoint_asked, asked) != asked {
             store.answer = Answer::Writing { mark: self.machine.journal_mark() };
+            let is_cut = self.control.cut.is_asked_by(asked);
+            store.cut = is_cut.then(|| Cut { request: asked, until: now.after(CUT_PATIENCE) });
         }
     }
 
@@ -266,11 +285,34 @@ impl<I: Io> Host<I> {
         if store.answer == Answer::Sealing && !store.writer.is_sealing() && !store.writer.has_failed() {
             store.answer = Answer::Given;
             store.checkpoint.mark(CheckpointMark { shard, shards, request: store.checkpoint_asked });
+            if store.cut.is_some() {
+                self.control.cut.note_sealed();
+            }
         }
+    }
+
+    /// Whether the log stands still because other shards have not come to the cut. It goes on when they have, or after
+    /// some time, and then the cut is worth nothing.
+    fn stands_still(&mut self, now: Time) -> bool {
+        let shards = self.shared.shards();
+        let Some(store) = &mut self.store else { return false };
+        let Some(Cut { request, until }) = store.cut else { return false };
+        let is_complete = self.control.cut.is_complete(shards);
+        if now >= until && !is_complete {
+            self.control.cut.give_up(request);
+        }
+        let is_over = now >= until || (store.answer == Answer::Given && is_complete);
+        if is_over {
+            store.cut = None;
+        }
+        !is_over && store.answer == Answer::Given
     }
 
     /// Begins the next write, if none is pending.
     pub(super) fn write_log(&mut self, now: Time) {
+        if self.stands_still(now) {
+            return;
+        }
         let Some(store) = &mut self.store else { return };
         store.waits_for_checkpoint = store.checkpoint.log_bytes() > store.log_bytes_max;
         if store.waits_for_checkpoint || store.logged_wait.is_some() {

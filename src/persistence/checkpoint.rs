@@ -5,6 +5,7 @@
 //! their files back to the logs ([`Spares`]) or removes them. While the checkpoint can't be written, the
 //! segments stay, and the thread tries again every second.
 
+use super::backup::{BackupOrder, back_up};
 use super::directory::{remove, set_aside};
 use super::image::Image;
 use super::recovery::{damage_text, other_version};
@@ -35,6 +36,7 @@ struct State {
 enum Job {
     Segment { path: PathBuf, bytes: u64 },
     Mark(CheckpointMark),
+    Backup(BackupOrder),
     Stop,
 }
 
@@ -44,6 +46,15 @@ pub struct Submitter {
     sender: Sender<Job>,
     state: Arc<State>,
     spares: Spares,
+}
+
+impl Submitter {
+    /// Copies the state as of a cut to a directory. The cut must be asked for after this. One that is ordered before
+    /// another is done takes its place.
+    pub fn back_up(&self, order: BackupOrder) {
+        // If the thread has ended, the order is dropped, and whoever waits for its answer sees that.
+        let _ = self.sender.send(Job::Backup(order));
+    }
 }
 
 impl SealedSegments for Submitter {
@@ -109,6 +120,7 @@ impl Checkpoint {
             spares: spares.clone(),
             state: Arc::clone(&state),
             marks: Marks::default(),
+            backup: None,
             is_failing: false,
             is_stopping: false,
         };
@@ -171,9 +183,17 @@ struct Worker {
     spares: Spares,
     state: Arc<State>,
     marks: Marks,
+    backup: Option<PendingBackup>,
     /// Whether the last try failed. That failure was logged.
     is_failing: bool,
     is_stopping: bool,
+}
+
+/// A backup that waits for its cut.
+struct PendingBackup {
+    order: BackupOrder,
+    /// When the cut is known: the number of segments that wait and belong to it.
+    segments: Option<usize>,
 }
 
 /// The requests for a checkpoint that the shards have answered.
@@ -191,12 +211,17 @@ impl Marks {
         self.last.insert(mark.shard, mark.request);
     }
 
+    /// The last request that all shards have answered.
+    fn done(&self) -> u64 {
+        if self.last.len() < self.shards.max(1) {
+            return 0;
+        }
+        self.last.values().copied().min().unwrap_or_default()
+    }
+
     /// Whether all shards have answered a request that was not yet reported. If so, it counts as reported.
     fn take_done(&mut self) -> bool {
-        if self.last.len() < self.shards.max(1) {
-            return false;
-        }
-        let done = self.last.values().copied().min().unwrap_or_default();
+        let done = self.done();
         std::mem::replace(&mut self.reported, done) < done
     }
 }
@@ -267,7 +292,19 @@ impl Worker {
             Job::Segment { path, bytes } => {
                 self.jobs.push_back(Waiting { path, bytes, written: Some(bytes) });
             }
-            Job::Mark(mark) => self.marks.take(mark),
+            Job::Mark(mark) => {
+                self.marks.take(mark);
+                if let Some(backup) = &mut self.backup
+                    && backup.segments.is_none()
+                    && self.marks.done() >= backup.order.request
+                {
+                    // Segments that come later are not of the cut.
+                    backup.segments = Some(self.jobs.len());
+                }
+            }
+            Job::Backup(order) => {
+                self.backup = Some(PendingBackup { order, segments: None });
+            }
             Job::Stop => self.is_stopping = true,
         }
     }
@@ -283,21 +320,36 @@ impl Worker {
             }
         };
         loop {
-            while self.applied < self.jobs.len() && changes.bytes() < CHANGES_BYTES_WANTED {
+            let until = self.backup.as_ref().and_then(|backup| backup.segments).unwrap_or(self.jobs.len());
+            while self.applied < until && changes.bytes() < CHANGES_BYTES_WANTED {
                 self.apply(&image, &mut changes, &self.jobs[self.applied])?;
                 self.applied += 1;
             }
             image.commit(&mut changes)?;
-            for Waiting { path, bytes, .. } in self.jobs.drain(..std::mem::take(&mut self.applied)) {
+            let applied = std::mem::take(&mut self.applied);
+            for Waiting { path, bytes, .. } in self.jobs.drain(..applied) {
                 if self.is_stopping || !has_one_name(&path) || !self.spares.give(&path) {
                     discard(&path);
                 }
                 self.state.log_bytes.fetch_sub(bytes, Ordering::Relaxed);
             }
+            self.back_up_after(applied, &image);
             if self.jobs.is_empty() {
                 self.open = Some((image, changes));
                 return Ok(());
             }
+        }
+    }
+
+    /// Begins the backup if the checkpoint holds exactly what its cut holds, after this many more segments.
+    fn back_up_after(&mut self, applied: usize, image: &Image) {
+        let Some(PendingBackup { segments: Some(left), .. }) = &mut self.backup else { return };
+        *left = left.saturating_sub(applied);
+        if *left > 0 {
+            return;
+        }
+        if let Some(PendingBackup { order, .. }) = self.backup.take() {
+            back_up(image.rows(), order);
         }
     }
 

@@ -90,6 +90,16 @@ impl Image {
         &self.path
     }
 
+    /// The rows of the last commit. They stay as they are while others are committed.
+    pub(super) fn rows(&self) -> ImageRows {
+        let transaction = self.database.begin_read().map_err(redb::Error::from);
+        let tables = transaction.and_then(|transaction| {
+            let tables = Table::ALL.into_iter().map(|table| transaction.open_table(definition(table)));
+            tables.collect::<Result<Vec<Rows>, TableError>>().map_err(redb::Error::from)
+        });
+        ImageRows { path: self.path.clone(), tables: tables.map_err(|error| error.to_string()) }
+    }
+
     /// Commits all changes or none. Afterwards `changes` is empty.
     ///
     /// # Errors
@@ -185,6 +195,33 @@ impl Image {
     fn table(&self, table: Table) -> Result<&Rows, StoreError> {
         let missing = || cant_read(&self.path, "a write to it failed");
         self.tables.get(table as usize).ok_or_else(missing)
+    }
+}
+
+/// The rows of a checkpoint as of one commit.
+pub(super) struct ImageRows {
+    path: PathBuf,
+    tables: Result<Vec<Rows>, String>,
+}
+
+impl ImageRows {
+    /// Calls back with each row of each table.
+    ///
+    /// # Errors
+    /// [`StoreError`] if they can't be read, or the first error of the callback.
+    pub(super) fn each(
+        &self,
+        mut each: impl FnMut(Table, &[u8], &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let tables = self.tables.as_ref().map_err(|words| cant_read(&self.path, words.as_str()))?;
+        for (table, rows) in Table::ALL.into_iter().zip(tables) {
+            let range = rows.range::<&[u8]>(..).map_err(|error| cant_read(&self.path, error))?;
+            for row in range {
+                let (key, value) = row.map_err(|error| cant_read(&self.path, error))?;
+                each(table, key.value(), value.value())?;
+            }
+        }
+        Ok(())
     }
 }
 

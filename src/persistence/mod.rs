@@ -3,6 +3,7 @@
 //!
 //! [`crate::store`] defines their content.
 
+mod backup;
 mod chain;
 mod checkpoint;
 mod directory;
@@ -13,6 +14,7 @@ mod salvage;
 mod segment_file;
 pub mod tools;
 
+pub use backup::{BackupOrder, BackupReport, check_target};
 pub use checkpoint::{Checkpoint, Submitter};
 pub use directory::{SegmentName, StoreDirectory};
 pub use image::{Image, ImageError};

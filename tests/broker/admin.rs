@@ -1,6 +1,7 @@
 //! The admin interface: health, readiness and metrics over both kinds of sockets, and `midge ctl`.
 
 mod attacks;
+mod backup;
 mod ctl;
 mod drain;
 mod sockets;

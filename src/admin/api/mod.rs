@@ -1,5 +1,6 @@
 //! The paths of the admin interface and their handlers.
 
+mod backup;
 mod clients;
 mod drain;
 mod explain;
@@ -27,8 +28,8 @@ use axum::routing::{delete, get, post};
 use refusal::ApiRefusal;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -43,6 +44,8 @@ pub(super) struct AdminState {
     pub(super) next_trace: AtomicU64,
     /// The number of drains that have begun.
     pub(super) drains: AtomicU64,
+    /// The last backup of this run.
+    pub(super) backup: Mutex<Option<backup::BackupState>>,
 }
 
 /// An answer that goes on until its reader leaves, and whose parts come in time.
@@ -73,6 +76,7 @@ pub(super) fn router(state: Arc<AdminState>) -> Router {
         .route("/api/v1/limits", get(listeners::limits))
         .route("/api/v1/bans", get(listeners::bans).post(listeners::ban))
         .route("/api/v1/bans/{address}", delete(listeners::unban))
+        .route("/api/v1/backup", get(backup::show).post(backup::make))
         .route("/api/v1/drain", get(drain::show).post(drain::begin).delete(drain::end))
         .route("/api/v1/trace", get(trace::follow))
         .route("/api/v1/explain/connect", get(explain::connect))
@@ -123,6 +127,7 @@ impl AdminState {
             counts: AdminCounts::default(),
             next_trace: AtomicU64::new(1),
             drains: AtomicU64::new(0),
+            backup: Mutex::new(None),
         }
     }
 

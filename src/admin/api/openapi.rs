@@ -1,6 +1,6 @@
 //! `/openapi.json`: the description of all paths, for programs.
 
-use super::{clients, drain, explain, health, listeners, messages, shards, trace};
+use super::{backup, clients, drain, explain, health, listeners, messages, shards, trace};
 use axum::Json;
 use utoipa::OpenApi;
 
@@ -28,6 +28,8 @@ use utoipa::OpenApi;
         listeners::bans,
         listeners::ban,
         listeners::unban,
+        backup::show,
+        backup::make,
         drain::show,
         drain::begin,
         drain::end,

@@ -27,6 +27,11 @@ impl ApiRefusal {
         ApiRefusal::new(StatusCode::NOT_FOUND, words)
     }
 
+    /// Something else is under way.
+    pub(super) fn conflict(words: impl Into<String>) -> ApiRefusal {
+        ApiRefusal::new(StatusCode::CONFLICT, words)
+    }
+
     /// The broker can't do it now.
     pub(super) fn unavailable(words: impl Into<String>) -> ApiRefusal {
         ApiRefusal::new(StatusCode::SERVICE_UNAVAILABLE, words)

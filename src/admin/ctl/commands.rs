@@ -74,6 +74,16 @@ pub(super) enum ApiAction {
     },
     /// Let all clients go at a pace, refuse new ones, and stop midge when the last has gone. Sessions stay
     Drain(DrainArgs),
+    /// Copy the state of the running midge to a directory on its machine, and verify the copy. midge can be started with
+    /// it as its state directory
+    Backup {
+        /// An absolute path; the directory must not exist or be empty
+        #[arg(value_name = "DIR", required_unless_present = "status")]
+        directory: Option<String>,
+        /// Only say how the last one goes
+        #[arg(long, conflicts_with = "directory")]
+        status: bool,
+    },
     /// Banned addresses
     Bans {
         #[command(subcommand)]
@@ -298,6 +308,10 @@ impl ApiAction {
             ApiAction::Limits => CtlRequest::get("/api/v1/limits"),
             ApiAction::Shards => CtlRequest::get("/api/v1/shards"),
             ApiAction::Explain { action } => action.request(),
+            ApiAction::Backup { directory: Some(directory), .. } => {
+                CtlRequest::post("/api/v1/backup", json!({ "directory": directory }))
+            }
+            ApiAction::Backup { directory: None, .. } => CtlRequest::get("/api/v1/backup"),
             ApiAction::Drain(DrainArgs { status: true, .. }) => CtlRequest::get("/api/v1/drain"),
             ApiAction::Drain(DrainArgs { cancel: true, .. }) => CtlRequest::delete("/api/v1/drain"),
             ApiAction::Drain(args) => CtlRequest::post(
@@ -363,6 +377,18 @@ impl ApiAction {
                 ],
             ),
             ApiAction::Explain { .. } => explanation(value),
+            ApiAction::Backup { .. } => {
+                let directory = text_of(value, "directory");
+                match text_of(value, "state").as_str() {
+                    "done" => format!(
+                        "{directory}: {} rows in {} bytes, verified",
+                        text_of(value, "rows"),
+                        text_of(value, "bytes")
+                    ),
+                    "failed" => format!("{directory}: failed: {}", text_of(value, "error")),
+                    _ => format!("{directory}: it goes on; backup --status tells how"),
+                }
+            }
             ApiAction::Drain(_) => {
                 let clients = text_of(value, "clients");
                 match flag(value, "draining") {
