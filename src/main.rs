@@ -280,6 +280,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         };
         starts.push(Some((start, stores[number].take(), mesh, bell)));
     }
+    let login_counts = logins.counts();
     let (requests, asked) = housekeeping::requests();
     let reload = Reload {
         serve: serve.clone(),
@@ -301,6 +302,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         unkept,
     });
     let starts = Arc::new(Mutex::new(starts));
+    let dropped = log_guard.dropped_lines_counter();
     let (stopping, rung) = (Arc::clone(&control), bells.clone());
     let stop = move || {
         stopping.stop.store(true, std::sync::atomic::Ordering::Release);
@@ -314,13 +316,18 @@ fn start(serve: &Serve) -> Result<(), Failure> {
                 control: Arc::clone(&control),
                 shared: Arc::clone(&shared),
                 checkpoint: checkpoint.as_ref().map(Checkpoint::submitter),
+                logins: login_counts,
+                log_lines: Box::new(move || dropped.dropped_lines() as u64),
                 stop: Box::new(stop),
                 clock: Box::new(move || clock.now()),
             },
         )
     });
     let admin = admin.transpose().map_err(|error| Failure::new(format!("no admin interface: {error}")))?;
+    let threads = Arc::clone(&control);
     let running = prepared.start(move |number, net| {
+        let thread = u32::try_from(rustix::thread::gettid().as_raw_pid()).unwrap_or_default();
+        threads.threads[number].store(thread, std::sync::atomic::Ordering::Relaxed);
         let start = starts.lock().expect("no shard panics while it holds the lock")[number].take();
         let (start, store, mesh, bell) = start.expect("each shard starts once");
         let id = start.id;

@@ -60,30 +60,44 @@ pub(crate) struct Reload {
 impl Reload {
     /// Reads the configuration file and the files that it names again. An error leaves everything as it was.
     fn run(&mut self) {
+        let is_good = self.take();
+        self.control.reloads.note(is_good);
+    }
+
+    /// Returns whether everything was taken that can be. If not, nothing was.
+    fn take(&mut self) -> bool {
         let config = match read(&self.serve) {
             Ok((config, _)) => config,
             Err(errors) => {
-                return tracing::error!("SIGHUP: nothing is changed, the configuration is wrong: {errors}");
+                tracing::error!("SIGHUP: nothing is changed, the configuration is wrong: {errors}");
+                return false;
             }
         };
         let addresses = |config: &Config| {
             config.listeners.iter().map(|listener| listener.address.clone()).collect::<Vec<_>>()
         };
         if addresses(&config) != addresses(&self.config) {
-            return tracing::error!(
-                "SIGHUP: nothing is changed: the addresses of the listeners are not those of the start; other ones \
+            {
+                tracing::error!(
+                    "SIGHUP: nothing is changed: the addresses of the listeners are not those of the start; other ones \
                  need a restart"
-            );
+                );
+                return false;
+            }
         }
         let admin_tokens = match self.admin_tokens.as_ref().map(|shared| (shared, load_tokens(&config))) {
             None => None,
             Some((shared, Ok(tokens))) => Some((shared, tokens)),
-            Some((_, Err(errors))) => return tracing::error!("SIGHUP: nothing is changed: {errors}"),
+            Some((_, Err(errors))) => {
+                tracing::error!("SIGHUP: nothing is changed: {errors}");
+                return false;
+            }
         };
         match AccessPolicies::load(&config) {
             Ok(policies) => {
                 if let Err(error) = self.logins.prepare(&policies) {
-                    return tracing::error!("SIGHUP: nothing is changed: no threads for logins: {error}");
+                    tracing::error!("SIGHUP: nothing is changed: no threads for logins: {error}");
+                    return false;
                 }
                 tell(&policies.warnings(unix_seconds()));
                 for certificate in policies.certificates() {
@@ -95,7 +109,10 @@ impl Reload {
                 }
                 self.bells.iter().for_each(Bell::ring);
             }
-            Err(words) => return tracing::error!("SIGHUP: nothing is changed: {words}"),
+            Err(words) => {
+                tracing::error!("SIGHUP: nothing is changed: {words}");
+                return false;
+            }
         }
         tracing::info!("SIGHUP: certificates, keys, password files and access lists are read again");
         self.change_level(config.log.level);
@@ -106,6 +123,7 @@ impl Reload {
             );
         }
         self.config = config;
+        true
     }
 
     /// Logs the change at whichever of the two levels shows more.

@@ -9,6 +9,7 @@ use super::pace::{ConnectionPace, Paced};
 use super::sockets::{AdminListeners, AdminSocketFile, AdminSockets};
 use crate::base::Time;
 use crate::broker::Shared;
+use crate::control::login_counts::LoginCounts;
 use crate::control::pool::NICE;
 use crate::control::questions::Questions;
 use crate::host::Control;
@@ -49,6 +50,10 @@ pub struct AdminParts {
     pub shared: Arc<Shared>,
     /// The checkpoint. `None` if nothing is kept.
     pub checkpoint: Option<Submitter>,
+    /// What became of the logins that threads have checked.
+    pub logins: Arc<LoginCounts>,
+    /// The number of log lines that were dropped.
+    pub log_lines: Box<dyn Fn() -> u64 + Send + Sync>,
     /// Stops the broker in good order, as SIGTERM does.
     pub stop: Box<dyn Fn() + Send + Sync>,
     /// The clock of the shards.

@@ -37,7 +37,9 @@ fn state(silent: &[bool]) -> Arc<AdminState> {
     let logins = Logins::start(&policies).unwrap();
     let control = Arc::new(Control::new(&config, policies, 1, Box::new(logins), 7));
     let shared = Arc::new(Shared::new(config, silent.len(), 7).0);
-    let parts = AdminParts { questions, control, shared, clock: Box::new(|| Time::ZERO) };
+    let (stop, clock) = (Box::new(|| {}), Box::new(|| Time::ZERO));
+    let (logins, log_lines) = (Arc::default(), Box::new(|| 0));
+    let parts = AdminParts { questions, control, shared, checkpoint: None, logins, log_lines, stop, clock };
     Arc::new(AdminState::new(parts))
 }
 

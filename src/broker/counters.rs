@@ -98,6 +98,9 @@ counters! {
     RetainedBytes,
     /// Publishes forwarded to other shards.
     Forwarded,
+    /// Messages of clients of the shard for which there was no subscription here, and none that another shard has told
+    /// of.
+    Unrouted,
     /// Connections refused because `limits.connections`, or `connections` of a listener, was reached.
     LimitConnections,
     /// Connections refused because `limits.handshakes` was reached.
@@ -189,8 +192,16 @@ pub struct KindCounters {
     pub ended: Tally<{ EndCause::LABELS.len() }>,
     /// CONNECTs refused, by reason code.
     pub refused: Tally<256>,
+    /// PUBLISH packets refused, by reason code.
+    pub publishes_refused: Tally<256>,
+    /// What access lists have denied: publishing, subscribing.
+    pub denied: Tally<2>,
+    /// Logins by enhanced authentication: good ones and bad ones.
+    pub exchanges: Tally<2>,
     /// TLS handshakes, by the place in [`HANDSHAKES`].
     pub handshakes: Tally<{ HANDSHAKES.len() }>,
+    /// TLS handshakes that have failed.
+    pub handshakes_failed: Tally<1>,
     /// From the last packet of a client's handshake to its CONNACK, with the login's check and the disk's write.
     pub connack: Histogram,
     /// From the beginning of a write of the log to its end.
@@ -269,6 +280,7 @@ impl KindCounters {
             Counter::PublishesReceived => self.publishes_received.sum(),
             Counter::PublishesSent => self.publishes_sent.sum(),
             Counter::ConnectsRefused => self.refused.sum(),
+            Counter::PublishesRefused => self.publishes_refused.sum(),
             _ => return None,
         })
     }

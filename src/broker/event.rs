@@ -262,7 +262,8 @@ impl Event {
             Event::Banned { .. } => Some(Counter::AddressesBanned),
             // It is counted by its reason code.
             Event::Refused { .. } => None,
-            Event::PublishRefused { .. } => Some(Counter::PublishesRefused),
+            // It is counted by its reason code.
+            Event::PublishRefused { .. } => None,
             // Each filter was counted.
             Event::SubscribeRefused { .. } | Event::MoreSubscribesRefused { .. } => None,
             Event::Subscribed { .. }

@@ -431,6 +431,10 @@ impl Shard {
             (Event::Refused { violation, .. }, _) => {
                 self.kinds().refused.add(usize::from(violation.reason.code()), 1);
             }
+            (Event::PublishRefused { violation, rule, .. }, _) => {
+                self.kinds().publishes_refused.add(usize::from(violation.reason.code()), 1);
+                self.kinds().denied.add(0, u64::from(rule.is_some()));
+            }
             (_, Some(counter)) => self.count(counter, 1),
             (_, None) => {}
         }

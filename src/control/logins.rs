@@ -2,8 +2,10 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::control::access_policies::AccessPolicies;
+use crate::control::login_counts::{LoginCounts, LoginMethod};
 use crate::control::pool::{LaneSettings, Pool, PoolLane, PoolOutcome, PoolSettings};
 use crate::policy::access::{Login, Verdict};
 
@@ -38,6 +40,7 @@ pub trait CheckLogins: Send + Sync {
 #[derive(Clone)]
 pub struct Logins {
     pool: Arc<Pool>,
+    counts: Arc<LoginCounts>,
 }
 
 impl Logins {
@@ -48,9 +51,14 @@ impl Logins {
     pub fn start(policies: &AccessPolicies) -> io::Result<Logins> {
         let none = LaneSettings { threads: 0, queue_max: QUEUE_MAX };
         let pool = Pool::start(PoolSettings { hash: none, http: none })?;
-        let logins = Logins { pool: Arc::new(pool) };
+        let logins = Logins { pool: Arc::new(pool), counts: Arc::default() };
         logins.prepare(policies)?;
         Ok(logins)
+    }
+
+    /// What became of the logins.
+    pub fn counts(&self) -> Arc<LoginCounts> {
+        Arc::clone(&self.counts)
     }
 
     /// Starts the additional threads that new policies need.
@@ -80,7 +88,12 @@ impl CheckLogins for Logins {
             // A reload has happened in between. The new rules apply when the client tries again.
             return Err(Verdict::Unavailable);
         };
-        let pool = Arc::clone(&self.pool);
+        let (pool, counts, begun) = (Arc::clone(&self.pool), Arc::clone(&self.counts), instant());
+        let done = move |method, verdict: Verdict| {
+            counts.note(method, &verdict, instant().duration_since(begun));
+            done(verdict);
+        };
+        let done = Arc::new(done);
         let work = {
             let proofs = Arc::clone(&proofs);
             move || match proofs.check(&login) {
@@ -88,20 +101,30 @@ impl CheckLogins for Logins {
                 None => Err(login),
             }
         };
-        let checked = move |outcome: PoolOutcome<Result<Verdict, Box<Login>>>| match outcome {
-            PoolOutcome::Done(Ok(verdict)) => done(verdict),
+        let checked = move |outcome: PoolOutcome<Result<(LoginMethod, Verdict), Box<Login>>>| match outcome {
+            PoolOutcome::Done(Ok((method, verdict))) => done(method, verdict),
             PoolOutcome::Done(Err(login)) => {
                 let answer = Arc::clone(&done);
                 let answered = move |outcome| match outcome {
-                    PoolOutcome::Done(verdict) => answer(verdict),
-                    PoolOutcome::Panicked | PoolOutcome::Stopped => answer(Verdict::Busy),
+                    PoolOutcome::Done(verdict) => answer(LoginMethod::Webhook, verdict),
+                    PoolOutcome::Panicked | PoolOutcome::Stopped => {
+                        answer(LoginMethod::Webhook, Verdict::Busy);
+                    }
                 };
                 if pool.submit(PoolLane::Http, move || proofs.ask(&login), answered).is_err() {
-                    done(Verdict::Busy);
+                    done(LoginMethod::Webhook, Verdict::Busy);
                 }
             }
-            PoolOutcome::Panicked | PoolOutcome::Stopped => done(Verdict::Busy),
+            PoolOutcome::Panicked | PoolOutcome::Stopped => done(LoginMethod::Password, Verdict::Busy),
         };
-        self.pool.submit(PoolLane::Hash, work, checked).map_err(|_| Verdict::Busy)
+        self.pool.submit(PoolLane::Hash, work, checked).map_err(|_| {
+            self.counts.note(LoginMethod::Password, &Verdict::Busy, instant().duration_since(begun));
+            Verdict::Busy
+        })
     }
+}
+
+#[allow(clippy::disallowed_methods, reason = "the time of a check")]
+fn instant() -> Instant {
+    Instant::now()
 }

@@ -4,6 +4,7 @@
 pub mod access_policies;
 mod exposed;
 pub mod housekeeping;
+pub mod login_counts;
 pub mod login_queue;
 pub mod logins;
 pub mod pool;

@@ -13,6 +13,7 @@ use crate::auth::hash::HashScratch;
 use crate::auth::jwt::{JwtVerifier, TokenRefusal};
 use crate::auth::password_file::PasswordFile;
 use crate::auth::webhook::{LoginRequest, WebhookAnswer, WebhookClient, WebhookRefusal};
+use crate::control::login_counts::LoginMethod;
 use crate::mqtt::ProtocolVersion;
 use crate::policy::access::{Grant, Login, PasswordLines, Verdict};
 use crate::policy::acl::Permissions;
@@ -38,7 +39,7 @@ impl Proofs {
     /// Checks everything that needs no other server. Returns `None` if the webhook must be asked. If the
     /// listener accepts tokens, a password that looks like a token is checked as one. An unknown user and a
     /// wrong password take the same time.
-    pub fn check(&self, login: &Login) -> Option<Verdict> {
+    pub fn check(&self, login: &Login) -> Option<(LoginMethod, Verdict)> {
         thread_local! {
             static SCRATCH: RefCell<HashScratch> = RefCell::new(HashScratch::default());
         }
@@ -46,7 +47,7 @@ impl Proofs {
             let password = login.password();
             match (&self.tokens, password) {
                 (Some(tokens), Some(token)) if looks_like_token(token) => {
-                    return Some(by_token(tokens, login, token, unix_seconds()));
+                    return Some((LoginMethod::Token, by_token(tokens, login, token, unix_seconds())));
                 }
                 _ => {}
             }
@@ -56,19 +57,19 @@ impl Proofs {
                 let good = SCRATCH.with_borrow_mut(|scratch| file.verify_with(user, given, scratch));
                 if good && password.is_some() {
                     let (user, line) = (login.user.clone(), file.line(user));
-                    return Some(Verdict::Good(Grant { user, line, ..Grant::default() }));
+                    let grant = Grant { user, line, ..Grant::default() };
+                    return Some((LoginMethod::Password, Verdict::Good(grant)));
                 }
             }
         }
         let Some(webhook) = &self.webhook else {
-            return Some(Verdict::Bad(if self.passwords.is_some() {
-                BAD_PASSWORD
-            } else {
-                TokenRefusal::Malformed.words()
-            }));
+            return Some(match self.passwords.is_some() {
+                true => (LoginMethod::Password, Verdict::Bad(BAD_PASSWORD)),
+                false => (LoginMethod::Token, Verdict::Bad(TokenRefusal::Malformed.words())),
+            });
         };
         let remembered = webhook.remembered(&self.request(login), instant())?;
-        Some(by_webhook(remembered, login, unix_seconds()))
+        Some((LoginMethod::Webhook, by_webhook(remembered, login, unix_seconds())))
     }
 
     /// Asks the webhook. Waits for `webhook.timeout_milliseconds` at most.

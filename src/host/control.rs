@@ -1,8 +1,8 @@
 //! The data that the shards and the main thread share while the broker runs, and the parts that a shard
 //! starts with.
 
-use crate::base::ShardId;
 use crate::base::Time;
+use crate::base::{SHARDS_MAX, ShardId};
 use crate::broker::Limit;
 use crate::broker::Shared;
 use crate::broker::interest::InterestCounts;
@@ -14,9 +14,29 @@ use crate::policy::address_gate::Ban;
 use crate::settings::Config;
 use crate::transport::tls::{OwnCertificate, TlsConfig};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// What became of the reloads of the configuration.
+#[derive(Debug, Default)]
+pub struct ReloadCounts {
+    /// Those that were taken.
+    pub good: AtomicU64,
+    /// Those that have changed nothing, because something was wrong.
+    pub failed: AtomicU64,
+    /// Whether the last one has failed.
+    pub has_failed: AtomicBool,
+}
+
+impl ReloadCounts {
+    /// Counts a reload.
+    pub fn note(&self, is_good: bool) {
+        let count = if is_good { &self.good } else { &self.failed };
+        count.fetch_add(1, Ordering::Relaxed);
+        self.has_failed.store(!is_good, Ordering::Relaxed);
+    }
+}
 
 /// A cut through the logs of all shards: each one seals its segment and writes nothing more until all have done so. What
 /// has been sealed then holds no consequence of a record that it does not hold too, because a shard acts for another one
@@ -82,6 +102,10 @@ pub struct Control {
     pub policies_changed: AtomicU64,
     /// The number of requests for a checkpoint. Shards read it when their bells ring.
     pub checkpoints_asked: AtomicU64,
+    /// The threads of the shards by number, as the system names them. 0: it has not begun.
+    pub threads: Box<[AtomicU32]>,
+    /// What became of the reloads of the configuration.
+    pub reloads: ReloadCounts,
     /// A cut through the logs of all shards, for a backup.
     pub cut: LogCut,
     /// Checks logins.
@@ -115,6 +139,8 @@ impl Control {
             policies_changed: AtomicU64::new(0),
             checkpoints_asked: AtomicU64::new(0),
             cut: LogCut::default(),
+            threads: (0..SHARDS_MAX).map(|_| AtomicU32::new(0)).collect(),
+            reloads: ReloadCounts::default(),
             logins,
             logged_step_millis: AtomicI64::new(0),
         }

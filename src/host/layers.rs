@@ -286,7 +286,14 @@ impl<I: Io> Host<I> {
                 }
                 input.is_closed.then_some(Hangup::Closed)
             }
-            Err(fault) => Some(Hangup::Transport(fault.to_string().into())),
+            Err(fault) => {
+                // An established connection that fails has a client.
+                if matches!(fault, LayerFault::Tls(_)) && self.machine.is_handshaking(slot) {
+                    let counters = &self.shared.counters[usize::from(self.machine.id())];
+                    counters.kinds.handshakes_failed.add(0, 1);
+                }
+                Some(Hangup::Transport(fault.to_string().into()))
+            }
         };
         let received = if mqtt.is_empty() { came } else { 0 };
         if !mqtt.is_empty() {

@@ -4,6 +4,7 @@ mod attacks;
 mod backup;
 mod ctl;
 mod drain;
+mod prometheus;
 mod sockets;
 mod trace;
 
@@ -197,7 +198,11 @@ fn metrics_are_the_counters_of_the_broker_and_of_the_process() {
         ("midge_shards", 2.0),
         ("midge_clients_connected", 1.0),
         ("midge_connects_received_total", 1.0),
-        ("midge_publishes_received_total", 1.0),
+        ("midge_messages_received_total{qos=\"1\"}", 1.0),
+        ("midge_packets_received_total{type=\"subscribe\"}", 1.0),
+        ("midge_connack_seconds_count", 1.0),
+        ("midge_connack_seconds_bucket{le=\"+Inf\"}", 1.0),
+        ("midge_messages_unrouted_total", 0.0),
         ("midge_payload_received_bytes_total", 4.0),
         ("midge_messages_dropped_total{reason=\"slow\"}", 0.0),
         ("midge_messages_dropped_total{reason=\"other\"}", 0.0),
@@ -235,13 +240,14 @@ fn check_format(text: &str) {
         } else if line != "# EOF" {
             let name = line.split(['{', ' ']).next().expect("a name");
             let suffix = name.strip_prefix(&family).unwrap_or_else(|| panic!("{line} is in no family"));
-            let expected = match kind.as_str() {
-                "counter" => "_total",
-                "info" => "_info",
-                "gauge" => "",
+            let expected: &[&str] = match kind.as_str() {
+                "counter" => &["_total"],
+                "info" => &["_info"],
+                "gauge" => &[""],
+                "histogram" => &["_bucket", "_sum", "_count"],
                 other => panic!("{family} is a {other}"),
             };
-            assert_eq!(suffix, expected, "{line}");
+            assert!(expected.contains(&suffix), "{line}");
             let value = line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok());
             assert!(value.is_some_and(|value| value >= 0.0), "{line}");
         }

@@ -22,7 +22,7 @@ use std::sync::Mutex;
 pub(crate) use scripts::{node, python};
 
 /// Programs that can be installed, and their Debian packages.
-const PACKAGES: [(&str, &str); 8] = [
+const PACKAGES: [(&str, &str); 10] = [
     ("mosquitto", "mosquitto"),
     ("mosquitto_passwd", "mosquitto"),
     ("mosquitto_pub", "mosquitto-clients"),
@@ -30,6 +30,8 @@ const PACKAGES: [(&str, &str); 8] = [
     ("mosquitto_sub", "mosquitto-clients"),
     ("openssl", "openssl"),
     ("ip", "iproute2"),
+    ("prometheus", "prometheus"),
+    ("promtool", "prometheus"),
     ("python3", "python3"),
 ];
 

@@ -130,6 +130,16 @@ fn the_same_seed_is_the_same_run() {
 }
 
 #[test]
+fn whoever_watches_changes_nothing() {
+    for seed in 0..120 {
+        let plan = Plan { watched: false, ..Plan::of(seed) };
+        let watched = Plan { watched: true, ..plan.clone() };
+        let (one, two) = (Sim::run(&plan, false), Sim::run(&watched, false));
+        assert_eq!(one.fingerprint, two.fingerprint, "seed {seed}, {:?}", plan.layers);
+    }
+}
+
+#[test]
 fn a_failing_list_of_actions_is_shrunk_to_what_matters() {
     let plan = Plan::of(3);
     let is_bad =

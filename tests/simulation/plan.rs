@@ -15,6 +15,8 @@ pub struct Plan {
     pub shards: usize,
     pub weather: Weather,
     pub layers: Layers,
+    /// Whether an operator follows everything. It changes nothing else.
+    pub watched: bool,
     pub persistent: bool,
     /// Without `Always`, a power cut may lose acknowledged messages. In this case the power is only cut after
     /// the broker has stopped.
@@ -240,6 +242,7 @@ impl Plan {
             shards,
             weather,
             layers: Layers::of(seed),
+            watched: seed % 8 == 5,
             persistent: rng.chance(600),
             // This is not drawn.
             sync: match seed / 5 % 12 {

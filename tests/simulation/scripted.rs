@@ -51,6 +51,7 @@ fn plan(clients: &[ClientPlan], actions: Vec<(u64, usize, Action)>) -> Plan {
             write_max: 100,
         },
         layers: Layers::default(),
+        watched: false,
         persistent: false,
         sync: SyncPolicy::Always,
         queue_messages: 10_000,

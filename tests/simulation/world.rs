@@ -9,10 +9,12 @@ use crate::recovery::{DIRECTORY, Recovered, Store};
 use crate::tls::{RunTls, TlsEnd};
 use crate::wire::{Wire, proxy_header};
 use midge::base::ShardId;
+use midge::broker::questions::{Answer, Inquiry, InquiryProgress, Question};
+use midge::broker::trace::{TRACE_SECONDS_MAX, TraceId, TraceOrder, TraceTarget};
 use midge::broker::{Counter, Shared, TurnBudget};
 use midge::control::access_policies::AccessPolicies;
 use midge::control::logins::CheckLogins;
-use midge::host::{Control, Host, ShardStart, StartStore};
+use midge::host::{Control, Host, Io, ShardStart, StartStore};
 use midge::policy::access::{Login, Verdict};
 use midge::settings::Config;
 use midge::store::segment::LogName;
@@ -35,6 +37,7 @@ pub struct World {
     seed: u64,
     /// Shards whose disk was full, as far as they know.
     full: BTreeSet<usize>,
+    watched: bool,
 }
 
 impl Deref for World {
@@ -78,7 +81,7 @@ fn control(config: &Config, seed: u64) -> Arc<Control> {
 
 impl World {
     pub fn new(plan: &Plan, config: Config, tls: Option<RunTls>) -> World {
-        let &Plan { shards, weather, seed, layers, .. } = plan;
+        let &Plan { shards, weather, seed, layers, watched, .. } = plan;
         let kernel = Kernel::new(weather, seed, layers, tls);
         let wall = Wall { zero_millis: kernel.clocks.reading(0).wall_millis };
         let mut world = World {
@@ -89,6 +92,7 @@ impl World {
             store: Store::new(1, shards),
             seed,
             full: BTreeSet::new(),
+            watched,
         };
         world.power_on(shards, config, wall, Vec::new());
         world
@@ -466,7 +470,13 @@ impl World {
         if until > self.now {
             return self.plan_turn(shard, until);
         }
-        let goes_on = self.lend(shard, Host::turn);
+        let watched = self.watched;
+        let goes_on = self.lend(shard, |host| {
+            if watched {
+                watch(host);
+            }
+            host.turn()
+        });
         self.shards[shard].is_over |= !goes_on;
     }
 
@@ -488,6 +498,20 @@ impl World {
 
 /// From this seed on, three out of four have turns that may do very little.
 pub const SHORT_TURNS_FROM: u64 = 10_000_000;
+
+/// Reads the traces of an operator, or begins them: of every topic, and of one client's address.
+fn watch(host: &mut Host<SimIo>) {
+    let now = Io::now(host.io());
+    let mut ask = |question| host.machine().answer(now, &mut Inquiry::new(question), 64);
+    let targets = [TraceTarget::Topic("#".into()), TraceTarget::Address(peer(0).ip())];
+    for (number, target) in (0..).zip(targets) {
+        let id = TraceId(number);
+        if let InquiryProgress::Done(Answer::TraceRead(None)) = ask(Question::TraceRead(id)) {
+            let order = TraceOrder { id, target, shows_payload: true, seconds: TRACE_SECONDS_MAX };
+            ask(Question::TraceBegin(Box::new(order)));
+        }
+    }
+}
 
 /// The connection with this peer address.
 pub fn link_of(peer: SocketAddr) -> usize {

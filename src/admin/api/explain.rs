@@ -154,8 +154,10 @@ fn of_the_door(state: &AdminState, listener: u16, address: Option<IpAddr>) -> Fi
     let (open, max) = (control.open.load(Ordering::Relaxed), control.connections_max);
     found.add_if(open < max, "connections", format!("{open} of {max} (limits.connections)"));
     let of_listener = state.parts.shared.config.listeners.get(usize::from(listener));
-    if let Some(max) = of_listener.and_then(|listener| listener.connections) {
-        let open = control.open_by_listener[usize::from(listener)].load(Ordering::Relaxed);
+    if let Some(max) = of_listener.and_then(|listener| listener.connections)
+        && let Some(open) = control.open_by_listener.get(usize::from(listener))
+    {
+        let open = open.load(Ordering::Relaxed);
         found.add_if(open < max, "connections of the listener", format!("{open} of {max}"));
     }
     found

@@ -17,7 +17,7 @@ use super::limits::AdminCounts;
 use super::metrics;
 use super::server::AdminParts;
 use crate::base::Time;
-use crate::broker::questions::{Answer, Question};
+use crate::broker::questions::{Answer, Question, ShardFigures};
 use crate::host::UNIX_PEER;
 use axum::Router;
 use axum::body::Body;
@@ -55,6 +55,16 @@ pub(super) struct GoesOn;
 /// How long a question waits for the slowest shard. A list of a million sessions takes a second of the time that shards
 /// have for questions.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a scrape waits for the slowest shard. The counters need no answer.
+const FIGURES_PATIENCE: Duration = Duration::from_secs(1);
+
+fn figures_of(answer: Option<Answer>) -> Option<ShardFigures> {
+    match answer {
+        Some(Answer::Shard(figures)) => Some(*figures),
+        _ => None,
+    }
+}
 
 /// All paths.
 pub(super) fn router(state: Arc<AdminState>) -> Router {
@@ -110,7 +120,9 @@ fn shown_address(peer: SocketAddr) -> String {
 #[utoipa::path(get, path = "/metrics", tag = "health",
     responses((status = 200, description = "The metrics in OpenMetrics", body = String)))]
 async fn show_metrics(State(state): State<Arc<AdminState>>) -> Response<Body> {
-    match metrics::text(&state) {
+    let answers = state.ask_all(|| Question::Shard, FIGURES_PATIENCE).await;
+    let figures: Option<Vec<_>> = answers.into_iter().map(figures_of).collect();
+    match metrics::text(&state, figures.unwrap_or_default()) {
         Ok(text) => {
             let mut response = Response::new(Body::from(text));
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT));

@@ -1,11 +1,13 @@
 //! `/api/v1/shards`: what each shard holds and does.
 
-use super::{AdminState, ApiRefusal};
+use super::{AdminState, ApiRefusal, metrics};
+use crate::broker::Counter;
 use crate::broker::questions::{Answer, Question, ShardFigures};
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use utoipa::ToSchema;
 
 /// The shards.
@@ -31,12 +33,21 @@ struct ShardState {
     memory_bytes: usize,
     /// Bytes that wait for the log.
     journal_bytes: usize,
+    /// Processor time of the shard since its start, of itself and of the kernel for it. Absent if the system does not
+    /// tell it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    busy_seconds: Option<f64>,
+    /// How often it has stopped reading because the box of another shard was full.
+    mesh_waits: u64,
     /// Whether the log has failed: nothing that must be kept is acknowledged any more.
     log_failed: bool,
 }
 
-impl From<ShardFigures> for ShardState {
-    fn from(figures: ShardFigures) -> ShardState {
+impl ShardState {
+    fn new(state: &AdminState, figures: ShardFigures) -> ShardState {
+        let (parts, shard) = (&state.parts, usize::from(figures.shard));
+        let thread = parts.control.threads.get(shard).map(|thread| thread.load(Ordering::Relaxed));
+        let waits = parts.shared.counters.get(shard).map(|counters| counters.get(Counter::LimitMesh));
         ShardState {
             shard: figures.shard,
             connections: figures.connections,
@@ -46,6 +57,8 @@ impl From<ShardFigures> for ShardState {
             retained_messages: figures.retained,
             memory_bytes: figures.kept_bytes,
             journal_bytes: figures.journal_bytes,
+            busy_seconds: thread.and_then(metrics::thread_seconds),
+            mesh_waits: waits.unwrap_or_default(),
             log_failed: figures.has_log_failed,
         }
     }
@@ -56,7 +69,7 @@ impl From<ShardFigures> for ShardState {
 pub(super) async fn list(State(state): State<Arc<AdminState>>) -> Result<Json<ShardList>, ApiRefusal> {
     let answers = state.ask_every(|| Question::Shard).await?;
     let shards = answers.into_iter().filter_map(|answer| match answer {
-        Answer::Shard(figures) => Some(ShardState::from(*figures)),
+        Answer::Shard(figures) => Some(ShardState::new(&state, *figures)),
         _ => None,
     });
     Ok(Json(ShardList { shards: shards.collect() }))

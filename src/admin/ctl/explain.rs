@@ -1,6 +1,7 @@
 //! The commands that explain what would happen to a login or a message.
 
-use super::commands::{CtlRequest, events, flag, items, query};
+use super::commands::{CtlRequest, query};
+use super::shown::{events, flag, items};
 use super::table::{Column, TextTable};
 use super::text_of;
 use clap::Subcommand;

@@ -44,6 +44,16 @@ macro_rules! families {
         #[cfg(test)]
         fn is_shown(counter: Counter) -> bool {
             match counter {
+                // They are shown by kind: see `kinds`.
+                Counter::Violations
+                | Counter::KeepAliveTimeouts
+                | Counter::PermissionsEnded
+                | Counter::ConnectsRefused
+                | Counter::PacketsReceived
+                | Counter::AnswersSent
+                | Counter::PublishesReceived
+                | Counter::PublishesSent
+                | Counter::PublishesRefused => true,
                 $($(Counter::$counter => true,)? $($(Counter::$c => true,)+)? $($(Counter::$all => true,)?)?)+
             }
         }
@@ -61,26 +71,18 @@ families! {
     Counter "midge_connections_closed" "Connections closed, whatever the reason" ConnectionsClosed;
     Counter "midge_connections_turned_away" "Connections closed before a CONNECT because of [gate] or limits.connect_rate"
         { "reason": } ["rate" = TurnedAwayTooFast, "banned" = TurnedAwayBanned];
-    Counter "midge_connections_ended" "Connections that midge has ended because of what their client did"
-        { "reason": } ["violation" = Violations, "keep_alive" = KeepAliveTimeouts, "permission" = PermissionsEnded];
     Counter "midge_addresses_banned" "Addresses banned because of wrong logins or flapping" AddressesBanned;
     Gauge "midge_clients_connected" "Clients that are connected" ClientsConnected;
     Gauge "midge_sessions" "Sessions, connected or not" Sessions;
     Counter "midge_sessions_expired" "Sessions that ended because of their expiry interval" SessionsExpired;
     Counter "midge_sessions_taken_over" "Sessions taken over by a new connection" Takeovers;
     Counter "midge_connects_received" "CONNECT packets received" ConnectsReceived;
-    Counter "midge_connects_refused" "CONNECT packets refused, whatever the reason" ConnectsRefused;
     Counter "midge_logins_failed" "CONNECT packets refused because of a wrong login" LoginsFailed;
     Counter "midge_logins_delayed" "Refusals of wrong logins that were delayed" RefusalsDelayed;
     Counter "midge_received_bytes" "Bytes received from clients" BytesReceived;
     Counter "midge_sent_bytes" "Bytes given to the sockets of clients" BytesSent;
-    Counter "midge_packets_received" "Control packets received, PUBLISH included" PacketsReceived;
-    Counter "midge_packets_sent" "Control packets sent" { "type": } ["publish" = PublishesSent, "other" = AnswersSent];
-    Counter "midge_publishes_received" "PUBLISH packets received" PublishesReceived;
-    Counter "midge_publishes_refused"
-        "PUBLISH packets refused because of a reserved topic, too many levels, or a limit of retained messages"
-        PublishesRefused;
-    Counter "midge_publishes_forwarded" "Messages forwarded to other shards" Forwarded;
+    Counter "midge_messages_forwarded" "Messages forwarded to other shards" Forwarded;
+    Counter "midge_messages_unrouted" "Messages of clients for which there was no subscription" Unrouted;
     Counter "midge_payload_received_bytes" "Bytes of application messages received" PublishBytesReceived;
     Counter "midge_payload_sent_bytes" "Bytes of application messages sent" PublishBytesSent;
     Counter "midge_messages_dropped" "Messages dropped for a client" { "reason" of PublishesDropped: } [
@@ -159,6 +161,12 @@ pub(super) const OF_SHARDS: &[Family] = &[
         "PUBLISH packets that a shard has sent",
         Kind::Counter,
         &[("", Counter::PublishesSent)],
+    ),
+    of_shard(
+        "midge_shard_mesh_waits",
+        "How often a shard has stopped reading because the box of another shard was full",
+        Kind::Counter,
+        &[("", Counter::LimitMesh)],
     ),
     of_shard(
         "midge_shard_memory_bytes",

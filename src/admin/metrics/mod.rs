@@ -4,10 +4,12 @@
 //! latter. A name has no label in it.
 
 mod families;
+mod kinds;
 mod process;
 
 use super::api::AdminState;
 use super::limits::AdminEvent;
+use crate::broker::questions::ShardFigures;
 use crate::broker::{Counter, Counters};
 use families::{FAMILIES, Family, Kind};
 use prometheus_client::collector::Collector;
@@ -21,6 +23,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+pub(super) use process::thread_seconds;
+
 /// The media type of the text.
 pub(super) const CONTENT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -28,16 +32,20 @@ pub(super) const CONTENT: &str = "application/openmetrics-text; version=1.0.0; c
 ///
 /// # Errors
 /// The encoder fails.
-pub(super) fn text(state: &Arc<AdminState>) -> Result<String, fmt::Error> {
+pub(super) fn text(state: &Arc<AdminState>, figures: Vec<ShardFigures>) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Snapshot(Arc::clone(state))));
+    registry.register_collector(Box::new(Snapshot { state: Arc::clone(state), figures }));
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
     Ok(out)
 }
 
 /// Reads the counters when it is encoded.
-struct Snapshot(Arc<AdminState>);
+struct Snapshot {
+    state: Arc<AdminState>,
+    /// What the shards have answered. Empty if not all have: what depends on it is left out then.
+    figures: Vec<ShardFigures>,
+}
 
 impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -57,6 +65,9 @@ impl Collector for Snapshot {
         for family in FAMILIES {
             self.write_family(&mut page, family)?;
         }
+        self.write_kinds(&mut page)?;
+        self.write_logins(&mut page)?;
+        self.write_log(&mut page)?;
         self.write_shards(&mut page)?;
         self.write_listeners(&mut page)?;
         self.write_admin(&mut page)?;
@@ -66,23 +77,51 @@ impl Collector for Snapshot {
 
 impl Snapshot {
     fn write_broker(&self, page: &mut Page<'_>) -> fmt::Result {
-        let parts = &self.0.parts;
+        let parts = &self.state.parts;
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         build.encode(page.descriptor("midge_build", "The version of midge", MetricType::Info)?)?;
-        page.gauge("midge_shards", "Shards", number(parts.questions.shards()))?;
+        page.gauge("midge_shards", "Shards", number_of(parts.questions.shards()))?;
         let control = &parts.control;
         let open = control.open.load(Ordering::Relaxed);
-        page.gauge("midge_connections", "Connections that are open", number(open))?;
-        page.gauge("midge_connections_max", "The limit on connections", number(control.connections_max))?;
+        page.gauge("midge_connections", "Connections that are open", number_of(open))?;
+        page.gauge("midge_connections_max", "The limit on connections", number_of(control.connections_max))?;
         if parts.shared.memory_bytes_max < usize::MAX {
-            let max = number(parts.shared.memory_bytes_max);
+            let max = number_of(parts.shared.memory_bytes_max);
             page.gauge("midge_memory_max_bytes", "The limit on what clients make midge keep", max)?;
         }
+        let limits = &parts.shared.config.limits;
+        for (name, help, max) in [
+            ("midge_sessions_max", "The limit on sessions", limits.sessions),
+            ("midge_subscriptions_max", "The limit on subscriptions", limits.subscriptions_total),
+            ("midge_queued_max_bytes", "The limit on bytes in queues", limits.queue_bytes_total),
+            ("midge_retained_messages_max", "The limit on retained messages", limits.retained_messages),
+            ("midge_retained_max_bytes", "The limit on bytes of retained messages", limits.retained_bytes),
+        ] {
+            page.gauge(name, help, number_of(max))?;
+        }
+        let of_all = |counter| sum(&parts.shared.counters, counter);
+        let away = of_all(Counter::Sessions).saturating_sub(of_all(Counter::ClientsConnected));
+        page.gauge("midge_sessions_away", "Sessions whose clients are not connected", away)?;
+        let reloads = &control.reloads;
+        let help = "Reloads of the configuration";
+        let mut encoder = page.descriptor("midge_config_reloads", help, MetricType::Counter)?;
+        for (result, count) in [("good", &reloads.good), ("failed", &reloads.failed)] {
+            let count = count.load(Ordering::Relaxed);
+            Kind::Counter.write(count, &mut encoder.encode_family(&[("result", result)])?)?;
+        }
+        let has_failed = u64::from(reloads.has_failed.load(Ordering::Relaxed));
+        page.gauge(
+            "midge_config_last_reload_failed",
+            "1 if the last reload has changed nothing",
+            has_failed,
+        )?;
+        let drains = u64::from(control.drains.load(Ordering::Relaxed));
+        page.gauge("midge_draining", "1 while an operator lets all clients go", drains)?;
         Ok(())
     }
 
     fn write_family(&self, page: &mut Page<'_>, family: &Family) -> fmt::Result {
-        let counters = &self.0.parts.shared.counters;
+        let counters = &self.state.parts.shared.counters;
         let mut encoder = page.descriptor(family.name, family.help, family.kind.metric_type())?;
         let Some(label) = family.label else {
             return family.members.iter().try_for_each(|(_, counter)| {
@@ -105,9 +144,22 @@ impl Snapshot {
 
     /// What tells whether the load is spread evenly.
     fn write_shards(&self, page: &mut Page<'_>) -> fmt::Result {
+        let threads = self.state.parts.control.threads.iter().map(|thread| thread.load(Ordering::Relaxed));
+        let busy: Vec<(String, f64)> = (0..self.state.parts.questions.shards())
+            .zip(threads)
+            .filter_map(|(shard, thread)| Some((shard.to_string(), process::thread_seconds(thread)?)))
+            .collect();
+        if !busy.is_empty() {
+            let help = "Processor time of a shard, of itself and of the kernel for it";
+            let mut encoder = page.descriptor("midge_shard_busy_seconds", help, MetricType::Counter)?;
+            for (shard, seconds) in busy {
+                let label = [("shard", shard)];
+                ConstCounter::new(seconds).encode(encoder.encode_family(&label)?)?;
+            }
+        }
         for family in families::OF_SHARDS {
             let mut encoder = page.descriptor(family.name, family.help, family.kind.metric_type())?;
-            for (shard, counters) in self.0.parts.shared.counters.iter().enumerate() {
+            for (shard, counters) in self.state.parts.shared.counters.iter().enumerate() {
                 let shard = shard.to_string();
                 for (_, counter) in family.members {
                     let label = [("shard", shard.as_str())];
@@ -118,38 +170,52 @@ impl Snapshot {
         Ok(())
     }
 
-    /// The connections of listeners that have a limit of their own. Those of others are not counted.
+    /// The connections and certificates of each listener.
     fn write_listeners(&self, page: &mut Page<'_>) -> fmt::Result {
-        let parts = &self.0.parts;
-        let listeners = || {
-            let open = parts.control.open_by_listener.iter().zip(&parts.shared.config.listeners);
-            open.filter_map(|(open, listener)| {
-                Some((listener.address.to_string(), open.load(Ordering::Relaxed), listener.connections?))
+        let parts = &self.state.parts;
+        let listeners = || (0u16..).zip(&parts.shared.config.listeners);
+        if !self.figures.is_empty() {
+            let help = "Connections of a listener";
+            let mut encoder = page.descriptor("midge_listener_connections", help, MetricType::Gauge)?;
+            for (number, listener) in listeners() {
+                let of_shards = self.figures.iter().map(|figures| &figures.connections_by_listener);
+                let open: usize = of_shards.filter_map(|open| open.get(usize::from(number))).sum();
+                let label = [("listener", listener.address.to_string())];
+                Kind::Gauge.write(number_of(open), &mut encoder.encode_family(&label)?)?;
+            }
+        }
+        if listeners().any(|(_, listener)| listener.connections.is_some()) {
+            let help = "The limit on connections of a listener";
+            let mut encoder = page.descriptor("midge_listener_connections_max", help, MetricType::Gauge)?;
+            for (_, listener) in listeners() {
+                let Some(max) = listener.connections else { continue };
+                let label = [("listener", listener.address.to_string())];
+                Kind::Gauge.write(number_of(max), &mut encoder.encode_family(&label)?)?;
+            }
+        }
+        let certificates: Vec<_> = listeners()
+            .flat_map(|(number, listener)| {
+                let address = listener.address.to_string();
+                parts.control.certificates(number).into_iter().map(move |own| (address.clone(), own))
             })
-        };
-        if listeners().next().is_none() {
+            .collect();
+        if certificates.is_empty() {
             return Ok(());
         }
-        let (open, max) = ("midge_listener_connections", "midge_listener_connections_max");
-        let mut encoder =
-            page.descriptor(open, "Connections of a listener with a limit of its own", MetricType::Gauge)?;
-        for (listener, open, _) in listeners() {
-            let label = [("listener", listener.as_str())];
-            Kind::Gauge.write(number(open), &mut encoder.encode_family(&label)?)?;
-        }
-        let mut encoder =
-            page.descriptor(max, "The limit on connections of a listener", MetricType::Gauge)?;
-        for (listener, _, max) in listeners() {
-            let label = [("listener", listener.as_str())];
-            Kind::Gauge.write(number(max), &mut encoder.encode_family(&label)?)?;
+        let help = "The end of a certificate, in seconds since 1970";
+        let name = "midge_certificate_expiry_timestamp_seconds";
+        let mut encoder = page.descriptor(name, help, MetricType::Gauge)?;
+        for (listener, own) in certificates {
+            let labels = [("listener", listener), ("file", own.file.display().to_string())];
+            encoder.encode_family(&labels)?.encode_gauge(&own.not_after)?;
         }
         Ok(())
     }
 
     fn write_admin(&self, page: &mut Page<'_>) -> fmt::Result {
-        let counts = &self.0.counts;
+        let counts = &self.state.counts;
         let open = counts.open.load(Ordering::Relaxed);
-        page.gauge("midge_admin_connections", "Connections to the admin interface", number(open))?;
+        page.gauge("midge_admin_connections", "Connections to the admin interface", number_of(open))?;
         let requests = counts.requests.load(Ordering::Relaxed);
         page.counter("midge_admin_requests", "Requests to the admin interface", requests)?;
         let failed = counts.count(AdminEvent::LoginFailed);
@@ -198,7 +264,7 @@ impl Page<'_> {
     }
 }
 
-fn number(number: usize) -> u64 {
+fn number_of(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
 

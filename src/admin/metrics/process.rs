@@ -1,6 +1,6 @@
 //! What Prometheus expects of every process: time, memory, descriptors, start.
 
-use super::{Kind, Page, number};
+use super::{Kind, Page, number_of};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use std::fmt;
@@ -25,6 +25,13 @@ pub(super) fn write(page: &mut Page<'_>) -> fmt::Result {
     Ok(())
 }
 
+/// The processor time of a thread in seconds. `None` if the system does not tell it.
+pub(in crate::admin) fn thread_seconds(thread: u32) -> Option<f64> {
+    let text = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).ok()?;
+    let nanos: f64 = text.split_whitespace().next()?.parse().ok()?;
+    Some(nanos / 1e9)
+}
+
 fn seconds(time: Timespec) -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
@@ -32,14 +39,14 @@ fn seconds(time: Timespec) -> f64 {
 fn resident_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
-    pages.checked_mul(number(rustix::param::page_size()))
+    pages.checked_mul(number_of(rustix::param::page_size()))
 }
 
 /// Since Linux 6.2 the size of the directory is the number of its entries. To list those of a million connections
 /// would keep other requests waiting.
 fn open_descriptors() -> Option<u64> {
     match std::fs::metadata("/proc/self/fd").ok()?.size() {
-        0 => Some(number(std::fs::read_dir("/proc/self/fd").ok()?.count())),
+        0 => Some(number_of(std::fs::read_dir("/proc/self/fd").ok()?.count())),
         open => Some(open),
     }
 }
@@ -65,6 +72,8 @@ mod tests {
         let start = start_seconds().expect("it is in /proc");
         assert!(start <= now + 1.0 && now - start < 86_400.0, "{start} {now}");
         assert!(resident_bytes().is_some_and(|bytes| bytes > 100_000));
+        let thread = u32::try_from(rustix::thread::gettid().as_raw_pid()).expect("it is positive");
+        assert!(thread_seconds(thread).is_some_and(|busy| busy > 0.0), "its thread has worked");
         let open = open_descriptors().expect("it is in /proc");
         let _more: Vec<_> = (0..10).map(|_| std::fs::File::open("/dev/null")).collect();
         assert!(open_descriptors().expect("it is in /proc") >= open.min(3), "{open}");

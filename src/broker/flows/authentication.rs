@@ -206,7 +206,9 @@ impl Shard {
             return Err(out_of_turn);
         }
         let exchange = authentication.exchange.take().ok_or(out_of_turn)?;
-        Ok(exchange.finish(auth.data)?)
+        let proved = exchange.finish(auth.data);
+        self.kinds().exchanges.add(usize::from(proved.is_err()), 1);
+        Ok(proved?)
     }
 
     fn send_challenge(

@@ -12,8 +12,26 @@ use crate::store::Record;
 use smallvec::SmallVec;
 
 impl Shard {
-    /// Sends a message to every shard that may have subscribers.
-    pub(in crate::broker) fn forward(&mut self, fanout: &mut Fanout<'_>) {
+    /// Sends a message to every other shard that may have subscribers, and to the home of a retained one. Returns whether
+    /// there is any.
+    pub(in crate::broker) fn send_to_others(
+        &mut self,
+        fanout: &mut Fanout<'_>,
+        retained_home: Option<ShardId>,
+    ) -> bool {
+        let retained_home = retained_home.filter(|&home| home != self.id);
+        if fanout.intended {
+            return self.intend(fanout, retained_home);
+        }
+        match retained_home {
+            Some(home) => self.forward_retained(fanout, home),
+            None => return self.forward(fanout),
+        }
+        true
+    }
+
+    /// Sends a message to every shard that may have subscribers. Returns whether there is any.
+    fn forward(&mut self, fanout: &mut Fanout<'_>) -> bool {
         let targets = self.interested(fanout.publication.topic);
         self.count(Counter::Forwarded, u64::from(targets.count_ones()));
         let ticket = fanout.await_receipts(targets.count_ones());
@@ -25,10 +43,11 @@ impl Shard {
             }
             self.post(first, Mail::Publish { message, ticket, intent: None });
         }
+        targets != 0
     }
 
     /// Sends a retained message to its home, and then to every shard that may have subscribers.
-    pub(in crate::broker) fn forward_retained(&mut self, fanout: &mut Fanout<'_>, home: ShardId) {
+    fn forward_retained(&mut self, fanout: &mut Fanout<'_>, home: ShardId) {
         let ticket = fanout.await_receipts(1);
         self.post_retained(Onward { message: fanout.to_message(), home, ticket, intent: None, targets: 0 });
     }
@@ -70,14 +89,14 @@ impl Shard {
         }
     }
 
-    /// Records the targets of a message. It is sent after the log has the record.
-    pub(in crate::broker) fn intend(&mut self, fanout: &mut Fanout<'_>, retained_home: Option<ShardId>) {
+    /// Records the targets of a message. It is sent after the log has the record. Returns whether there are any.
+    fn intend(&mut self, fanout: &mut Fanout<'_>, retained_home: Option<ShardId>) -> bool {
         let mut targets = self.interested(fanout.publication.topic);
         if let Some(home) = retained_home {
             targets |= 1 << home;
         }
         if targets == 0 {
-            return;
+            return false;
         }
         if let Some(home) = retained_home {
             // The home stores the message at once, and delivers it with the intent: a client that has seen it
@@ -93,6 +112,7 @@ impl Shard {
         let message = fanout.to_message();
         let intent = Intent { number, ticket, targets, retained_home, message };
         self.wait_for_log(self.durability.mark(), AfterLog::Intent(Box::new(intent)));
+        true
     }
 
     /// Sends a message after the log has its intent.

@@ -427,15 +427,10 @@ impl Shard {
         let kept = if retained_home == Some(self.id) { self.retain(now, fanout) } else { Outcome::default() };
         let mut outcome = self.route(now, fanout);
         outcome.merge(kept);
-        if self.shared.shards() > 1 {
-            let retained_home = retained_home.filter(|&home| home != self.id);
-            if fanout.intended {
-                self.intend(fanout, retained_home);
-            } else if let Some(home) = retained_home {
-                self.forward_retained(fanout, home);
-            } else {
-                self.forward(fanout);
-            }
+        let has_taken = outcome.matched;
+        let goes_on = self.shared.shards() > 1 && self.send_to_others(fanout, retained_home);
+        if !has_taken && !goes_on && fanout.publication.origin.is_some() {
+            self.count(Counter::Unrouted, 1);
         }
         outcome
     }

@@ -35,6 +35,9 @@ impl Shard {
         of_packet: &mut RefusedFilters,
     ) {
         self.count(Counter::SubscriptionsRefused, 1);
+        if refused.limit.is_none() && refused.reason == Reason::NotAuthorized {
+            self.kinds().denied.add(1, 1);
+        }
         if of_packet.logged == LOGGED_MAX {
             of_packet.unlogged += 1;
             if let Some(limit) = refused.limit {

@@ -484,13 +484,13 @@ mod tests {
             out
         };
         let full = [0xE0, 7, 0x82, 5, 0x1F, 0, 2, b'n', b'o'];
-        assert_eq!(encode(Reason::ProtocolError, Some("no"), 9), full);
-        assert_eq!(encode(Reason::ProtocolError, Some("no"), 8), [0xE0, 1, 0x82]);
+        assert_eq!(encode(Reason::ProtocolError, Some(DisconnectText::Reason("no")), 9), full);
+        assert_eq!(encode(Reason::ProtocolError, Some(DisconnectText::Reason("no")), 8), [0xE0, 1, 0x82]);
         assert_eq!(encode(Reason::ProtocolError, None, u32::MAX), [0xE0, 1, 0x82]);
-        assert!(encode(Reason::ProtocolError, Some("no"), 2).is_empty());
+        assert!(encode(Reason::ProtocolError, Some(DisconnectText::Reason("no")), 2).is_empty());
         assert_eq!(encode(Reason::Success, None, 2), [0xE0, 0]);
         let long = "x".repeat(200);
-        let bytes = encode(Reason::ServerMoved, Some(&long), 1000);
+        let bytes = encode(Reason::ServerMoved, Some(DisconnectText::Reason(&long)), 1000);
         assert_eq!(bytes[..8], [0xE0, 0xCE, 0x01, 0x9D, 0xCB, 0x01, 0x1F, 0]);
         assert_eq!(bytes.len(), 3 + 206);
     }

@@ -6,9 +6,9 @@
 //! bytes.
 
 use midge::mqtt::codec::{
-    Ack, Auth, Connect, Disconnect, Frame, Framing, PACKET_BYTES_LIMIT, Packet, Publish, PublishHeader,
-    Subscribe, Unsubscribe, decode, encode_ack, encode_auth, encode_disconnect, encode_publish, frame,
-    publish_len,
+    Ack, Auth, Connect, Disconnect, DisconnectText, Frame, Framing, PACKET_BYTES_LIMIT, Packet, Publish,
+    PublishHeader, Subscribe, Unsubscribe, decode, encode_ack, encode_auth, encode_disconnect,
+    encode_publish, frame, publish_len, summarize_received, summarize_sent,
 };
 use midge::mqtt::{ProtocolVersion, QoS};
 use midge::mqtt::{TopicFilter, check_topic_name, has_forbidden_character};
@@ -60,7 +60,15 @@ fn framed(bytes: &[u8], packet_bytes_max: usize) -> Option<Frame<'_>> {
     Some(found)
 }
 
+/// Whatever a packet is, it can be told in words without line breaks.
+fn check_summary(version: ProtocolVersion, found: Frame<'_>) {
+    for summary in [summarize_received(version, found), summarize_sent(version, found)] {
+        assert!(!summary.words.chars().any(char::is_control), "{:?}", summary.words);
+    }
+}
+
 fn check_packet(version: ProtocolVersion, found: Frame<'_>) {
+    check_summary(version, found);
     match decode(version, found) {
         Ok(Packet::Publish(publish)) => check_publish(version, found, &publish),
         Ok(Packet::Ack(ack)) => check_ack(version, ack),
@@ -164,7 +172,7 @@ fn check_disconnect(version: ProtocolVersion, disconnect: Disconnect) {
     if version < ProtocolVersion::V5 {
         return;
     }
-    for words in [None, Some("in words")] {
+    for words in [None, Some(DisconnectText::Reason("in words"))] {
         let mut bytes = Vec::new();
         encode_disconnect(&mut bytes, disconnect.reason, words, u32::MAX);
         let Ok(Packet::Disconnect(again)) = decode(version, whole(&bytes)) else {
