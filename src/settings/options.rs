@@ -12,7 +12,7 @@ macro_rules! sections {
     ($(
         $(#[$doc:meta])*
         $name:literal => $section:ident, $about:literal {
-            $($key:ident: $type:ty = $default:expr, $allowed:expr, $unit:literal, $text:literal;)*
+            $($key:ident: $type:ty = $default:expr, $allowed:expr, $unit:literal, $change:expr, $text:literal;)*
         }
     )*) => {$(
         $(#[$doc])*
@@ -31,6 +31,7 @@ macro_rules! sections {
                     key: stringify!($key),
                     allowed: $allowed,
                     unit: $unit,
+                    change: $change,
                     text: $text,
                     may_be_left_out: <$type as Setting>::MAY_BE_LEFT_OUT,
                 },)*
