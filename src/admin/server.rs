@@ -10,6 +10,7 @@ use super::pace::{ConnectionPace, Paced};
 use super::sockets::{AdminListeners, AdminSocketFile, AdminSockets};
 use crate::base::Time;
 use crate::broker::Shared;
+use crate::control::housekeeping::HouseRequests;
 use crate::control::pool::NICE;
 use crate::control::questions::Questions;
 use crate::host::Control;
@@ -47,6 +48,8 @@ pub struct AdminParts {
     pub control: Arc<Control>,
     /// The configuration and the counters.
     pub shared: Arc<Shared>,
+    /// Asks the thread that reads the configuration.
+    pub house: HouseRequests,
     /// The clock of the shards.
     pub clock: Box<dyn Fn() -> Time + Send + Sync>,
 }

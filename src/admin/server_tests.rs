@@ -4,6 +4,7 @@ use super::*;
 use crate::admin::api::AdminState;
 use crate::broker::questions::Answer;
 use crate::control::access_policies::AccessPolicies;
+use crate::control::housekeeping;
 use crate::control::logins::Logins;
 use crate::control::questions::Asked;
 use crate::settings::Config;
@@ -37,7 +38,13 @@ fn state(silent: &[bool]) -> Arc<AdminState> {
     let logins = Logins::start(&policies).unwrap();
     let control = Arc::new(Control::new(&config, policies, 1, Box::new(logins), 7));
     let shared = Arc::new(Shared::new(config, silent.len(), 7).0);
-    let parts = AdminParts { questions, control, shared, clock: Box::new(|| Time::ZERO) };
+    let parts = AdminParts {
+        questions,
+        control,
+        shared,
+        house: housekeeping::requests().0,
+        clock: Box::new(|| Time::ZERO),
+    };
     Arc::new(AdminState { parts, counts: AdminCounts::default() })
 }
 

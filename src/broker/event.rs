@@ -253,6 +253,7 @@ impl Event {
                 | EndCause::Shutdown
                 | EndCause::Banned
                 | EndCause::Operator
+                | EndCause::ListenerRemoved
                 | EndCause::Refused => None,
             },
             // Each connection that is turned away is counted, reported or not.

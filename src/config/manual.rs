@@ -16,9 +16,10 @@ Check a file without starting: midge check-config midge.toml
 An option that is left out has its default. An unknown key, a wrong type or a value out of range is \
 refused with file, line and what is allowed. Numbers are plain integers; the unit stands with each option.
 
-\"Changes\" says when a change of an option takes effect in a midge that runs, after SIGHUP: at once, for new \
-connections (connected clients keep what they were granted), or at restart. midge takes all changes of the file that \
-it can take, or, if the file is wrong, none. It names the others in the log.";
+\"Changes\" says when a change of an option takes effect in a midge that runs, after SIGHUP or midge ctl reload: at \
+once, for new connections (connected clients keep what they were granted), or at restart. midge takes all changes of \
+the file that it can take, or, if the file is wrong, none. It names the others. midge ctl reload --plan shows them all \
+before. A lower limit takes nothing away that is already there.";
 
 /// The manual that the rows give.
 fn manual() -> String {

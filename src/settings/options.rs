@@ -44,6 +44,17 @@ macro_rules! sections {
             }
         }
 
+        impl $section {
+            /// What applies after a reload: this, with the options that only a restart changes as they are in
+            /// `running`.
+            pub fn with_restart_options_of(mut self, running: &$section) -> $section {
+                $(if !$change.is_taken() {
+                    self.$key = running.$key.clone();
+                })*
+                self
+            }
+        }
+
         impl Section for $section {
             fn name(&self) -> &'static str {
                 $name

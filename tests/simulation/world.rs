@@ -142,6 +142,7 @@ impl World {
                 shared: Arc::clone(&self.shared),
                 control: Arc::clone(&self.control),
                 listeners: vec![(0, ())],
+                new_listeners: None,
                 bell: Arc::new(|| {}),
                 questions: None,
                 interest,

@@ -143,19 +143,19 @@ impl AdminState {
 
     /// The number of the listener with this address.
     fn listener(&self, address: &str) -> Result<u16, ApiRefusal> {
-        let listeners = &self.parts.shared.config.listeners;
-        let mut numbered = (0..).zip(listeners);
-        let found = numbered.find(|(_, listener)| listener.address.to_string() == address);
-        found.map(|(number, _)| number).ok_or_else(|| {
-            let all: Vec<String> = listeners.iter().map(|listener| listener.address.to_string()).collect();
+        let settings = self.parts.control.settings();
+        let shown = |number: u16| settings.listener(number).map(|listener| listener.address.to_string());
+        let mut open = settings.open_listeners().iter().copied();
+        open.find(|&number| shown(number).as_deref() == Some(address)).ok_or_else(|| {
+            let all: Vec<String> = settings.open_listeners().iter().copied().filter_map(shown).collect();
             ApiRefusal::bad(format!("listener: there is no \"{address}\"; there are {}", all.join(", ")))
         })
     }
 
     /// The address of a listener.
     fn address_of(&self, listener: u16) -> Option<String> {
-        let listeners = &self.parts.shared.config.listeners;
-        listeners.get(usize::from(listener)).map(|listener| listener.address.to_string())
+        let settings = self.parts.control.settings();
+        settings.listener(listener).map(|listener| listener.address.to_string())
     }
 }
 

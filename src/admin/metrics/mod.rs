@@ -73,9 +73,10 @@ impl Snapshot {
         let control = &parts.control;
         let open = control.open.load(Ordering::Relaxed);
         page.gauge("midge_connections", "Connections that are open", number(open))?;
-        page.gauge("midge_connections_max", "The limit on connections", number(control.connections_max))?;
-        if parts.shared.memory_bytes_max < usize::MAX {
-            let max = number(parts.shared.memory_bytes_max);
+        page.gauge("midge_connections_max", "The limit on connections", number(control.connections_max()))?;
+        let memory_max = control.settings().memory_bytes_max();
+        if memory_max < usize::MAX {
+            let max = number(memory_max);
             page.gauge("midge_memory_max_bytes", "The limit on what clients make midge keep", max)?;
         }
         Ok(())
@@ -121,10 +122,12 @@ impl Snapshot {
     /// The connections of listeners that have a limit of their own. Those of others are not counted.
     fn write_listeners(&self, page: &mut Page<'_>) -> fmt::Result {
         let parts = &self.0.parts;
+        let settings = parts.control.settings();
         let listeners = || {
-            let open = parts.control.open_by_listener.iter().zip(&parts.shared.config.listeners);
-            open.filter_map(|(open, listener)| {
-                Some((listener.address.to_string(), open.load(Ordering::Relaxed), listener.connections?))
+            settings.open_listeners().iter().filter_map(|&number| {
+                let listener = settings.listener(number)?;
+                let open = parts.control.open_by_listener[usize::from(number)].load(Ordering::Relaxed);
+                Some((listener.address.to_string(), open, listener.connections?))
             })
         };
         if listeners().next().is_none() {

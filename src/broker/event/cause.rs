@@ -62,6 +62,8 @@ pub enum EndCause {
     Banned,
     /// An operator has disconnected it.
     Operator,
+    /// Its listener was removed from the configuration.
+    ListenerRemoved,
     /// Refused at CONNECT. `Event::Refused` says why.
     Refused,
 }
@@ -77,7 +79,9 @@ impl EndCause {
             EndCause::TakenOver => Some(Reason::SessionTakenOver),
             EndCause::Shutdown => Some(Reason::ServerShuttingDown),
             // [MQTT5-3.14.2-1]: DISCONNECT has no 0x8A.
-            EndCause::Banned | EndCause::Operator => Some(Reason::AdministrativeAction),
+            EndCause::Banned | EndCause::Operator | EndCause::ListenerRemoved => {
+                Some(Reason::AdministrativeAction)
+            }
             EndCause::Disconnect(_) | EndCause::Hangup(_) | EndCause::ConnectTimeout | EndCause::Refused => {
                 None
             }
@@ -93,7 +97,7 @@ impl EndCause {
     }
 
     /// The causes in single words, for metrics. What is not in it does not change without need.
-    pub const LABELS: [&str; 17] = [
+    pub const LABELS: [&str; 18] = [
         "disconnect",
         "closed",
         "reset",
@@ -111,6 +115,7 @@ impl EndCause {
         "banned",
         "operator",
         "refused",
+        "listener_removed",
     ];
 
     /// The place of the cause in [`EndCause::LABELS`].
@@ -133,6 +138,7 @@ impl EndCause {
             EndCause::Banned => 14,
             EndCause::Operator => 15,
             EndCause::Refused => 16,
+            EndCause::ListenerRemoved => 17,
         }
     }
 
@@ -155,6 +161,7 @@ impl EndCause {
             EndCause::Shutdown => "server shutting down",
             EndCause::Banned => "address banned",
             EndCause::Operator => "disconnected by the operator",
+            EndCause::ListenerRemoved => "listener removed",
             EndCause::Refused => "refused",
         }
     }
@@ -186,6 +193,7 @@ impl fmt::Display for EndCause {
             EndCause::Shutdown => f.write_str("server shutting down (0x8B)"),
             EndCause::Banned => f.write_str("address banned by gate.banned (0x98)"),
             EndCause::Operator => f.write_str("disconnected by the operator (0x98)"),
+            EndCause::ListenerRemoved => f.write_str("its listener was removed from the configuration (0x98)"),
             EndCause::Refused => f.write_str("refused"),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::integer;
 use crate::settings::Network;
-use crate::settings::value::ChangeTime::{AtOnce, AtRestart, NewConnections};
+use crate::settings::value::ChangeTime::{AtOnce, NewConnections};
 use crate::settings::value::{Allowed, Literal, OptionRow, Refused, Section, Setting, TokenAlgorithm};
 
 /// The largest number of networks in `gate.banned` and `gate.exempt`. Each connection is compared with all of
@@ -33,10 +33,10 @@ sections! {
         skip_bad_password_lines: bool = false, Allowed::Boolean, "", AtOnce,
             "Whether midge skips a line of a password file that it can't use and names it in the log, as mosquitto \
              does. With false such a file stops the start, and changes nothing at SIGHUP.";
-        client_id_prefix: String = String::new(), Allowed::Text { bytes_max: 65535 }, "", AtRestart,
+        client_id_prefix: String = String::new(), Allowed::Text { bytes_max: 65535 }, "", NewConnections,
             "Prefix that all client identifiers must have, those that midge assigns included. Clients with another \
              identifier are refused with 0x87 (3.x: 0x05). Empty: any identifier.";
-        test_method: bool = false, Allowed::Boolean, "", AtRestart,
+        test_method: bool = false, Allowed::Boolean, "", NewConnections,
             "Whether midge offers the built-in method \"midge-test\" of enhanced authentication (AUTH packets, MQTT \
              5.0), for developers of clients. It protects nothing: never turn it on in production. Listeners with a \
              password file or tls_user_name do not offer it.";
@@ -99,7 +99,8 @@ sections! {
             "Time for the whole request, from resolving the server's name to the last byte of the answer. \
              limits.connect_seconds runs meanwhile.";
         requests: usize = 8, integer(1..=256), "requests", NewConnections,
-            "Requests at a time, each on its own thread. Up to 1024 more logins may wait, divided among the shards; \
+            "Requests at a time, each on its own thread. More threads start at once after a change; fewer need a \
+             restart. Up to 1024 more logins may wait, divided among the shards; \
              the addresses from which they come take turns. Beyond that, the newest login of the address with the most \
              waiting logins is refused with 0x89 (3.x: 0x03).";
         cache_seconds: u32 = 60, integer(0..=86_400), "seconds", NewConnections,

@@ -2,7 +2,7 @@
 
 use super::{BYTES_PER_SECOND_MAX, MESSAGES_PER_SECOND_MAX, PACKET_BYTES_MAX, integer};
 use crate::settings::Address;
-use crate::settings::value::ChangeTime::{AtOnce, AtRestart, NewConnections};
+use crate::settings::value::ChangeTime::{AtOnce, NewConnections};
 use crate::settings::value::{
     Allowed, ClientCertificateRules, ClientCertificates, CrlScope, ListenerProtocol, Literal, OptionRow,
     QueuePolicy, Refused, Section, Setting, TlsMinimum, UserNames, Version, Versions,
@@ -13,15 +13,16 @@ sections! {
     "listeners" => Listener,
     "The addresses on which midge listens: one table for each address, at most 64. Without any table, midge listens \
      on 127.0.0.1:1883, which only this machine can reach." {
-        address: Address = Address::loopback(1883), Allowed::Address, "", AtRestart,
-            "Address and port, or host name and port. 0.0.0.0 means every IPv4 address of this machine, [::] every \
+        address: Address = Address::loopback(1883), Allowed::Address, "", AtOnce,
+            "Address and port, or host name and port. A listener that is removed while midge runs, or gets another \
+             address, closes; its clients are disconnected with 0x98. A new one opens. 0.0.0.0 means every IPv4 address of this machine, [::] every \
              IPv6 address. Port 0 takes a free port; the start-up lines name it. midge does not start if the address \
              is in use or does not belong to this machine. Or \"unix:\" and the absolute path of a Unix-domain socket, \
              at most 107 bytes. midge creates this socket with mode 0660, so that its user and group can connect. It \
              replaces a socket that was left behind, and removes its own when it ends. One shard accepts these \
              clients; all shards serve them. Where an address is needed they count as 127.0.0.1; log lines call them \
              unix.";
-        interface: String = String::new(), Allowed::Text { bytes_max: 15 }, "", AtRestart,
+        interface: String = String::new(), Allowed::Text { bytes_max: 15 }, "", AtOnce,
             "Name of a network interface, such as \"eth0\". midge listens on the first address of this interface that \
              has the family of address. address must then be 0.0.0.0, [::] or exactly that address. Empty: midge \
              listens on address.";
@@ -90,25 +91,25 @@ sections! {
              Maximum Packet Size.";
         tls_minimum: TlsMinimum = TlsMinimum::V12, Allowed::Choice(TlsMinimum::WORDS), "", NewConnections,
             "Oldest version of TLS that midge accepts.";
-        tls_user_name: UserNames = UserNames::None, Allowed::Choice(UserNames::WORDS), "", AtRestart,
+        tls_user_name: UserNames = UserNames::None, Allowed::Choice(UserNames::WORDS), "", NewConnections,
             "The part of a client's certificate that is its user name: \"common_name\" of the subject, or the whole \
              \"subject\" in the form of RFC 2253. A client without this name is refused with 0x86 (3.x: 0x04); \
              passwords are not checked. \"none\": the user name is the one in CONNECT.";
-        user_name_as_client_id: bool = false, Allowed::Boolean, "", AtRestart,
+        user_name_as_client_id: bool = false, Allowed::Boolean, "", NewConnections,
             "Whether the user name, from CONNECT or the certificate, replaces the client identifier. Then no user can \
              take over another user's session. A client without a user name is refused with 0x87 (3.x: 0x05).";
         proxy_trusted: Vec<String> = Vec::new(), Allowed::Texts { bytes_max: 64, count_max: 256 }, "", NewConnections,
             "Addresses and networks (\"10.0.0.0/8\") of load balancers that begin each connection with a PROXY \
              header, version 1 or 2. midge takes the client's address from this header. Connections from other \
              addresses have no such header. Empty: midge accepts no PROXY header.";
-        versions: Versions = Versions::ALL, Allowed::Choices(Version::WORDS), "", AtRestart,
+        versions: Versions = Versions::ALL, Allowed::Choices(Version::WORDS), "", NewConnections,
             "Versions of MQTT that clients may speak. A client with another version is refused: CONNACK 0x84 (3.x: \
              0x01).";
-        mount_point: String = String::new(), Allowed::Text { bytes_max: 1024 }, "", AtRestart,
+        mount_point: String = String::new(), Allowed::Text { bytes_max: 1024 }, "", NewConnections,
             "Prefix that midge puts before each topic to which this listener's clients publish, wills included, and \
              before each filter to which they subscribe. midge removes it from the topics that they receive. \
              \"site1/\" gives them a part of the topic tree of their own. It must not contain + or #. Response Topics \
-             are not changed. Empty: no prefix.";
+             are not changed. After a change, sessions keep the filters that they have. Empty: no prefix.";
         allow_anonymous: Option<bool> = None, Allowed::Boolean, "", NewConnections,
             "Replaces auth.allow_anonymous for this listener. Left out: auth.allow_anonymous applies.";
         password_file: Option<String> = None, Allowed::Text { bytes_max: 4096 }, "", AtOnce,
@@ -120,48 +121,56 @@ sections! {
             "Whether this listener asks the webhook. Left out: it does if [webhook] has a url.";
         acl_file: Option<String> = None, Allowed::Text { bytes_max: 4096 }, "", AtOnce,
             "Replaces acl.file for this listener; empty: no access list. Left out: acl.file applies.";
-        connections: Option<usize> = None, integer(1..=10_000_000), "connections", AtRestart,
+        connections: Option<usize> = None, integer(1..=10_000_000), "connections", NewConnections,
             "Connections of this listener at a time. Further connections are closed at once and counted. Left out: \
              only limits.connections applies.";
-        packet_bytes: Option<usize> = None, integer(20..=PACKET_BYTES_MAX), "bytes", AtRestart,
+        packet_bytes: Option<usize> = None, integer(20..=PACKET_BYTES_MAX), "bytes", NewConnections,
             "Replaces limits.packet_bytes for this listener. Left out: limits.packet_bytes applies.";
-        keep_alive_seconds_max: Option<u16> = None, integer(1..=65535), "seconds", AtRestart,
+        keep_alive_seconds_max: Option<u16> = None, integer(1..=65535), "seconds", NewConnections,
             "Replaces protocol.keep_alive_seconds_max for this listener. Left out: protocol.keep_alive_seconds_max \
              applies.";
-        receive_maximum: Option<u16> = None, integer(1..=65535), "messages", AtRestart,
+        receive_maximum: Option<u16> = None, integer(1..=65535), "messages", NewConnections,
             "Replaces protocol.receive_maximum for this listener. Left out: protocol.receive_maximum applies.";
-        topic_alias_maximum: Option<u16> = None, integer(0..=65535), "aliases", AtRestart,
+        topic_alias_maximum: Option<u16> = None, integer(0..=65535), "aliases", NewConnections,
             "Replaces protocol.topic_alias_maximum for this listener. Left out: protocol.topic_alias_maximum applies.";
-        maximum_qos: Option<u8> = None, integer(0..=2), "QoS", AtRestart,
+        maximum_qos: Option<u8> = None, integer(0..=2), "QoS", NewConnections,
             "Replaces protocol.maximum_qos for this listener. Left out: protocol.maximum_qos applies.";
-        retain_available: Option<bool> = None, Allowed::Boolean, "", AtRestart,
+        retain_available: Option<bool> = None, Allowed::Boolean, "", NewConnections,
             "Replaces protocol.retain_available for this listener. Left out: protocol.retain_available applies.";
-        wildcard_subscriptions: Option<bool> = None, Allowed::Boolean, "", AtRestart,
+        wildcard_subscriptions: Option<bool> = None, Allowed::Boolean, "", NewConnections,
             "Replaces protocol.wildcard_subscriptions for this listener. Left out: protocol.wildcard_subscriptions \
              applies.";
-        shared_subscriptions: Option<bool> = None, Allowed::Boolean, "", AtRestart,
+        shared_subscriptions: Option<bool> = None, Allowed::Boolean, "", NewConnections,
             "Replaces protocol.shared_subscriptions for this listener. Left out: protocol.shared_subscriptions \
              applies.";
-        zero_length_client_id: Option<bool> = None, Allowed::Boolean, "", AtRestart,
+        zero_length_client_id: Option<bool> = None, Allowed::Boolean, "", NewConnections,
             "Replaces protocol.zero_length_client_id for this listener. Left out: protocol.zero_length_client_id \
              applies.";
-        assigned_client_id_prefix: Option<String> = None, Allowed::Text { bytes_max: 64 }, "", AtRestart,
+        assigned_client_id_prefix: Option<String> = None, Allowed::Text { bytes_max: 64 }, "", NewConnections,
             "Replaces protocol.assigned_client_id_prefix for this listener. Left out: \
              protocol.assigned_client_id_prefix applies.";
-        session_queue_policy: Option<QueuePolicy> = None, Allowed::Choice(QueuePolicy::WORDS), "", AtRestart,
+        session_queue_policy: Option<QueuePolicy> = None, Allowed::Choice(QueuePolicy::WORDS), "", AtOnce,
             "Replaces limits.session_queue_policy for each session whose client connected through this listener last. \
              Left out: limits.session_queue_policy applies.";
-        client_messages_per_second: Option<u64> = None, integer(0..=MESSAGES_PER_SECOND_MAX), "messages per second", AtRestart,
+        client_messages_per_second: Option<u64> = None, integer(0..=MESSAGES_PER_SECOND_MAX), "messages per second", AtOnce,
             "Replaces limits.client_messages_per_second for this listener. Left out: \
              limits.client_messages_per_second applies.";
-        client_bytes_per_second: Option<u64> = None, integer(0..=BYTES_PER_SECOND_MAX), "bytes per second", AtRestart,
+        client_bytes_per_second: Option<u64> = None, integer(0..=BYTES_PER_SECOND_MAX), "bytes per second", AtOnce,
             "Replaces limits.client_bytes_per_second for this listener. Left out: limits.client_bytes_per_second \
              applies.";
-        messages_per_second: u64 = 0, integer(0..=MESSAGES_PER_SECOND_MAX), "messages per second", AtRestart,
+        messages_per_second: u64 = 0, integer(0..=MESSAGES_PER_SECOND_MAX), "messages per second", AtOnce,
             "PUBLISH packets that all clients of this listener may send together, divided among the shards. Above \
              this rate, midge reads from the sending clients in turn and more slowly; it drops nothing. 0: no limit.";
-        bytes_per_second: u64 = 0, integer(0..=BYTES_PER_SECOND_MAX), "bytes per second", AtRestart,
+        bytes_per_second: u64 = 0, integer(0..=BYTES_PER_SECOND_MAX), "bytes per second", AtOnce,
             "Bytes of MQTT packets that all clients of this listener may send together after their CONNECT, divided \
              among the shards. Above this rate, midge reads more slowly in the same way. 0: no limit.";
+    }
+}
+
+impl Listener {
+    /// Whether another listener of the configuration is this one, possibly with other options: it is at the same
+    /// place.
+    pub fn is_same(&self, other: &Listener) -> bool {
+        self.address == other.address && self.interface == other.interface
     }
 }

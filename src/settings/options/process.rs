@@ -22,7 +22,7 @@ sections! {
         mesh_capacity: usize = 4096, power_of_two(2..=1 << 20), "messages between shards", AtRestart,
             "Capacity of the mailbox from each shard to each other shard. While a mailbox is full, the sending shard \
              does not read from publishing clients; it drops nothing.";
-        spin_microseconds: u64 = 0, integer(0..=10_000), "microseconds", AtRestart,
+        spin_microseconds: u64 = 0, integer(0..=10_000), "microseconds", AtOnce,
             "How long a shard that has run out of work looks for more before it sleeps. Waking up is most of the \
              latency of a lone message. Spinning avoids it, but uses the core's time while messages are rarer than \
              this. 0: the shard sleeps at once.";
@@ -53,7 +53,7 @@ sections! {
     /// The broker's own topics.
     "sys" => Sys,
     "The $SYS topics: what the broker reports about itself." {
-        interval_seconds: u32 = 10, integer(0..=86_400), "seconds", AtRestart,
+        interval_seconds: u32 = 10, integer(0..=86_400), "seconds", AtOnce,
             "Time between two updates of the $SYS topics. 0: no $SYS topics. docs/sys-topics.md explains each topic.";
     }
 
@@ -80,7 +80,7 @@ sections! {
     /// How the broker stops.
     "shutdown" => Shutdown,
     "What happens on SIGTERM, SIGINT and SIGQUIT. A second signal ends midge at once." {
-        grace_seconds: u32 = 5, integer(0..=600), "seconds", AtRestart,
+        grace_seconds: u32 = 5, integer(0..=600), "seconds", AtOnce,
             "Longest time to send clients their DISCONNECT 0x8B and what is already written for them. 0: none.";
     }
 
@@ -98,7 +98,7 @@ sections! {
         queue_lines: usize = 8192, integer(64..=1 << 20), "lines", AtRestart,
             "Lines that wait to be written while the target is slow. Further lines are dropped and counted, so a \
              blocked terminal never stops a shard.";
-        storm_summary: bool = false, Allowed::Boolean, "", AtRestart,
+        storm_summary: bool = false, Allowed::Boolean, "", AtOnce,
             "Each shard writes at most 50 lines a second for clients that connect, 50 for those that disconnect, 20 \
              for refused ones, 20 for other events of clients, and 1000 of level \"debug\". Once a second, one more \
              line says how many lines of a kind were left out, by cause. With true, only this line is written while \
