@@ -2,6 +2,7 @@
 
 mod clients;
 mod health;
+mod house;
 mod listeners;
 mod messages;
 mod openapi;
@@ -58,6 +59,9 @@ pub(super) fn router(state: Arc<AdminState>) -> Router {
         .route("/api/v1/limits", get(listeners::limits))
         .route("/api/v1/bans", get(listeners::bans).post(listeners::ban))
         .route("/api/v1/bans/{address}", delete(listeners::unban))
+        .route("/api/v1/reload", get(house::plan).post(house::reload))
+        .route("/api/v1/reload/confirm", post(house::confirm))
+        .route("/api/v1/log-level", get(house::log_level).put(house::change_log_level))
         .fallback(async || error(StatusCode::NOT_FOUND, "there is no such path"))
         .method_not_allowed_fallback(async || {
             error(StatusCode::METHOD_NOT_ALLOWED, "this path has no such method")

@@ -1,6 +1,6 @@
 //! `/openapi.json`: the description of all paths, for programs.
 
-use super::{clients, health, listeners, messages, shards};
+use super::{clients, health, house, listeners, messages, shards};
 use axum::Json;
 use utoipa::OpenApi;
 
@@ -28,6 +28,11 @@ use utoipa::OpenApi;
         listeners::bans,
         listeners::ban,
         listeners::unban,
+        house::plan,
+        house::reload,
+        house::confirm,
+        house::log_level,
+        house::change_log_level,
     )
 )]
 struct Description;

@@ -27,6 +27,16 @@ impl ApiRefusal {
         ApiRefusal::new(StatusCode::NOT_FOUND, words)
     }
 
+    /// The files of the operator are wrong.
+    pub(super) fn wrong_files(words: impl Into<String>) -> ApiRefusal {
+        ApiRefusal::new(StatusCode::UNPROCESSABLE_ENTITY, words)
+    }
+
+    /// Something else must be done before.
+    pub(super) fn conflict(words: impl Into<String>) -> ApiRefusal {
+        ApiRefusal::new(StatusCode::CONFLICT, words)
+    }
+
     /// The broker can't do it now.
     pub(super) fn unavailable(words: impl Into<String>) -> ApiRefusal {
         ApiRefusal::new(StatusCode::SERVICE_UNAVAILABLE, words)

@@ -1,5 +1,6 @@
 //! The commands that ask the API: each is a request, and a way to show its answer.
 
+use super::house::{LogLevelArgs, ReloadArgs, log_level};
 use super::table::{Column, TextTable};
 use super::text_of;
 use axum::http::Method;
@@ -17,7 +18,7 @@ pub(super) struct CtlRequest {
 }
 
 impl CtlRequest {
-    fn get(path: impl Into<String>) -> CtlRequest {
+    pub(super) fn get(path: impl Into<String>) -> CtlRequest {
         CtlRequest { method: Method::GET, path: path.into(), body: None }
     }
 
@@ -25,8 +26,12 @@ impl CtlRequest {
         CtlRequest { method: Method::DELETE, path: path.into(), body: None }
     }
 
-    fn post(path: &str, body: Value) -> CtlRequest {
-        CtlRequest { method: Method::POST, path: path.to_owned(), body: Some(body) }
+    pub(super) fn post(path: &str, body: impl Into<Option<Value>>) -> CtlRequest {
+        CtlRequest { method: Method::POST, path: path.to_owned(), body: body.into() }
+    }
+
+    pub(super) fn put(path: &str, body: Value) -> CtlRequest {
+        CtlRequest { method: Method::PUT, path: path.to_owned(), body: Some(body) }
     }
 }
 
@@ -71,6 +76,10 @@ pub(super) enum ApiAction {
         #[command(subcommand)]
         action: BanAction,
     },
+    /// Read the configuration and its files again, all or nothing; exit status 1 if they are wrong
+    Reload(ReloadArgs),
+    /// The level of the log, or another one, for a while
+    LogLevel(LogLevelArgs),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -277,6 +286,8 @@ impl ApiAction {
             ApiAction::Bans { action: BanAction::Remove { address } } => {
                 CtlRequest::delete(format!("/api/v1/bans/{address}"))
             }
+            ApiAction::Reload(args) => args.request(),
+            ApiAction::LogLevel(args) => args.request(),
         }
     }
 
@@ -323,6 +334,8 @@ impl ApiAction {
                     ("log_failed", false),
                 ],
             ),
+            ApiAction::Reload(args) => args.shown(value),
+            ApiAction::LogLevel(_) => log_level(value),
             ApiAction::Bans { .. } => table(value, "bans", &[("network", false), ("seconds_left", true)]),
         }
     }
@@ -369,16 +382,16 @@ fn coded(text: &str, also: &str) -> String {
     coded
 }
 
-fn flag(value: &Value, field: &str) -> bool {
+pub(super) fn flag(value: &Value, field: &str) -> bool {
     value.get(field).and_then(Value::as_bool).unwrap_or(false)
 }
 
-fn items<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
+pub(super) fn items<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
     value.get(field).and_then(Value::as_array).into_iter().flatten()
 }
 
 /// A table of the objects in a list. Fields of numbers stand at the right.
-fn table(value: &Value, list: &str, columns: &[(&str, bool)]) -> String {
+pub(super) fn table(value: &Value, list: &str, columns: &[(&str, bool)]) -> String {
     let mut table = TextTable::new(columns.iter().map(|&(field, is_number)| match is_number {
         true => Column::number(&field.replace('_', " ")),
         false => Column::words(&field.replace('_', " ")),

@@ -4,6 +4,7 @@
 
 mod client;
 mod commands;
+mod house;
 mod table;
 
 use super::tokens::own_token;
