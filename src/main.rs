@@ -2,10 +2,14 @@
 
 #![allow(clippy::disallowed_methods, reason = "the program owns its threads and the start of the clock")]
 
+mod house;
+mod listening;
 mod moving;
 mod reload;
 mod signals;
 
+use house::{ListenerSenders, Reload, SocketFiles};
+use listening::{Listening, listen};
 use midge::admin::ctl::{self, CtlArgs};
 use midge::admin::tokens::AdminTokens;
 use midge::admin::{AdminParts, AdminServer, AdminSockets, NoAdmin};
@@ -21,30 +25,23 @@ use midge::control::access_policies::AccessPolicies;
 use midge::control::housekeeping;
 use midge::control::logins::Logins;
 use midge::control::questions::Questions;
-use midge::driver::{self, Bell, BindOptions, NetConfig, ShardIo, SocketFile};
+use midge::driver::{self, Bell, NetConfig, ShardIo};
 use midge::host::{Control, ShardStart, StartStore, run};
 use midge::logging;
 use midge::persistence::{Checkpoint, Recovery, StoreDirectory, recover, tools};
-use midge::settings::{Address, AdminAddress, Config, Listener, Pin, shown_cores, state_directory};
+use midge::settings::{AdminAddress, Config, Pin, shown_cores, state_directory};
 use midge::store::segment::LogName;
 use midge::store::{ClockReading, LogClock, Measure, StoreError};
-use reload::{Reload, unix_seconds};
+use reload::unix_seconds;
 use signals::{Serving, Signals};
 use std::io::Write;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Instant;
 
 /// The exit status for a wrong configuration or wrong arguments.
 const EXIT_USAGE: u8 = 2;
-
-/// When a process is killed, its sockets stay open for a moment longer, because io_uring holds them too. So
-/// midge tries again to bind an address in use, for this long and at this interval.
-const ADDRESS_PATIENCE: Duration = Duration::from_secs(2);
-const ADDRESS_RETRY: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os()) {
@@ -190,17 +187,20 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     let prepared =
         driver::prepare_shards(shards, cores.as_deref(), &NetConfig { ring, ..NetConfig::default() })
             .map_err(|error| Failure::new(error.to_string()))?;
-    let Listening { addresses, mut sockets, files: _files } = listen(&config, shards)?;
+    let listeners = (0..).zip(&config.listeners);
+    let opened = listen(&config, listeners, shards, &[]).map_err(Failure::new)?;
+    let Listening { addresses, mut sockets, files } = opened;
+    let socket_files: SocketFiles = Arc::new(Mutex::new(files));
     let admin = open_admin(&config)?;
     let seed = entropy();
     let started = Instant::now();
     let (clock, reading) = driver::Clock::start();
     let kept = open_store(&config, shards, seed, reading)?;
     let memory_allowed = memory_limit::allowed();
-    let memory_bytes = match (config.limits.memory_bytes, memory_allowed) {
-        (0, None) => usize::MAX,
-        (0, Some((allowed, _))) => allowed / 2,
-        (bytes, _) => bytes,
+    let effective = reload::with_memory_bound(config.clone());
+    let memory_bytes = match effective.limits.memory_bytes {
+        0 => usize::MAX,
+        bytes => bytes,
     };
     let is_ephemeral = kept.is_none();
     let kept_words = banner::kept(config.persistence.sync, kept.as_ref().map(|kept| kept.directory.path()));
@@ -242,7 +242,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     }
     let logins =
         Logins::start(&policies).map_err(|error| Failure::new(format!("no threads for logins: {error}")))?;
-    let control = Control::new(&config, policies, connections, Box::new(logins.clone()), seed);
+    let control = Control::new(&effective, policies, connections, Box::new(logins.clone()), seed);
     let control = Arc::new(control);
     // The lock on the directory is held until the end.
     let (_directory, checkpoint, mut stores) = match kept {
@@ -258,21 +258,23 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     }));
     let mut boxes = boxes.into_iter();
     let mesh_capacity = config.runtime.mesh_capacity;
-    let reloadable = config.clone();
-    let (mut shared, interests) = Shared::new(config, shards, seed);
-    shared.memory_bytes_max = memory_bytes;
+    let (shared, interests) = Shared::new(effective, shards, seed);
     let shared = Arc::new(shared);
     let mut starts = Vec::new();
+    let mut new_listeners = ListenerSenders::new();
     let mesh = driver::mesh(driver::MeshSize { shards, ring_items: mesh_capacity });
     let ends = mesh.into_iter().zip(bells.clone()).zip(interests);
     for (number, ((mesh, bell), interest)) in ends.enumerate() {
         let id = u16::try_from(number).expect("at most 128 shards");
         let rung = bell.clone();
+        let (sender, receiver) = mpsc::channel();
+        new_listeners.push(sender);
         let start = ShardStart {
             id,
             shared: Arc::clone(&shared),
             control: Arc::clone(&control),
             listeners: std::mem::take(&mut sockets[number]),
+            new_listeners: Some(receiver),
             bell: Arc::new(move || rung.ring()),
             questions: boxes.next(),
             interest,
@@ -287,18 +289,23 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         control: Arc::clone(&control),
         logins,
         bells: bells.clone(),
-        config: reloadable,
+        new_listeners,
+        socket_files: Arc::clone(&socket_files),
+        level_now: config.log.level,
+        config,
         admin_tokens: admin.as_ref().ok().and_then(AdminSockets::tokens),
         level: log_guard.level(),
+        level_until: None,
+        unconfirmed: None,
     };
-    reload::keep_house(asked, reload)
+    house::keep_house(asked, reload)
         .map_err(|error| Failure::new(format!("no thread for SIGHUP: {error}")))?;
     let unkept = is_ephemeral.then_some(kept_words);
     signals.serve(Serving {
         control: Arc::clone(&control),
         shared: Arc::clone(&shared),
         bells: bells.clone(),
-        requests,
+        requests: requests.clone(),
         unkept,
     });
     let starts = Arc::new(Mutex::new(starts));
@@ -319,6 +326,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
                 logins: login_counts,
                 log_lines: Box::new(move || dropped.dropped_lines() as u64),
                 stop: Box::new(stop),
+                house: requests,
                 clock: Box::new(move || clock.now()),
             },
         )
@@ -344,6 +352,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     if let Some(checkpoint) = checkpoint {
         checkpoint.stop();
     }
+    socket_files.lock().unwrap_or_else(PoisonError::into_inner).clear();
     tracing::info!("stopped");
     drop(log_guard);
     Ok(())
@@ -484,125 +493,6 @@ impl<W: Write> Write for Unread<W> {
             done => done,
         }
     }
-}
-
-/// The sockets that the broker listens on.
-struct Listening {
-    /// The addresses, each with the number of its listener and the port that the kernel chose.
-    addresses: Vec<(u16, Address)>,
-    /// The sockets of each shard, each with the number of its listener.
-    sockets: Vec<Vec<(u16, OwnedFd)>>,
-    /// The Unix sockets' files. They are removed at the end.
-    files: Vec<SocketFile>,
-}
-
-/// Opens a listening socket for each port and shard and for each path. Fails with a sentence for the
-/// operator.
-fn listen(config: &Config, shards: usize) -> Result<Listening, Failure> {
-    let options = BindOptions {
-        keepalive_seconds: config.limits.tcp_keepalive_seconds,
-        user_timeout_seconds: config.limits.tcp_user_timeout_seconds,
-        ..BindOptions::default()
-    };
-    let sockets = (0..shards).map(|_| Vec::new()).collect();
-    let mut listening = Listening { addresses: Vec::new(), sockets, files: Vec::new() };
-    let until = Instant::now() + ADDRESS_PATIENCE;
-    for (number, listener) in (0..).zip(&config.listeners) {
-        if let Some(path) = listener.address.unix() {
-            let made = patiently(until, || driver::bind_unix(path, &options));
-            let (socket, file) =
-                made.map_err(|error| Failure::new(cannot_listen(&listener.address, &error)))?;
-            listening.addresses.push((number, listener.address.clone()));
-            listening.files.push(file);
-            // A path has one socket. Its shard hands clients over to their home shards, like any other.
-            listening.sockets[usize::from(number) % shards].push((number, socket));
-            continue;
-        }
-        for address in listener.address.resolve().map_err(Failure::new)? {
-            let Some(address) = on_interface(config, listener, address).map_err(Failure::new)? else {
-                continue;
-            };
-            let failed = |error| Failure::new(cannot_listen(&Address::from_socket(address), &error));
-            patiently(until, || driver::probe_bind(address, &options)).map_err(failed)?;
-            let first = driver::bind(address, &options).map_err(failed)?;
-            // For port 0 the kernel chooses a port, once for all shards.
-            let bound = driver::local_address(&first).map_err(failed)?;
-            listening.addresses.push((number, Address::from_socket(bound)));
-            listening.sockets[0].push((number, first));
-            for shard in &mut listening.sockets[1..] {
-                shard.push((number, driver::bind(bound, &options).map_err(failed)?));
-            }
-        }
-    }
-    Ok(listening)
-}
-
-/// The address to listen on instead of this one: that of the listener's interface. `None` if the interface
-/// has no address of this family and the configuration has the same port for the other family.
-fn on_interface(
-    config: &Config,
-    listener: &Listener,
-    address: SocketAddr,
-) -> Result<Option<SocketAddr>, String> {
-    let interface = listener.interface.as_str();
-    if interface.is_empty() {
-        return Ok(Some(address));
-    }
-    let found = driver::interface_addresses(interface)
-        .map_err(|error| format!("the network interfaces can't be read: {error}"))?;
-    if found.is_empty() {
-        return Err(format!("there is no network interface \"{interface}\", or it has no address"));
-    }
-    let is_meant = |found: &&SocketAddr| match address.ip() {
-        ip if ip.is_unspecified() => found.is_ipv4() == address.is_ipv4(),
-        ip => found.ip() == ip,
-    };
-    if let Some(mut found) = found.iter().find(is_meant).copied() {
-        found.set_port(address.port());
-        return Ok(Some(found));
-    }
-    let is_pair = |other: &&Listener| {
-        let (one, other) = (&listener.address, (&other.address, &other.interface));
-        other.0 != one && other.0.port() == one.port() && other.1 == interface
-    };
-    if address.ip().is_unspecified() && config.listeners.iter().any(|other| is_pair(&other)) {
-        tracing::warn!("the network interface \"{interface}\" has no address for {}", listener.address);
-        return Ok(None);
-    }
-    Err(format!(
-        "can't listen on {}: the network interface \"{interface}\" has no such address",
-        listener.address
-    ))
-}
-
-/// Repeats a bind while the address is in use.
-fn patiently<T>(until: Instant, bind: impl Fn() -> std::io::Result<T>) -> std::io::Result<T> {
-    loop {
-        match bind() {
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < until => {
-                std::thread::sleep(ADDRESS_RETRY);
-            }
-            done => return done,
-        }
-    }
-}
-
-fn cannot_listen(address: &Address, error: &std::io::Error) -> String {
-    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, AlreadyExists, NotFound, PermissionDenied};
-    let is_path = address.unix().is_some();
-    let why = match error.kind() {
-        AddrInUse if is_path => "another process listens there".to_owned(),
-        AlreadyExists => "there is a file that is no socket".to_owned(),
-        NotFound if is_path => "its folder does not exist".to_owned(),
-        PermissionDenied if is_path => "its folder, or what is there, is not midge's to write".to_owned(),
-        AddrInUse => {
-            "another process listens there; stop it, or choose another port in [[listeners]]".to_owned()
-        }
-        AddrNotAvailable => "this machine has no such address".to_owned(),
-        PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE".to_owned(),
-        _ => error.to_string(),
-    };
-    format!("can't listen on {address}: {why}")
 }
 
 /// A number that an outsider can't know, for the keys of hash tables and for client identifiers.

@@ -8,7 +8,7 @@
 //! ignores SIGPIPE from the start of the process.
 
 use midge::broker::{Shared, counted};
-use midge::control::housekeeping::ReloadRequests;
+use midge::control::housekeeping::HouseRequests;
 use midge::driver::Bell;
 use midge::host::Control;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -33,7 +33,7 @@ pub(crate) struct Serving {
     pub(crate) control: Arc<Control>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) bells: Vec<Bell>,
-    pub(crate) requests: ReloadRequests,
+    pub(crate) requests: HouseRequests,
     /// The reason why nothing is kept, in words. `None` if the state is kept.
     pub(crate) unkept: Option<String>,
 }
@@ -57,7 +57,7 @@ impl Signals {
     pub(crate) fn serve(&self, serving: Serving) {
         let mut phase = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Phase::Starting { reload: true } = *phase {
-            serving.requests.reload();
+            serving.requests.hang_up();
         }
         *phase = Phase::Serving(serving);
     }
@@ -75,7 +75,7 @@ impl Phase {
                 let _ = writeln!(std::io::stderr(), "midge: stopped by a signal before it served");
                 std::process::exit(0);
             }
-            (Phase::Serving(serving), SIGHUP) => serving.requests.reload(),
+            (Phase::Serving(serving), SIGHUP) => serving.requests.hang_up(),
             (Phase::Serving(serving), SIGUSR1) => serving.checkpoint(),
             (Phase::Serving(serving), SIGUSR2) => {
                 let open = serving.control.open.load(Ordering::Relaxed);

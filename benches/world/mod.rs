@@ -14,7 +14,7 @@ use midge::control::logins::Logins;
 use midge::host::{Control, Host, Io, IoEvent, ShardMessage, ShardStart, SocketEnd};
 use midge::mqtt::codec::{Framing, PACKET_BYTES_LIMIT, frame};
 use midge::mqtt::{ProtocolVersion, QoS};
-use midge::settings::Config;
+use midge::settings::{Config, Limits};
 use midge_kit::codec::{self, Encode, V5, V31, V311, Version};
 use std::io;
 use std::net::SocketAddr;
@@ -123,6 +123,7 @@ impl World {
             shared: Arc::new(shared),
             control: Arc::new(Control::new(&config, policies, 1 << 20, Box::new(logins), 7)),
             listeners: vec![(0, ())],
+            new_listeners: None,
             bell: Arc::new(|| {}),
             questions: None,
             interest: interests.pop().expect("one shard"),
@@ -296,6 +297,10 @@ impl Io for Clients {
 
     fn listen(&mut self, _listener: u16, (): ()) {}
 
+    fn close_listener(&mut self, _: u16) {}
+    fn tune_listeners(&mut self, _: &Limits) -> io::Result<()> {
+        Ok(())
+    }
     fn stop_listening(&mut self) {}
 
     fn connections(&self) -> usize {

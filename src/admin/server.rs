@@ -9,6 +9,7 @@ use super::pace::{ConnectionPace, Paced};
 use super::sockets::{AdminListeners, AdminSocketFile, AdminSockets};
 use crate::base::Time;
 use crate::broker::Shared;
+use crate::control::housekeeping::HouseRequests;
 use crate::control::login_counts::LoginCounts;
 use crate::control::pool::NICE;
 use crate::control::questions::Questions;
@@ -56,6 +57,8 @@ pub struct AdminParts {
     pub log_lines: Box<dyn Fn() -> u64 + Send + Sync>,
     /// Stops the broker in good order, as SIGTERM does.
     pub stop: Box<dyn Fn() + Send + Sync>,
+    /// Asks the thread that reads the configuration.
+    pub house: HouseRequests,
     /// The clock of the shards.
     pub clock: Box<dyn Fn() -> Time + Send + Sync>,
 }

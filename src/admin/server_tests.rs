@@ -4,6 +4,7 @@ use super::*;
 use crate::admin::api::AdminState;
 use crate::broker::questions::Answer;
 use crate::control::access_policies::AccessPolicies;
+use crate::control::housekeeping;
 use crate::control::logins::Logins;
 use crate::control::questions::Asked;
 use crate::settings::Config;
@@ -39,7 +40,9 @@ fn state(silent: &[bool]) -> Arc<AdminState> {
     let shared = Arc::new(Shared::new(config, silent.len(), 7).0);
     let (stop, clock) = (Box::new(|| {}), Box::new(|| Time::ZERO));
     let (logins, log_lines) = (Arc::default(), Box::new(|| 0));
-    let parts = AdminParts { questions, control, shared, checkpoint: None, logins, log_lines, stop, clock };
+    let house = housekeeping::requests().0;
+    let parts =
+        AdminParts { questions, control, shared, checkpoint: None, logins, log_lines, stop, house, clock };
     Arc::new(AdminState::new(parts))
 }
 

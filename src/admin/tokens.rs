@@ -50,13 +50,13 @@ impl SharedTokens {
     }
 
     /// The tokens that count now.
-    pub(super) fn current(&self) -> Arc<AdminTokens> {
+    pub fn current(&self) -> Arc<AdminTokens> {
         Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Replaces the tokens, for later requests.
-    pub fn change(&self, tokens: AdminTokens) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(tokens);
+    pub fn change(&self, tokens: Arc<AdminTokens>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = tokens;
     }
 }
 

@@ -255,6 +255,7 @@ impl Event {
                 | EndCause::Banned
                 | EndCause::Operator
                 | EndCause::Drained(_)
+                | EndCause::ListenerRemoved
                 | EndCause::Refused => None,
             },
             // Each connection that is turned away is counted, reported or not.

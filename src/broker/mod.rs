@@ -19,6 +19,7 @@ mod flows;
 mod mail;
 mod outcome;
 pub mod questions;
+mod settings;
 mod shared;
 #[cfg(all(test, feature = "runtime"))]
 mod tests;
@@ -39,6 +40,7 @@ pub use flows::refuse::REFUSALS_WAITING_MAX;
 pub use flows::source::source_bytes;
 pub use mail::{GroupMember, Mail};
 pub use outcome::{Outcome, Receipt};
+pub use settings::{BrokerSettings, Entrance, LISTENER_NUMBERS_MAX, SettingsFull};
 pub use shared::Shared;
 
 use crate::base::{ConnectionSlot, Random, ShardId, Time};
@@ -49,6 +51,7 @@ use crate::broker::retained::{Retained, RetainedLimits};
 use crate::mqtt::Reason;
 use crate::policy::access::Login;
 use crate::session::Message;
+use crate::settings::ShardShares;
 use components::access::AccessRules;
 use components::behind::Behind;
 use components::budget::Budget;
@@ -166,6 +169,14 @@ pub struct Violation {
     pub cause: &'static str,
 }
 
+fn retained_limits(shares: ShardShares) -> RetainedLimits {
+    RetainedLimits { messages: shares.retained_messages, bytes: shares.retained_bytes }
+}
+
+fn memory_max(settings: &BrokerSettings, shares: ShardShares) -> MemoryMax {
+    MemoryMax { of_all: settings.memory_bytes_max(), of_queues: shares.queue_bytes }
+}
+
 /// The number of slots that a turn checks after a new list of banned addresses. It takes some tenths of a
 /// millisecond.
 const SLOTS_A_TURN: u32 = 256;
@@ -175,6 +186,7 @@ const SLOTS_A_TURN: u32 = 256;
 pub struct Shard {
     id: ShardId,
     shared: Arc<Shared>,
+    settings: Arc<BrokerSettings>,
     random: Random,
     // Connections and sessions.
     connections: Connections,
@@ -218,21 +230,20 @@ impl Shard {
     /// An empty shard. `seed` is the only source of randomness: assigned client identifiers and the keys of
     /// hash tables depend on it, but nothing that must not be guessed.
     pub fn new(id: ShardId, shared: Arc<Shared>, interest: Option<InterestCounts>, seed: u64) -> Shard {
-        let shares = shared.shares();
-        let retained_max =
-            RetainedLimits { messages: shares.retained_messages, bytes: shares.retained_bytes };
+        let settings = Arc::clone(&shared.start);
+        let shares = settings.shares(shared.shards());
         Shard {
             id,
             random: Random::new(seed),
             connections: Connections::default(),
             sessions: Sessions::new(id, seed),
-            access: AccessRules::new(shared.terms.len()),
-            lanes: Lanes::new(&shared.terms, shared.shards()),
+            access: AccessRules::new(settings.config.listeners.len()),
+            lanes: Lanes::new(settings.newest_terms(), shared.shards()),
             subscriptions: Subscriptions::new(seed, shares.subscriptions),
             interest: Interest::new(interest, seed),
             requests: Requests::default(),
             groups: Groups::new(seed ^ 2),
-            retained: Retained::new(retained_max),
+            retained: Retained::new(retained_limits(shares)),
             queries: RetainedQueries::default(),
             stamps: Stamps::new(id),
             durability: Durability::off(id, shared.shards(), seed ^ 6),
@@ -241,7 +252,7 @@ impl Shard {
             replies: Replies::new(shared.shards(), seed ^ 5),
             timers: Timers::new(),
             behind: Behind::default(),
-            memory: Memory::new(MemoryMax { of_all: shared.memory_bytes_max, of_queues: shares.queue_bytes }),
+            memory: Memory::new(memory_max(&settings, shares)),
             budget: Budget::default(),
             turn: Turn::default(),
             drain: Drain::default(),
@@ -254,6 +265,7 @@ impl Shard {
             sys: Sys::default(),
             traces: Traces::default(),
             loads: Loads::default(),
+            settings,
             shared,
         }
     }

@@ -3,25 +3,19 @@
 use super::Counters;
 use crate::base::{Homes, ShardId, TextHash};
 use crate::broker::interest::{InterestBits, InterestCounts};
-use crate::settings::{Config, ShardShares, Terms};
+use crate::broker::settings::BrokerSettings;
+use crate::settings::Config;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The shared data. It is created once at the start.
 pub struct Shared {
-    /// The configuration.
-    pub config: Config,
-    /// The terms of each listener.
-    pub terms: Vec<Terms>,
-    /// The terms if the listener is unknown: nothing is allowed.
-    pub(super) denied: Terms,
+    /// The settings of the start. Later ones come from the host.
+    pub(super) start: Arc<BrokerSettings>,
     /// The exact topic filters to which each shard has subscriptions.
     pub interest: Vec<Arc<InterestBits>>,
     /// The counters of each shard.
     pub counters: Vec<Counters>,
-    /// The number of bytes that clients may make all shards keep. `usize::MAX` if there is no bound. See
-    /// `limits.memory_bytes`.
-    pub memory_bytes_max: usize,
     /// The number of sessions of all shards, for `limits.sessions`.
     sessions: AtomicUsize,
     /// The number of shards whose disk has no room.
@@ -40,13 +34,7 @@ impl Shared {
         // A single shard has no other shard to ask.
         let counts: Vec<_> = (0..shards).map(|_| (shards > 1).then(InterestCounts::new)).collect();
         let shared = Shared {
-            terms: config.listeners.iter().map(|listener| config.terms(listener)).collect(),
-            memory_bytes_max: match config.limits.memory_bytes {
-                0 => usize::MAX,
-                bytes => bytes,
-            },
-            denied: Terms::denied(),
-            config,
+            start: Arc::new(BrokerSettings::new(config)),
             interest: counts.iter().flatten().map(InterestCounts::bits).collect(),
             counters: (0..shards).map(|_| Counters::default()).collect(),
             sessions: AtomicUsize::new(0),
@@ -56,32 +44,13 @@ impl Shared {
         (shared, counts)
     }
 
-    /// One shard's part of the limits that are divided among shards. Messages and retained messages may each
-    /// use at most half of `limits.memory_bytes`, so that neither takes all the memory.
-    pub(super) fn shares(&self) -> ShardShares {
-        let half = (self.memory_bytes_max / 2).div_ceil(self.shards());
-        let shares = self.config.shares(self.shards());
-        ShardShares {
-            queue_bytes: shares.queue_bytes.min(half),
-            retained_bytes: shares.retained_bytes.min(half),
-            ..shares
-        }
-    }
-
-    /// The terms of a listener.
-    pub(super) fn terms_of(&self, listener: Option<u16>) -> &Terms {
-        listener.and_then(|listener| self.terms.get(usize::from(listener))).unwrap_or(&self.denied)
-    }
-
     /// The number of shards.
     pub fn shards(&self) -> usize {
         self.homes.shards()
     }
 
-    /// Counts a session that is about to begin. Returns `false` if the number that `limits.sessions` allows
-    /// is reached.
-    pub(super) fn begin_session(&self) -> bool {
-        let max = self.config.limits.sessions;
+    /// Counts a session that is about to begin. Returns `false` if there are `max` already: `limits.sessions`.
+    pub(super) fn begin_session(&self, max: usize) -> bool {
         let more = |sessions| (sessions < max).then_some(sessions + 1);
         self.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }

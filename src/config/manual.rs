@@ -14,7 +14,12 @@ Copy what you change, or start midge with this file: midge serve --config midge.
 Check a file without starting: midge check-config midge.toml
 
 An option that is left out has its default. An unknown key, a wrong type or a value out of range is \
-refused with file, line and what is allowed. Numbers are plain integers; the unit stands with each option.";
+refused with file, line and what is allowed. Numbers are plain integers; the unit stands with each option.
+
+\"Changes\" says when a change of an option takes effect in a midge that runs, after SIGHUP or midge ctl reload: at \
+once, for new connections (connected clients keep what they were granted), or at restart. midge takes all changes of \
+the file that it can take, or, if the file is wrong, none. It names the others. midge ctl reload --plan shows them all \
+before. A lower limit takes nothing away that is already there.";
 
 /// The manual that the rows give.
 fn manual() -> String {
@@ -45,11 +50,8 @@ fn section(text: &mut String, section: &dyn Section, header: &str) {
 fn option(text: &mut String, section: &dyn Section, row: &OptionRow) {
     text.push('\n');
     comment(text, row.text);
-    if row.unit.is_empty() {
-        comment(text, &format!("Allowed: {}.", row.allowed));
-    } else {
-        comment(text, &format!("Unit: {}. Allowed: {}.", row.unit, row.allowed));
-    }
+    let unit = if row.unit.is_empty() { String::new() } else { format!("Unit: {}. ", row.unit) };
+    comment(text, &format!("{unit}Allowed: {}. Changes: {}.", row.allowed, row.change));
     let value = section.shown(row.key).expect("a row of this section");
     if row.may_be_left_out {
         comment(text, &format!("{} =", row.key));

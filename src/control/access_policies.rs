@@ -108,6 +108,26 @@ impl AccessPolicies {
         })
     }
 
+    /// The policies in another order: of each listener by number, those at this place here or, without a place, those
+    /// that it has in `rest`.
+    pub fn arranged(&self, places: &[Option<usize>], rest: &AccessPolicies) -> AccessPolicies {
+        fn arrange<T: Clone>(places: &[Option<usize>], own: &[T], rest: &[T]) -> Arc<[T]> {
+            let chosen = places.iter().enumerate().map(|(number, place)| match place {
+                Some(place) => own[*place].clone(),
+                None => rest[number].clone(),
+            });
+            chosen.collect()
+        }
+        AccessPolicies {
+            stacks: arrange(places, &self.stacks, &rest.stacks),
+            access: arrange(places, &self.access, &rest.access),
+            notes: self.notes.clone(),
+            address_gate: Arc::clone(&self.address_gate),
+            proofs: arrange(places, &self.proofs, &rest.proofs),
+            requests_max: self.requests_max,
+        }
+    }
+
     /// Warnings for the operator at `now`, in seconds since 1970, one per line.
     pub fn warnings(&self, now: i64) -> Vec<String> {
         let mut warnings = self.notes.clone();

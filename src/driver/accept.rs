@@ -1,6 +1,7 @@
 //! Listening sockets on the ring. Each has a multishot accept, which is armed again after errors of the
 //! kernel or the peers.
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use io_uring::{opcode, types};
 
 use super::Buffer;
-use super::listen::peer_of;
+use super::listen::{BindOptions, peer_of, tune};
 use super::ring::{Op, RingCompletion, Tag, more};
 use super::{IoEvent, Net};
 use crate::base::ConnectionSlot;
@@ -24,25 +25,38 @@ pub(super) struct Listener {
 impl Net {
     /// Accepts connections from a socket made by [`super::bind`]. They get the listener's number.
     pub fn listen(&mut self, listener: u16, socket: OwnedFd) {
-        self.listeners.push(Listener {
-            number: listener,
-            socket: Some(socket),
-            stopping: false,
-            paused_until: None,
-        });
-        self.arm_accept(self.listeners.len() - 1);
+        let listener =
+            Listener { number: listener, socket: Some(socket), stopping: false, paused_until: None };
+        // A listener that was stopped leaves its place when its accept has ended.
+        match self.listeners.iter().position(|listener| listener.socket.is_none()) {
+            Some(free) => {
+                self.listeners[free] = listener;
+                self.arm_accept(free);
+            }
+            None => {
+                self.listeners.push(listener);
+                self.arm_accept(self.listeners.len() - 1);
+            }
+        }
     }
 
     /// Stops accepting on all listeners. Connections that the kernel has not handed over are reset.
     pub fn stop_listening(&mut self) {
-        for listener in &mut self.listeners {
-            listener.stopping = true;
-            match listener.paused_until.take() {
-                // No accept is armed, so the socket can be closed.
-                Some(_) => listener.socket = None,
-                None => shutdown_listener(listener),
-            }
-        }
+        self.listeners.iter_mut().for_each(Listener::stop);
+    }
+
+    /// Stops accepting on the sockets of one listener.
+    pub fn close_listener(&mut self, listener: u16) {
+        self.listeners.iter_mut().filter(|other| other.number == listener).for_each(Listener::stop);
+    }
+
+    /// Sets the options of the listening sockets that detect vanished peers, for connections that are accepted later.
+    ///
+    /// # Errors
+    /// The kernel's error. Some sockets may have the new options.
+    pub fn tune_listeners(&self, options: &BindOptions) -> io::Result<()> {
+        let sockets = self.listeners.iter().filter_map(|listener| listener.socket.as_ref());
+        sockets.into_iter().try_for_each(|socket| tune(socket, options))
     }
 
     fn arm_accept(&mut self, index: usize) {
@@ -101,10 +115,16 @@ fn accepted_event(listener: u16, slot: ConnectionSlot, peer: SocketAddr) -> IoEv
     IoEvent::Accepted { listener, slot, peer }
 }
 
-fn shutdown_listener(listener: &Listener) {
-    if let Some(socket) = &listener.socket {
-        // This ends the accept. It fails because the socket is not connected; the error is ignored.
-        let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Read);
+impl Listener {
+    fn stop(&mut self) {
+        self.stopping = true;
+        if self.paused_until.take().is_some() {
+            // No accept is armed, so the socket can be closed.
+            self.socket = None;
+        } else if let Some(socket) = &self.socket {
+            // This ends the accept. It fails because the socket is not connected; the error is ignored.
+            let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Read);
+        }
     }
 }
 

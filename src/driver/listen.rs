@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::host::UNIX_PEER;
+use crate::settings::Limits;
 use rustix::net::{
     AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, getpeername, getsockname, listen,
     socket_with, sockopt,
@@ -34,6 +35,17 @@ pub struct BindOptions {
 impl Default for BindOptions {
     fn default() -> BindOptions {
         BindOptions { backlog: 4096, dual_stack: false, keepalive_seconds: 0, user_timeout_seconds: 0 }
+    }
+}
+
+impl BindOptions {
+    /// The options that an operator can set.
+    pub fn of(limits: &Limits) -> BindOptions {
+        BindOptions {
+            keepalive_seconds: limits.tcp_keepalive_seconds,
+            user_timeout_seconds: limits.tcp_user_timeout_seconds,
+            ..BindOptions::default()
+        }
     }
 }
 
@@ -209,6 +221,17 @@ fn notice_the_vanished(socket: impl AsFd, options: &BindOptions) -> io::Result<(
     }
     let milliseconds = options.user_timeout_seconds.saturating_mul(1000).min(i32::MAX as u32);
     Ok(sockopt::set_tcp_user_timeout(&socket, milliseconds)?)
+}
+
+/// Changes the options of a listening socket that detect vanished peers. A Unix-domain socket has none.
+pub(super) fn tune(socket: &OwnedFd, options: &BindOptions) -> io::Result<()> {
+    if getsockname(socket)?.address_family() == AddressFamily::UNIX {
+        return Ok(());
+    }
+    if options.keepalive_seconds == 0 {
+        sockopt::set_socket_keepalive(socket, false)?;
+    }
+    notice_the_vanished(socket, options)
 }
 
 /// How long the kernel waits for an answer before it probes again or checks the user timeout. One lost probe

@@ -6,11 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Bell, Buffer, Clock, MeshEnd, Net, Sleeping, heap};
+use super::{Bell, BindOptions, Buffer, Clock, MeshEnd, Net, Sleeping, heap};
 use crate::base::log_files::{FileDone, FileId, FileOperation, LogFiles, LogWork};
 use crate::base::{ClockReading, ConnectionSlot, Time};
 use crate::broker::outbox::Outbox;
 use crate::host::{Io, IoEvent, ShardMessage, SocketEnd};
+use crate::settings::Limits;
 
 /// The ring of a shard, its end of the mesh, and the clock.
 pub struct ShardIo {
@@ -89,6 +90,14 @@ impl Io for ShardIo {
 
     fn listen(&mut self, listener: u16, socket: OwnedFd) {
         self.net.listen(listener, socket);
+    }
+
+    fn close_listener(&mut self, listener: u16) {
+        self.net.close_listener(listener);
+    }
+
+    fn tune_listeners(&mut self, limits: &Limits) -> io::Result<()> {
+        self.net.tune_listeners(&BindOptions::of(limits))
     }
 
     fn stop_listening(&mut self) {

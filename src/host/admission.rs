@@ -9,7 +9,7 @@ use super::{Host, Io};
 use crate::base::ConnectionSlot;
 use crate::base::Time;
 use crate::broker::Counter;
-use crate::broker::{Away, Event};
+use crate::broker::{Away, EndCause, Event};
 use crate::policy::address_gate::{Penalty, counted_with};
 use crate::settings::Network;
 use std::net::{IpAddr, SocketAddr};
@@ -37,14 +37,14 @@ pub(super) struct Admissions {
     pub(super) failed: Vec<FailedLogin>,
     /// The login whose verdict is being handled.
     pub(super) judged: Option<Judged>,
-    /// After a change of the banned networks, the connections in slots from this one on must still be
-    /// checked.
-    pub(super) banned_to: Option<u32>,
+    /// After a change of the banned networks and of the listeners, the connections in slots from this one on must
+    /// still be checked.
+    pub(super) unwanted_to: Option<u32>,
 }
 
 impl Admissions {
     pub(super) fn new(handshakes: Handshakes) -> Admissions {
-        Admissions { handshakes, failed: Vec::new(), judged: None, banned_to: None }
+        Admissions { handshakes, failed: Vec::new(), judged: None, unwanted_to: None }
     }
 }
 
@@ -79,7 +79,7 @@ impl<I: Io> Host<I> {
     /// Counts the start of a handshake of this address. Returns false if the address has its share of
     /// handshakes already. This is counted, and logged from time to time.
     pub(super) fn begin_handshake(&mut self, now: Time, slot: ConnectionSlot, address: IpAddr) -> bool {
-        if self.policies.address_gate.is_exempt(address) {
+        if self.in_force.policies.address_gate.is_exempt(address) {
             return true;
         }
         self.end_handshake(slot);
@@ -101,7 +101,7 @@ impl<I: Io> Host<I> {
 
     /// Records an admitted connection of this address.
     pub(super) fn begin_stay(&mut self, now: Time, slot: ConnectionSlot, address: IpAddr) {
-        if self.policies.address_gate.flap_connects > 0 {
+        if self.in_force.policies.address_gate.flap_connects > 0 {
             self.connections.entry(slot).stay = Some(Stay { address, since: now });
         }
     }
@@ -115,13 +115,13 @@ impl<I: Io> Host<I> {
     ) {
         self.control.open.fetch_sub(1, Ordering::Relaxed);
         self.verdicts.forget(slot);
+        if let Some(listener) = self.connections.take_listener(slot) {
+            self.control.open_by_listener[usize::from(listener)].fetch_sub(1, Ordering::Relaxed);
+        }
         let Some(connection) = connection else { return };
-        let ConnectionEntry { layered, bounded_by, handshake, stay } = *connection;
+        let ConnectionEntry { layered, handshake, stay } = *connection;
         if let Some(layered) = layered {
             self.layers.close(slot, layered);
-        }
-        if let Some(listener) = bounded_by {
-            self.control.open_by_listener[usize::from(listener)].fetch_sub(1, Ordering::Relaxed);
         }
         if let Some(source) = handshake {
             self.admissions.handshakes.end(source);
@@ -167,22 +167,29 @@ impl<I: Io> Host<I> {
         }
     }
 
-    /// Continues to end the connections of newly banned networks.
-    pub(super) fn end_banned(&mut self, now: Time) {
-        let Some(from) = self.admissions.banned_to.take() else { return };
-        let settings = Arc::clone(&self.policies.address_gate);
-        if settings.banned.is_empty() {
+    /// Continues to end the connections of newly banned networks, and of listeners that were removed.
+    pub(super) fn end_unwanted(&mut self, now: Time) {
+        let Some(from) = self.admissions.unwanted_to.take() else { return };
+        let gate = Arc::clone(&self.in_force.policies.address_gate);
+        let settings = Arc::clone(&self.in_force.settings);
+        if gate.banned.is_empty() && settings.open_listeners().len() == settings.config.listeners.len() {
             return;
         }
         let connections = &self.connections;
-        let is_banned =
-            |slot, peer| source(connections, slot, peer).is_some_and(|address| settings.is_banned(address));
-        self.admissions.banned_to = self.machine.handle_bans(now, from, is_banned);
+        let why = |slot, peer, listener| {
+            if !settings.is_open(listener) {
+                return Some(EndCause::ListenerRemoved);
+            }
+            source(connections, slot, peer)
+                .is_some_and(|address| gate.is_banned(address))
+                .then_some(EndCause::Banned)
+        };
+        self.admissions.unwanted_to = self.machine.handle_unwanted(now, from, why);
         self.carry_out(now, None);
     }
 
     fn tell_of_ban(&mut self, now: Time, address: IpAddr, by_failures: bool) {
-        let seconds = self.policies.address_gate.ban_seconds;
+        let seconds = self.in_force.policies.address_gate.ban_seconds;
         let event = Event::Banned { network: counted_with(address), by_failures, seconds };
         self.shared.counters[usize::from(self.machine.id())].add(Counter::AddressesBanned, 1);
         self.write_event(now, event);

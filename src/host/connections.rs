@@ -1,8 +1,7 @@
 //! The table of everything that the host keeps of its connections, by slot.
 //!
 //! A connection has an entry until it is closed or moves to another shard. Taking the entry takes everything.
-//! A plain connection of a listener without bounds has no entry after it is accepted, because there is
-//! nothing to keep.
+//! A plain connection has no entry after it is accepted, because there is nothing to keep but its listener.
 
 use super::layers::Layered;
 use crate::base::{ConnectionSlot, Time};
@@ -14,8 +13,6 @@ use std::net::IpAddr;
 pub(super) struct ConnectionEntry {
     /// The layers below MQTT.
     pub(super) layered: Option<Box<Layered>>,
-    /// The listener, if it bounds its connections.
-    pub(super) bounded_by: Option<u16>,
     /// The source to which its handshake counts, until CONNECT is answered.
     pub(super) handshake: Option<Network>,
     /// The start of the connection, if flapping is watched.
@@ -31,8 +28,8 @@ pub(super) struct Stay {
 
 impl ConnectionEntry {
     fn is_empty(&self) -> bool {
-        let ConnectionEntry { layered, bounded_by, handshake, stay } = self;
-        layered.is_none() && bounded_by.is_none() && handshake.is_none() && stay.is_none()
+        let ConnectionEntry { layered, handshake, stay } = self;
+        layered.is_none() && handshake.is_none() && stay.is_none()
     }
 }
 
@@ -40,6 +37,8 @@ impl ConnectionEntry {
 #[derive(Default)]
 pub(super) struct ConnectionTable {
     slots: Vec<Option<Box<ConnectionEntry>>>,
+    /// The number of the listener for which each connection counts.
+    listeners: Vec<Option<u8>>,
     /// The number of connections with layers.
     layered: usize,
 }
@@ -51,6 +50,19 @@ impl ConnectionTable {
             self.slots.resize_with(slot.at() + 1, || None);
         }
         self.slots[slot.at()].get_or_insert_default()
+    }
+
+    /// Notes that a connection counts for a listener.
+    pub(super) fn note_listener(&mut self, slot: ConnectionSlot, listener: u16) {
+        if self.listeners.len() <= slot.at() {
+            self.listeners.resize(slot.at() + 1, None);
+        }
+        self.listeners[slot.at()] = Some(u8::try_from(listener).expect("at most 255 listeners"));
+    }
+
+    /// The listener for which a connection has counted until now.
+    pub(super) fn take_listener(&mut self, slot: ConnectionSlot) -> Option<u16> {
+        self.listeners.get_mut(slot.at())?.take().map(u16::from)
     }
 
     /// Inserts the entry of a connection that comes from another shard.
@@ -106,6 +118,9 @@ impl ConnectionTable {
         let used = self.slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
         self.slots.truncate(used);
         self.slots.shrink_to_fit();
+        let used = self.listeners.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        self.listeners.truncate(used);
+        self.listeners.shrink_to_fit();
     }
 }
 
@@ -121,12 +136,11 @@ mod tests {
         let network = counted_with([192, 0, 2, 1].into());
         connections.entry(plain).handshake = Some(network);
         connections.entry(bounded).handshake = Some(network);
-        connections.entry(bounded).bounded_by = Some(7);
+        connections.entry(bounded).stay = Some(Stay { address: [192, 0, 2, 7].into(), since: Time::ZERO });
         assert!(connections.end_handshake(plain).is_some() && connections.end_handshake(plain).is_none());
         assert!(connections.take(plain).is_none());
         assert!(connections.end_handshake(bounded).is_some());
-        let entry = connections.take(bounded).expect("its listener bounds it");
-        assert_eq!(entry.bounded_by, Some(7));
+        assert!(connections.take(bounded).is_some_and(|entry| entry.stay.is_some()));
         assert!(connections.take(bounded).is_none());
         connections.give_memory_back();
         assert!(connections.slots.is_empty() && connections.are_plain());
@@ -137,9 +151,19 @@ mod tests {
         let (mut here, mut there) = (ConnectionTable::default(), ConnectionTable::default());
         let address = [192, 0, 2, 1].into();
         here.entry(ConnectionSlot::new(2)).stay = Some(Stay { address, since: Time::ZERO });
-        here.entry(ConnectionSlot::new(2)).bounded_by = Some(3);
         there.insert(ConnectionSlot::new(9), here.take(ConnectionSlot::new(2)));
         let entry = there.take(ConnectionSlot::new(9)).expect("it has come");
-        assert!(entry.bounded_by == Some(3) && entry.stay.is_some_and(|stay| stay.address == address));
+        assert!(entry.stay.is_some_and(|stay| stay.address == address));
+    }
+
+    #[test]
+    fn a_connection_counts_for_its_listener_until_it_ends() {
+        let mut connections = ConnectionTable::default();
+        connections.note_listener(ConnectionSlot::new(3), 254);
+        assert_eq!(connections.take_listener(ConnectionSlot::new(2)), None);
+        assert_eq!(connections.take_listener(ConnectionSlot::new(3)), Some(254));
+        assert_eq!(connections.take_listener(ConnectionSlot::new(3)), None);
+        connections.give_memory_back();
+        assert!(connections.listeners.is_empty());
     }
 }

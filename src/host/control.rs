@@ -3,9 +3,8 @@
 
 use crate::base::Time;
 use crate::base::{SHARDS_MAX, ShardId};
-use crate::broker::Limit;
-use crate::broker::Shared;
 use crate::broker::interest::InterestCounts;
+use crate::broker::{BrokerSettings, LISTENER_NUMBERS_MAX, Limit, Shared};
 use crate::control::access_policies::AccessPolicies;
 use crate::control::logins::CheckLogins;
 use crate::control::questions::Asked;
@@ -86,20 +85,19 @@ pub struct Control {
     pub drains: AtomicBool,
     /// The number of connections of all shards, for `limits.connections`.
     pub open: AtomicUsize,
-    /// The number of connections of each listener that has a bound of its own.
-    pub open_by_listener: Vec<AtomicUsize>,
+    /// The number of connections of each listener, by number.
+    pub open_by_listener: [AtomicUsize; LISTENER_NUMBERS_MAX],
     /// The effective value of `limits.connections`.
-    pub connections_max: usize,
+    connections_max: AtomicUsize,
     /// The number of shards that know the interest of the sessions of all shards.
     pub restored: AtomicUsize,
     /// The number of shards that have handled what fell due while the broker was down.
     pub settled: AtomicUsize,
     /// The number of shards whose clients are gone, while the broker stops.
     pub finished: AtomicUsize,
-    /// The access policies, and how often they have changed.
-    pub policies: Mutex<(AccessPolicies, u64)>,
-    /// The same number, for reading without the lock.
-    pub policies_changed: AtomicU64,
+    in_force: Mutex<InForce>,
+    /// `InForce::version`, for reading without the lock.
+    version: AtomicU64,
     /// The number of requests for a checkpoint. Shards read it when their bells ring.
     pub checkpoints_asked: AtomicU64,
     /// The threads of the shards by number, as the system names them. 0: it has not begun.
@@ -129,14 +127,18 @@ impl Control {
             stop: AtomicBool::new(false),
             drains: AtomicBool::new(false),
             open: AtomicUsize::new(0),
-            open_by_listener: config.listeners.iter().map(|_| AtomicUsize::new(0)).collect(),
-            connections_max,
+            open_by_listener: [const { AtomicUsize::new(0) }; LISTENER_NUMBERS_MAX],
+            connections_max: AtomicUsize::new(connections_max),
             restored: AtomicUsize::new(0),
             settled: AtomicUsize::new(0),
             finished: AtomicUsize::new(0),
             address_gate: SharedAddressGate::new(&policies.address_gate, seed),
-            policies: Mutex::new((policies, 0)),
-            policies_changed: AtomicU64::new(0),
+            in_force: Mutex::new(InForce {
+                policies,
+                settings: Arc::new(BrokerSettings::new(config.clone())),
+                version: 0,
+            }),
+            version: AtomicU64::new(0),
             checkpoints_asked: AtomicU64::new(0),
             cut: LogCut::default(),
             threads: (0..SHARDS_MAX).map(|_| AtomicU32::new(0)).collect(),
@@ -157,23 +159,47 @@ impl Control {
         self.checkpoints_asked.fetch_max(request, Ordering::AcqRel);
     }
 
-    /// The access policies, and how often they have changed.
-    pub(super) fn policies(&self) -> (AccessPolicies, u64) {
-        self.policies.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What the operator has set.
+    pub fn in_force(&self) -> InForce {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Arc<BrokerSettings> {
+        Arc::clone(&self.in_force.lock().unwrap_or_else(PoisonError::into_inner).settings)
+    }
+
+    /// `InForce::version`.
+    #[inline]
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
     /// Changes the access policies. The shards see it when their bells ring.
     pub fn change_policies(&self, policies: AccessPolicies) {
+        self.change(policies, self.settings(), self.connections_max());
+    }
+
+    /// Changes what the operator has set, all of it at the same time, with the effective `limits.connections`. The
+    /// shards see it when their bells ring.
+    pub fn change(&self, policies: AccessPolicies, settings: Arc<BrokerSettings>, connections_max: usize) {
         self.address_gate.change(&policies.address_gate);
-        let mut current = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
-        *current = (policies, current.1 + 1);
-        self.policies_changed.store(current.1, Ordering::Release);
+        self.connections_max.store(connections_max, Ordering::Relaxed);
+        let mut current = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = current.version + 1;
+        *current = InForce { policies, settings, version };
+        self.version.store(version, Ordering::Release);
+    }
+
+    /// The effective value of `limits.connections`.
+    pub fn connections_max(&self) -> usize {
+        self.connections_max.load(Ordering::Relaxed)
     }
 
     /// The TLS files that at `now`, in seconds since 1970, have expired, are not valid yet, or expire soon,
     /// one per line.
     pub fn outdated(&self, now: i64) -> Vec<String> {
-        self.policies().0.outdated(now)
+        self.in_force().policies.outdated(now)
     }
 
     /// Bans an address manually, or for IPv6 its /64, for `seconds` or until [`Control::unban`]. Returns
@@ -194,19 +220,19 @@ impl Control {
 
     /// Whether new connections of an address are closed because it is banned.
     pub fn is_banned(&self, now: Time, address: IpAddr) -> bool {
-        self.policies().0.address_gate.is_banned(address)
+        self.in_force().policies.address_gate.is_banned(address)
             || self.bans(now).iter().any(|ban| ban.network.contains(address))
     }
 
     /// The certificates of a listener. Empty if it has no TLS.
     pub fn certificates(&self, listener: u16) -> Vec<OwnCertificate> {
-        let (policies, _) = self.policies();
+        let InForce { policies, .. } = self.in_force();
         let stack = policies.stacks.get(usize::from(listener));
         stack.and_then(|stack| stack.tls.as_ref()).map_or_else(Vec::new, TlsConfig::certificates)
     }
 
     /// Counts a new connection, or returns the bound that is reached.
-    pub(super) fn admit(&self, config: &Config, listener: u16) -> Result<(), Limit> {
+    pub(super) fn admit(&self, settings: &BrokerSettings, listener: u16) -> Result<(), Limit> {
         let taken = |open: &AtomicUsize, max| {
             let taken = open.fetch_add(1, Ordering::Relaxed) < max;
             if !taken {
@@ -214,17 +240,27 @@ impl Control {
             }
             taken
         };
-        if !taken(&self.open, self.connections_max) {
+        if !taken(&self.open, self.connections_max()) {
             return Err(Limit::Connections);
         }
-        let listener = usize::from(listener);
-        let Some(max) = config.listeners[listener].connections else { return Ok(()) };
-        if !taken(&self.open_by_listener[listener], max) {
+        let max = settings.listener(listener).and_then(|listener| listener.connections);
+        if !taken(&self.open_by_listener[usize::from(listener)], max.unwrap_or(usize::MAX)) {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return Err(Limit::ListenerConnections);
         }
         Ok(())
     }
+}
+
+/// What the operator has set: the rules for clients and everything else. Cheap to clone.
+#[derive(Clone)]
+pub struct InForce {
+    /// Who may do what, by the number of the listener.
+    pub policies: AccessPolicies,
+    /// Everything else.
+    pub settings: Arc<BrokerSettings>,
+    /// How often it has changed.
+    pub(super) version: u64,
 }
 
 /// The parts that a shard starts with. `L` is a listening socket.
@@ -237,6 +273,8 @@ pub struct ShardStart<L> {
     pub control: Arc<Control>,
     /// Listening sockets, each with the number of its listener.
     pub listeners: Vec<(u16, L)>,
+    /// Sockets of listeners that are added while the broker runs. The shard looks when `Control` has changed.
+    pub new_listeners: Option<Receiver<(u16, L)>>,
     /// Wakes the shard from any thread. Other threads call it after sending an answer.
     pub bell: Arc<dyn Fn() + Send + Sync>,
     /// The box with the questions of an operator, if there is an admin interface.

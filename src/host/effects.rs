@@ -48,22 +48,24 @@ impl<I: Io> Host<I> {
     }
 
     fn accept(&mut self, now: Time, slot: ConnectionSlot, peer: SocketAddr, listener: u16) {
+        if !self.in_force.settings.is_open(listener) {
+            // The kernel had accepted it before the listener was removed.
+            return self.close_at_once(slot);
+        }
         // For a load balancer, the gate decides about the client's address after the PROXY header has named
         // it.
         let counts = peer != UNIX_PEER && !self.layers.is_balancer(listener, peer.ip());
         if counts && !(self.lets_in(now, peer.ip()) && self.begin_handshake(now, slot, peer.ip())) {
             return self.close_at_once(slot);
         }
-        if let Err(limit) = self.control.admit(&self.shared.config, listener) {
+        if let Err(limit) = self.control.admit(&self.in_force.settings, listener) {
             self.end_handshake(slot);
             let event = Event::ConnectionRefused { limit, peer, listener };
             self.shared.counters[usize::from(self.machine.id())].add(Counter::LimitConnections, 1);
             self.write_event(now, event);
             return self.close_at_once(slot);
         }
-        if self.shared.config.listeners[usize::from(listener)].connections.is_some() {
-            self.connections.entry(slot).bounded_by = Some(listener);
-        }
+        self.connections.note_listener(slot, listener);
         if let Some(layered) = self.layers.open(listener, peer) {
             self.connections.set_layers(slot, layered);
         }

@@ -58,10 +58,16 @@ pub(super) struct EventLog {
 impl EventLog {
     /// For the listeners of a configuration.
     pub(super) fn new(config: &Config) -> EventLog {
-        let listeners = config.listeners.iter().map(|listener| listener.address.to_string()).collect();
+        let listeners = shown_listeners(config);
         let sums_up = config.log.storm_summary;
         let lines = KINDS.map(|(kind, per_second)| Lines::new(kind, per_second, sums_up));
         EventLog { lines, due: Time::MAX, listeners }
+    }
+
+    /// Takes over what the operator has changed.
+    pub(super) fn change(&mut self, config: &Config) {
+        self.listeners = shown_listeners(config);
+        self.lines.iter_mut().for_each(|lines| lines.set_summary(config.log.storm_summary));
     }
 
     fn listener(&self, number: u16) -> &str {
@@ -372,6 +378,10 @@ fn protocol(version: ProtocolVersion) -> &'static str {
         ProtocolVersion::V311 => "3.1.1",
         ProtocolVersion::V5 => "5.0",
     }
+}
+
+fn shown_listeners(config: &Config) -> Vec<String> {
+    config.listeners.iter().map(|listener| listener.address.to_string()).collect()
 }
 
 #[cfg(test)]

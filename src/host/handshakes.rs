@@ -21,6 +21,11 @@ impl Handshakes {
         Handshakes { by_source: HashMap::with_hasher(hasher), share }
     }
 
+    /// Changes the share. Handshakes above it go on.
+    pub(super) fn set_share(&mut self, share: usize) {
+        self.share = share;
+    }
+
     /// Counts a connection of an address. Returns the source to which it counts, for [`Handshakes::end`].
     /// Returns `None` and does not count it if the address has its share.
     pub(super) fn begin(&mut self, address: IpAddr) -> Option<Network> {

@@ -15,6 +15,7 @@ use super::ShardMessage;
 use crate::base::log_files::{FileDone, LogFiles};
 use crate::base::{ClockReading, ConnectionSlot, Time};
 use crate::broker::outbox::Outbox;
+use crate::settings::Limits;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -58,7 +59,14 @@ pub trait Io: LogFiles {
     fn set_backlog_bytes_max(&mut self, bytes: usize);
     /// Starts to accept connections for this listener.
     fn listen(&mut self, listener: u16, socket: Self::Listener);
-    /// Stops accepting.
+    /// Stops accepting on the sockets of one listener.
+    fn close_listener(&mut self, listener: u16);
+    /// Sets `limits.tcp_keepalive_seconds` and `limits.tcp_user_timeout_seconds` for connections that are accepted later.
+    ///
+    /// # Errors
+    /// The kernel's error.
+    fn tune_listeners(&mut self, limits: &Limits) -> io::Result<()>;
+    /// Stops accepting on all.
     fn stop_listening(&mut self);
     /// The number of connections, including those whose last bytes are still being sent.
     fn connections(&self) -> usize;

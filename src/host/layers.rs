@@ -346,7 +346,7 @@ impl<I: Io> Host<I> {
 
     fn note_identity(&mut self, slot: ConnectionSlot, identity: TlsIdentity) {
         let Some(layered) = self.connections.layered(slot) else { return };
-        let listener = &self.shared.config.listeners[usize::from(layered.listener)];
+        let Some(listener) = self.in_force.settings.listener(layered.listener) else { return };
         let user = user_of_certificate(listener, identity.common_name, identity.subject);
         if let Some(user) = user {
             self.machine.handle_certificate_user(slot, user);

@@ -95,7 +95,8 @@ impl<I: Io> Host<I> {
                 let _ = sender.send(Answer { slot, serial, verdict, checked });
                 bell();
             };
-            if let Err(verdict) = self.control.logins.check(&self.policies, login, Arc::new(answer)) {
+            if let Err(verdict) = self.control.logins.check(&self.in_force.policies, login, Arc::new(answer))
+            {
                 self.verdicts.come.push(Answer { slot, serial, verdict, checked });
             }
         }

@@ -87,13 +87,16 @@ impl<I: Io> Host<I> {
                     ShardMessage::Socket(arrival) => {
                         let Arrival { socket, handover, connection, unsent } = *arrival;
                         let Handover { peer, listener, user, bytes } = handover;
+                        // The sender may know a listener that this shard has not seen.
+                        self.look_at_changes(now);
                         let slot = self.io.adopt(socket);
+                        self.connections.note_listener(slot, listener);
                         self.connections.insert(slot, connection);
                         self.layers.adopt(slot, &unsent, self.machine.outbox());
                         let address = source(&self.connections, slot, peer);
                         let has_room = address.is_none_or(|address| self.begin_handshake(now, slot, address));
                         self.machine.handle_open(now, slot, peer, listener, true);
-                        if !has_room {
+                        if !has_room || !self.in_force.settings.is_open(listener) {
                             self.machine.handle_turned_away(now, slot);
                         }
                         if let Some(user) = user {
@@ -122,6 +125,8 @@ impl<I: Io> Host<I> {
         let unsent = self.layers.take_unsent(slot, self.machine.outbox());
         match self.io.detach(slot) {
             Some(socket) => {
+                // Its home counts it from now on.
+                self.connections.take_listener(slot);
                 let arrival = Arrival { socket, handover, connection, unsent };
                 self.send(now, to, ShardMessage::Socket(Box::new(arrival)), None);
             }

@@ -21,15 +21,14 @@ mod questions;
 mod store;
 mod tidy;
 
-pub use control::{Control, ShardStart};
+pub use control::{Control, InForce, ShardStart};
 pub use io::{Io, IoEvent, SocketEnd, UNIX_PEER};
 pub use messages::ShardMessage;
 pub use store::{CheckpointMark, SealedSegments, StartStore};
 
 use crate::base::ConnectionSlot;
 use crate::base::Time;
-use crate::broker::{Counter, Event, HoldBack, Shard, Shared};
-use crate::control::access_policies::AccessPolicies;
+use crate::broker::{BrokerSettings, Counter, Event, HoldBack, Shard, Shared};
 use admission::Admissions;
 use clock::ClockWatch;
 use connections::ConnectionTable;
@@ -43,6 +42,7 @@ use questions::Inquiries;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 use store::Store;
 use tidy::{Kept, Tidy};
@@ -82,11 +82,10 @@ pub struct Host<I: Io> {
     store: Option<Store>,
     /// Listening sockets, until all shards are ready for clients.
     listeners: Vec<(u16, I::Listener)>,
+    new_listeners: Option<Receiver<(u16, I::Listener)>>,
     connections: ConnectionTable,
     layers: ConnectionLayers,
-    policies: AccessPolicies,
-    /// See `Control::policies_changed`.
-    policies_seen: u64,
+    in_force: InForce,
     verdicts: Verdicts,
     admissions: Admissions,
     clock: ClockWatch,
@@ -133,17 +132,12 @@ pub fn run<I: Io>(start: ShardStart<I::Listener>, store: Option<StartStore>, io:
 impl<I: Io> Host<I> {
     /// A shard before its start.
     pub fn new(start: ShardStart<I::Listener>, mut io: I) -> Host<I> {
-        let limits = &start.shared.config.limits;
-        let packet_bytes =
-            start.shared.terms.iter().map(|terms| terms.packet_bytes).max().unwrap_or_default();
-        // The machine stops adding at `backlog_bytes`. After that it may still add a packet and a turn's
-        // answers.
-        io.set_backlog_bytes_max(limits.backlog_bytes + 2 * packet_bytes + (8 << 20));
-        let (policies, policies_seen) = start.control.policies();
+        let in_force = start.control.in_force();
+        let settings = &in_force.settings;
+        io.set_backlog_bytes_max(backlog_bytes_max(settings));
         let shards = start.shared.shards();
-        let share = start.shared.config.limits.handshakes_per_address.div_ceil(shards);
-        let handshakes = Handshakes::new(share, start.seed);
-        let log = EventLog::new(&start.shared.config);
+        let handshakes = Handshakes::new(handshakes_share(settings, shards), start.seed);
+        let log = EventLog::new(&settings.config);
         Host {
             machine: Shard::new(start.id, Arc::clone(&start.shared), start.interest, start.seed),
             clock: ClockWatch::new(&io),
@@ -159,10 +153,10 @@ impl<I: Io> Host<I> {
             tidy: Tidy::default(),
             store: None,
             listeners: start.listeners,
+            new_listeners: start.new_listeners,
             connections: ConnectionTable::default(),
-            layers: ConnectionLayers::new(Arc::clone(&policies.stacks)),
-            policies,
-            policies_seen,
+            layers: ConnectionLayers::new(Arc::clone(&in_force.policies.stacks)),
+            in_force,
             verdicts: Verdicts::new(start.bell, shards, start.seed),
             admissions: Admissions::new(handshakes),
             restore: Restore::Begun,
@@ -187,7 +181,9 @@ impl<I: Io> Host<I> {
             self.store = Some(Store::open(self, start)?);
         }
         let now = self.now();
-        self.machine.handle_access(Arc::clone(&self.policies.access));
+        // SIGHUP may have come before this.
+        self.machine.handle_settings(now, Arc::clone(&self.in_force.settings));
+        self.machine.handle_access(Arc::clone(&self.in_force.policies.access));
         self.machine.handle_start(now);
         self.carry_out(now, None);
         Ok(())
@@ -227,7 +223,8 @@ impl<I: Io> Host<I> {
         }
         let now = self.now();
         self.machine.handle_detail(self.detail.unwrap_or_else(EventLog::shows_detail));
-        self.look_at_policies(now);
+        self.look_at_changes(now);
+        self.end_unwanted(now);
         self.take_verdicts(now);
         self.listen_when_settled();
         self.read_log(now);
@@ -263,7 +260,7 @@ impl<I: Io> Host<I> {
 
     /// Stops the broker: disconnects the clients. Returns whether the shard has finished.
     fn stop(&mut self, now: Time) -> std::io::Result<bool> {
-        let grace = Duration::from_secs(self.shared.config.shutdown.grace_seconds.into());
+        let grace = Duration::from_secs(self.in_force.settings.config.shutdown.grace_seconds.into());
         let until = match self.stopping {
             Some(until) => until,
             None => {
@@ -309,14 +306,40 @@ impl<I: Io> Host<I> {
         Ok(())
     }
 
-    fn look_at_policies(&mut self, now: Time) {
-        if self.control.policies_changed.load(Ordering::Acquire) != self.policies_seen {
-            (self.policies, self.policies_seen) = self.control.policies();
-            self.layers.reload(Arc::clone(&self.policies.stacks));
-            self.machine.handle_access(Arc::clone(&self.policies.access));
-            self.admissions.banned_to = Some(0);
+    /// Takes over what the operator has changed.
+    fn look_at_changes(&mut self, now: Time) {
+        if self.control.version() == self.in_force.version {
+            return;
         }
-        self.end_banned(now);
+        let former = std::mem::replace(&mut self.in_force, self.control.in_force());
+        self.change_listeners(&former.settings);
+        let settings = &self.in_force.settings;
+        self.io.set_backlog_bytes_max(backlog_bytes_max(settings));
+        self.admissions.handshakes.set_share(handshakes_share(settings, self.shared.shards()));
+        self.log.change(&settings.config);
+        self.layers.reload(Arc::clone(&self.in_force.policies.stacks));
+        self.machine.handle_settings(now, Arc::clone(settings));
+        self.machine.handle_access(Arc::clone(&self.in_force.policies.access));
+        self.carry_out(now, None);
+        self.admissions.unwanted_to = Some(0);
+    }
+
+    /// Closes the listening sockets of listeners that were removed, and takes those of new ones.
+    fn change_listeners(&mut self, former: &BrokerSettings) {
+        let settings = &self.in_force.settings;
+        for &number in former.open_listeners().iter().filter(|&&number| !settings.is_open(number)) {
+            self.io.close_listener(number);
+        }
+        if self.stopping.is_none()
+            && let Some(receiver) = &self.new_listeners
+        {
+            self.listeners.extend(receiver.try_iter());
+        }
+        // They may have been removed again.
+        self.listeners.retain(|(number, _)| settings.is_open(*number));
+        if let Err(cause) = self.io.tune_listeners(&settings.config.limits) {
+            tracing::warn!(%cause, "limits.tcp_keepalive_seconds and limits.tcp_user_timeout_seconds can't be set");
+        }
     }
 
     /// Continues with deferred work for a limited time: messages may still be on their way to sessions that
@@ -336,14 +359,14 @@ impl<I: Io> Host<I> {
     }
 
     fn park_until(&self, now: Time) -> Option<Duration> {
-        let spin = self.shared.config.runtime.spin_microseconds;
+        let spin = self.in_force.settings.config.runtime.spin_microseconds;
         let spins = spin > 0 && now.micros_since(self.worked_at) < spin;
         if spins
             || self.machine.has_deferred()
             || self.layers.has_waiting()
             || self.verdicts.has_some()
             || self.inquiries.has_some()
-            || self.admissions.banned_to.is_some()
+            || self.admissions.unwanted_to.is_some()
             || self.has_mails()
         {
             return Some(Duration::ZERO);
@@ -433,4 +456,15 @@ impl<I: Io> Host<I> {
             self.io.resume(slot);
         }
     }
+}
+
+/// The largest backlog of a connection, in bytes. The machine stops adding at `limits.backlog_bytes`. After that it may
+/// still add a packet and a turn's answers.
+fn backlog_bytes_max(settings: &BrokerSettings) -> usize {
+    settings.config.limits.backlog_bytes + 2 * settings.packet_bytes_max() + (8 << 20)
+}
+
+/// One shard's part of `limits.handshakes_per_address`.
+fn handshakes_share(settings: &BrokerSettings, shards: usize) -> usize {
+    settings.config.limits.handshakes_per_address.div_ceil(shards)
 }

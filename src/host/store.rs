@@ -134,7 +134,7 @@ impl Store {
     /// # Errors
     /// The disk's error.
     pub(super) fn open<I: Io>(host: &mut Host<I>, start: StartStore) -> io::Result<Store> {
-        let persistence = &host.shared.config.persistence;
+        let persistence = &host.in_force.settings.config.persistence;
         let (sync, log_bytes_max) = (persistence.sync, persistence.log_bytes as u64);
         let config = LogConfig {
             directory: start.directory,

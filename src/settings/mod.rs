@@ -9,6 +9,7 @@ mod means;
 mod network;
 pub mod options;
 mod pin;
+pub mod plan;
 mod state_directory;
 mod terms;
 pub mod value;
@@ -25,8 +26,8 @@ pub use pin::{Pin, shown_cores};
 pub use state_directory::state_directory;
 pub use terms::Terms;
 pub use value::{
-    ClientCertificateRules, ClientCertificates, CrlScope, ListenerProtocol, LogFormat, LogLevel, LogTarget,
-    QueuePolicy, SyncPolicy, TlsMinimum, TokenAlgorithm, UserNames, Version, Versions,
+    ChangeTime, ClientCertificateRules, ClientCertificates, CrlScope, ListenerProtocol, LogFormat, LogLevel,
+    LogTarget, QueuePolicy, SyncPolicy, TlsMinimum, TokenAlgorithm, UserNames, Version, Versions,
 };
 
 use value::Section;
@@ -127,6 +128,44 @@ impl Config {
             log,
         } = self;
         [runtime, auth, jwt, webhook, acl, protocol, limits, gate, persistence, sys, admin, shutdown, log]
+    }
+
+    /// What applies after a reload: this file, with the options that only a restart changes as they are in
+    /// `running`.
+    pub fn with_restart_options_of(self, running: &Config) -> Config {
+        let Config {
+            listeners,
+            runtime,
+            auth,
+            jwt,
+            webhook,
+            acl,
+            protocol,
+            limits,
+            gate,
+            persistence,
+            sys,
+            admin,
+            shutdown,
+            log,
+        } = self;
+        Config {
+            // A listener is the same one only with the same address. None of its options needs a restart.
+            listeners,
+            runtime: runtime.with_restart_options_of(&running.runtime),
+            auth: auth.with_restart_options_of(&running.auth),
+            jwt: jwt.with_restart_options_of(&running.jwt),
+            webhook: webhook.with_restart_options_of(&running.webhook),
+            acl: acl.with_restart_options_of(&running.acl),
+            protocol: protocol.with_restart_options_of(&running.protocol),
+            limits: limits.with_restart_options_of(&running.limits),
+            gate: gate.with_restart_options_of(&running.gate),
+            persistence: persistence.with_restart_options_of(&running.persistence),
+            sys: sys.with_restart_options_of(&running.sys),
+            admin: admin.with_restart_options_of(&running.admin),
+            shutdown: shutdown.with_restart_options_of(&running.shutdown),
+            log: log.with_restart_options_of(&running.log),
+        }
     }
 
     /// The limits of one of `shards` shards, for the limits that are divided among the shards.

@@ -12,7 +12,7 @@ macro_rules! sections {
     ($(
         $(#[$doc:meta])*
         $name:literal => $section:ident, $about:literal {
-            $($key:ident: $type:ty = $default:expr, $allowed:expr, $unit:literal, $text:literal;)*
+            $($key:ident: $type:ty = $default:expr, $allowed:expr, $unit:literal, $change:expr, $text:literal;)*
         }
     )*) => {$(
         $(#[$doc])*
@@ -31,6 +31,7 @@ macro_rules! sections {
                     key: stringify!($key),
                     allowed: $allowed,
                     unit: $unit,
+                    change: $change,
                     text: $text,
                     may_be_left_out: <$type as Setting>::MAY_BE_LEFT_OUT,
                 },)*
@@ -40,6 +41,17 @@ macro_rules! sections {
         impl Default for $section {
             fn default() -> Self {
                 $section { $($key: $default,)* }
+            }
+        }
+
+        impl $section {
+            /// What applies after a reload: this, with the options that only a restart changes as they are in
+            /// `running`.
+            pub fn with_restart_options_of(mut self, running: &$section) -> $section {
+                $(if !$change.is_taken() {
+                    self.$key = running.$key.clone();
+                })*
+                self
             }
         }
 

@@ -25,6 +25,8 @@ pub struct Terms {
     pub retain_available: bool,
     /// Whether topic filters may contain + and #.
     pub wildcard_subscriptions: bool,
+    /// Whether subscriptions may have an identifier.
+    pub subscription_identifiers: bool,
     /// Whether shared subscriptions are accepted.
     pub shared_subscriptions: bool,
     /// Whether the broker assigns an identifier to a client without one.
@@ -60,6 +62,7 @@ impl Terms {
             maximum_qos: 0,
             retain_available: false,
             wildcard_subscriptions: false,
+            subscription_identifiers: false,
             shared_subscriptions: false,
             zero_length_client_id: false,
             assigned_client_id_prefix: String::new(),
@@ -103,6 +106,7 @@ impl Config {
             wildcard_subscriptions: listener
                 .wildcard_subscriptions
                 .unwrap_or(protocol.wildcard_subscriptions),
+            subscription_identifiers: protocol.subscription_identifiers,
             shared_subscriptions: listener.shared_subscriptions.unwrap_or(protocol.shared_subscriptions),
             zero_length_client_id: listener.zero_length_client_id.unwrap_or(protocol.zero_length_client_id),
             assigned_client_id_prefix: listener

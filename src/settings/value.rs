@@ -5,11 +5,13 @@
 //! reader of the file turns into a sentence. Nothing here depends on TOML.
 
 mod allowed;
+mod change_time;
 mod literal;
 mod plain;
 mod words;
 
 pub use allowed::Allowed;
+pub use change_time::ChangeTime;
 pub use literal::Literal;
 pub(crate) use literal::quoted;
 pub use words::{
@@ -49,6 +51,8 @@ pub struct OptionRow {
     pub allowed: Allowed,
     /// The unit ("bytes", "seconds"). Empty if the value is not a number.
     pub unit: &'static str,
+    /// When a change of it takes effect while midge runs.
+    pub change: ChangeTime,
     /// Its meaning, and what happens at the bound.
     pub text: &'static str,
     /// Whether it has no default. The text says what applies if it is left out.

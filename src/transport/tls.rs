@@ -33,7 +33,7 @@ pub use config::{
 pub use error::{LoadFailure, Spoken, TlsError, TlsFailure};
 pub use identity::ClientIdentity;
 pub(crate) use identity::is_user_name;
-pub use validity::{EXPIRY_NOTICE_DAYS, OwnCertificate};
+pub use validity::{EXPIRY_NOTICE_DAYS, OwnCertificate, date};
 
 use rustls::{HandshakeKind, ProtocolVersion};
 

@@ -19,6 +19,7 @@ mod moving;
 #[path = "../needs/mod.rs"]
 mod needs;
 mod pin;
+mod reload;
 mod restart;
 mod running;
 mod store;

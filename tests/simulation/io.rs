@@ -10,6 +10,7 @@ use midge::base::{ClockReading, ConnectionSlot, Time};
 use midge::broker::Event;
 use midge::broker::outbox::Outbox;
 use midge::host::{Io, IoEvent, ShardMessage, SocketEnd};
+use midge::settings::Limits;
 use midge::store::segment::BLOCK;
 use std::io;
 use std::path::Path;
@@ -223,6 +224,16 @@ impl Io for SimIo {
         let shard = self.shard;
         let state = &mut self.kernel_mut().shards[shard];
         (state.is_listening, state.has_listened) = (true, true);
+    }
+
+    fn close_listener(&mut self, listener: u16) {
+        // A simulated broker has one listener.
+        debug_assert_eq!(listener, 0, "there is one");
+        self.stop_listening();
+    }
+
+    fn tune_listeners(&mut self, _: &Limits) -> io::Result<()> {
+        Ok(())
     }
 
     fn stop_listening(&mut self) {

@@ -146,6 +146,7 @@ impl World {
                 shared: Arc::clone(&self.shared),
                 control: Arc::clone(&self.control),
                 listeners: vec![(0, ())],
+                new_listeners: None,
                 bell: Arc::new(|| {}),
                 questions: None,
                 interest,

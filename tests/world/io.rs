@@ -9,6 +9,7 @@ use midge::base::log_files::{FileDone, FileId, FileOperation, LogFiles, LogWork}
 use midge::base::{ClockReading, ConnectionSlot, Time};
 use midge::broker::outbox::Outbox;
 use midge::host::{Io, IoEvent, ShardMessage, SocketEnd};
+use midge::settings::Limits;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -307,6 +308,14 @@ impl Io for WorldIo {
 
     fn listen(&mut self, listener: u16, (): ()) {
         self.kernel.borrow_mut().sides[self.shard].listening.push(listener);
+    }
+
+    fn close_listener(&mut self, listener: u16) {
+        self.kernel.borrow_mut().sides[self.shard].listening.retain(|&other| other != listener);
+    }
+
+    fn tune_listeners(&mut self, _: &Limits) -> io::Result<()> {
+        Ok(())
     }
 
     fn stop_listening(&mut self) {

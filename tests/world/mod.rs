@@ -99,6 +99,7 @@ impl Broker {
                 shared: Arc::clone(&broker.shared),
                 control: Arc::clone(&broker.control),
                 listeners: (0..).zip(&config.listeners).map(|(number, _)| (number, ())).collect(),
+                new_listeners: None,
                 bell: kernel.borrow().bell(shard),
                 questions: boxes.next(),
                 interest,

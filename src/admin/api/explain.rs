@@ -109,7 +109,10 @@ pub(super) async fn connect(
     State(state): State<Arc<AdminState>>,
     Params(params): Params<ConnectParams>,
 ) -> Result<Json<Explanation>, ApiRefusal> {
-    let listener = params.listener.as_deref().map_or(Ok(0), |address| state.listener(address))?;
+    let listener = match params.listener.as_deref() {
+        Some(address) => state.listener(address)?,
+        None => state.parts.control.settings().open_listeners().first().copied().unwrap_or_default(),
+    };
     let version = match params.version.as_deref() {
         None | Some("5.0") => ProtocolVersion::V5,
         Some("3.1.1") => ProtocolVersion::V311,
@@ -126,8 +129,9 @@ pub(super) async fn connect(
         clean_start: params.clean_start,
     };
     // A listener that names clients after users has their homes by that name.
-    let terms = state.parts.shared.terms.get(usize::from(listener));
-    let named_after = terms.filter(|terms| terms.user_name_as_client_id).and(params.user.as_deref());
+    let settings = state.parts.control.settings();
+    let names_after_user = settings.terms_of(listener).user_name_as_client_id;
+    let named_after = params.user.as_deref().filter(|_| names_after_user);
     let name = named_after.unwrap_or(&params.client);
     let mut findings = of_the_door(&state, listener, params.address);
     match state.ask_home(name, Question::ExplainConnect(Box::new(case))).await? {
@@ -151,9 +155,10 @@ fn of_the_door(state: &AdminState, listener: u16, address: Option<IpAddr>) -> Fi
         let is_banned = control.is_banned(state.parts.now(), address);
         found.add_if(!is_banned, "address", if is_banned { "it is banned" } else { "it is not banned" });
     }
-    let (open, max) = (control.open.load(Ordering::Relaxed), control.connections_max);
+    let (open, max) = (control.open.load(Ordering::Relaxed), control.connections_max());
     found.add_if(open < max, "connections", format!("{open} of {max} (limits.connections)"));
-    let of_listener = state.parts.shared.config.listeners.get(usize::from(listener));
+    let settings = control.settings();
+    let of_listener = settings.listener(listener);
     if let Some(max) = of_listener.and_then(|listener| listener.connections)
         && let Some(open) = control.open_by_listener.get(usize::from(listener))
     {

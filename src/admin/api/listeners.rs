@@ -66,8 +66,10 @@ pub(super) async fn list(State(state): State<Arc<AdminState>>) -> Result<Json<Li
         }
     }
     let now = unix_seconds();
-    let config = &state.parts.shared.config;
-    let listeners = (0..).zip(&config.listeners).map(|(number, listener)| Listener {
+    let settings = state.parts.control.settings();
+    let open = settings.open_listeners().iter();
+    let open = open.filter_map(|&number| Some((number, settings.listener(number)?)));
+    let listeners = open.map(|(number, listener)| Listener {
         address: listener.address.to_string(),
         protocol: match listener.protocol {
             ListenerProtocol::WebSocket => "websocket",
@@ -124,14 +126,15 @@ struct LimitState {
 #[utoipa::path(get, path = "/api/v1/limits", tag = "broker", responses((status = 200, body = LimitList)))]
 pub(super) async fn limits(State(state): State<Arc<AdminState>>) -> Json<LimitList> {
     let parts = &state.parts;
+    let settings = parts.control.settings();
     let (limits, runtime, persistence) =
-        (&parts.shared.config.limits, &parts.shared.config.runtime, &parts.shared.config.persistence);
+        (&settings.config.limits, &settings.config.runtime, &settings.config.persistence);
     let sum = |counter| parts.shared.counters.iter().map(|counters| counters.get(counter)).sum::<u64>();
     let used = |counter| Some(sum(counter));
     let bound = |value: usize| Some(value as u64).filter(|&value| value != usize::MAX as u64);
     let open = parts.control.open.load(Ordering::Relaxed) as u64;
     let rows = [
-        ("limits.connections", bound(parts.control.connections_max), Some(open), Counter::LimitConnections),
+        ("limits.connections", bound(parts.control.connections_max()), Some(open), Counter::LimitConnections),
         ("limits.handshakes", bound(limits.handshakes), None, Counter::LimitHandshakes),
         (
             "limits.handshakes_per_address",
@@ -184,7 +187,7 @@ pub(super) async fn limits(State(state): State<Arc<AdminState>>) -> Json<LimitLi
         ("limits.backlog_bytes", bound(limits.backlog_bytes), None, Counter::LimitBacklog),
         (
             "limits.memory_bytes",
-            bound(parts.shared.memory_bytes_max),
+            bound(settings.memory_bytes_max()),
             used(Counter::MemoryTotal),
             Counter::LimitMemory,
         ),

@@ -5,6 +5,7 @@ mod clients;
 mod drain;
 mod explain;
 mod health;
+mod house;
 mod listeners;
 mod messages;
 mod openapi;
@@ -91,6 +92,9 @@ pub(super) fn router(state: Arc<AdminState>) -> Router {
         .route("/api/v1/trace", get(trace::follow))
         .route("/api/v1/explain/connect", get(explain::connect))
         .route("/api/v1/explain/delivery", get(explain::delivery))
+        .route("/api/v1/reload", get(house::plan).post(house::reload))
+        .route("/api/v1/reload/confirm", post(house::confirm))
+        .route("/api/v1/log-level", get(house::log_level).put(house::change_log_level))
         .fallback(async || error(StatusCode::NOT_FOUND, "there is no such path"))
         .method_not_allowed_fallback(async || {
             error(StatusCode::METHOD_NOT_ALLOWED, "this path has no such method")
@@ -197,19 +201,19 @@ impl AdminState {
 
     /// The number of the listener with this address.
     fn listener(&self, address: &str) -> Result<u16, ApiRefusal> {
-        let listeners = &self.parts.shared.config.listeners;
-        let mut numbered = (0..).zip(listeners);
-        let found = numbered.find(|(_, listener)| listener.address.to_string() == address);
-        found.map(|(number, _)| number).ok_or_else(|| {
-            let all: Vec<String> = listeners.iter().map(|listener| listener.address.to_string()).collect();
+        let settings = self.parts.control.settings();
+        let shown = |number: u16| settings.listener(number).map(|listener| listener.address.to_string());
+        let mut open = settings.open_listeners().iter().copied();
+        open.find(|&number| shown(number).as_deref() == Some(address)).ok_or_else(|| {
+            let all: Vec<String> = settings.open_listeners().iter().copied().filter_map(shown).collect();
             ApiRefusal::bad(format!("listener: there is no \"{address}\"; there are {}", all.join(", ")))
         })
     }
 
     /// The address of a listener.
     fn address_of(&self, listener: u16) -> Option<String> {
-        let listeners = &self.parts.shared.config.listeners;
-        listeners.get(usize::from(listener)).map(|listener| listener.address.to_string())
+        let settings = self.parts.control.settings();
+        settings.listener(listener).map(|listener| listener.address.to_string())
     }
 }
 

@@ -1,6 +1,6 @@
 //! `/openapi.json`: the description of all paths, for programs.
 
-use super::{backup, clients, drain, explain, health, listeners, messages, shards, trace};
+use super::{backup, clients, drain, explain, health, house, listeners, messages, shards, trace};
 use axum::Json;
 use utoipa::OpenApi;
 
@@ -36,6 +36,11 @@ use utoipa::OpenApi;
         trace::follow,
         explain::connect,
         explain::delivery,
+        house::plan,
+        house::reload,
+        house::confirm,
+        house::log_level,
+        house::change_log_level,
     )
 )]
 struct Description;

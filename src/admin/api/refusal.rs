@@ -27,7 +27,12 @@ impl ApiRefusal {
         ApiRefusal::new(StatusCode::NOT_FOUND, words)
     }
 
-    /// Something else is under way.
+    /// The files of the operator are wrong.
+    pub(super) fn wrong_files(words: impl Into<String>) -> ApiRefusal {
+        ApiRefusal::new(StatusCode::UNPROCESSABLE_ENTITY, words)
+    }
+
+    /// Something else must be done before.
     pub(super) fn conflict(words: impl Into<String>) -> ApiRefusal {
         ApiRefusal::new(StatusCode::CONFLICT, words)
     }

@@ -1,6 +1,7 @@
 //! The commands that ask the API: each is a request, and a way to show its answer.
 
 use super::explain::{ExplainAction, explanation, says_no};
+use super::house::{LogLevelArgs, ReloadArgs, log_level};
 use super::shown::{client, clients, fields, flag, groups, listeners, retained, subscriptions, table};
 use super::text_of;
 use axum::http::Method;
@@ -26,8 +27,12 @@ impl CtlRequest {
         CtlRequest { method: Method::DELETE, path: path.into(), body: None }
     }
 
-    fn post(path: &str, body: Value) -> CtlRequest {
-        CtlRequest { method: Method::POST, path: path.to_owned(), body: Some(body) }
+    pub(super) fn post(path: &str, body: impl Into<Option<Value>>) -> CtlRequest {
+        CtlRequest { method: Method::POST, path: path.to_owned(), body: body.into() }
+    }
+
+    pub(super) fn put(path: &str, body: Value) -> CtlRequest {
+        CtlRequest { method: Method::PUT, path: path.to_owned(), body: Some(body) }
     }
 }
 
@@ -89,6 +94,10 @@ pub(super) enum ApiAction {
         #[command(subcommand)]
         action: BanAction,
     },
+    /// Read the configuration and its files again, all or nothing; exit status 1 if they are wrong
+    Reload(ReloadArgs),
+    /// The level of the log, or another one, for a while
+    LogLevel(LogLevelArgs),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -330,6 +339,8 @@ impl ApiAction {
             ApiAction::Bans { action: BanAction::Remove { address } } => {
                 CtlRequest::delete(format!("/api/v1/bans/{address}"))
             }
+            ApiAction::Reload(args) => args.request(),
+            ApiAction::LogLevel(args) => args.request(),
         }
     }
 
@@ -398,6 +409,8 @@ impl ApiAction {
                     false => format!("{clients} clients are connected, and none is let go"),
                 }
             }
+            ApiAction::Reload(args) => args.shown(value),
+            ApiAction::LogLevel(_) => log_level(value),
             ApiAction::Bans { .. } => table(value, "bans", &[("network", false), ("seconds_left", true)]),
         }
     }

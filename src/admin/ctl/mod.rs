@@ -5,6 +5,7 @@
 mod client;
 mod commands;
 mod explain;
+mod house;
 mod shown;
 mod table;
 mod trace;

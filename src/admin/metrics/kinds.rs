@@ -150,7 +150,7 @@ impl Snapshot {
             let bytes = SealedSegments::log_bytes(checkpoint);
             let help = "Bytes of full segments of the log that are not in the checkpoint yet";
             page.gauge("midge_log_bytes", help, bytes)?;
-            let max = number_of(parts.shared.config.persistence.log_bytes);
+            let max = number_of(parts.control.settings().config.persistence.log_bytes);
             page.gauge("midge_log_max_bytes", "The limit on these bytes", max)?;
         }
         if !self.figures.is_empty() {

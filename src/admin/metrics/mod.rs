@@ -84,12 +84,15 @@ impl Snapshot {
         let control = &parts.control;
         let open = control.open.load(Ordering::Relaxed);
         page.gauge("midge_connections", "Connections that are open", number_of(open))?;
-        page.gauge("midge_connections_max", "The limit on connections", number_of(control.connections_max))?;
-        if parts.shared.memory_bytes_max < usize::MAX {
-            let max = number_of(parts.shared.memory_bytes_max);
+        let connections_max = number_of(control.connections_max());
+        page.gauge("midge_connections_max", "The limit on connections", connections_max)?;
+        let settings = control.settings();
+        let memory_max = settings.memory_bytes_max();
+        if memory_max < usize::MAX {
+            let max = number_of(memory_max);
             page.gauge("midge_memory_max_bytes", "The limit on what clients make midge keep", max)?;
         }
-        let limits = &parts.shared.config.limits;
+        let limits = &settings.config.limits;
         for (name, help, max) in [
             ("midge_sessions_max", "The limit on sessions", limits.sessions),
             ("midge_subscriptions_max", "The limit on subscriptions", limits.subscriptions_total),
@@ -173,7 +176,9 @@ impl Snapshot {
     /// The connections and certificates of each listener.
     fn write_listeners(&self, page: &mut Page<'_>) -> fmt::Result {
         let parts = &self.state.parts;
-        let listeners = || (0u16..).zip(&parts.shared.config.listeners);
+        let settings = parts.control.settings();
+        let open = settings.open_listeners();
+        let listeners = || open.iter().filter_map(|&number| Some((number, settings.listener(number)?)));
         if !self.figures.is_empty() {
             let help = "Connections of a listener";
             let mut encoder = page.descriptor("midge_listener_connections", help, MetricType::Gauge)?;

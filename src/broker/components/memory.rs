@@ -68,6 +68,11 @@ impl Memory {
         }
     }
 
+    /// Changes the bounds. Nothing is given up at once if more is kept.
+    pub(in crate::broker) fn set_max(&mut self, max: MemoryMax) {
+        (self.max, self.queues_max) = (max.of_all, max.of_queues);
+    }
+
     /// The account of this shard.
     #[inline]
     pub(in crate::broker) fn account(&self) -> &MemoryAccount {

@@ -102,6 +102,11 @@ impl<M: RetainedMessage> Retained<M> {
         }
     }
 
+    /// Changes the bounds. Messages that are there stay.
+    pub fn set_limits(&mut self, limits: RetainedLimits) {
+        self.limits = limits;
+    }
+
     /// The number of messages, including expired ones that `sweep` has not removed yet.
     pub fn len(&self) -> usize {
         self.messages.len()

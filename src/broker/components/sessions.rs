@@ -1,9 +1,9 @@
 //! The sessions of a shard, by slot for the delivery of messages, and by client identifier for CONNECT.
 
 use crate::base::{ConnectionSlot, SessionKey, SessionNumber, SessionSlot, ShardId};
+use crate::broker::settings::Entrance;
 use crate::mqtt::ProtocolVersion;
 use crate::session::Session;
-use crate::settings::options::LISTENERS_MAX;
 use ahash::RandomState;
 use hashbrown::HashTable;
 
@@ -37,16 +37,14 @@ pub(in crate::broker) struct SessionEntry {
     pub packet_bytes_max: u32,
     pub version: ProtocolVersion,
     pub flags: u8,
-    /// The number of the listener that its client used last. `None` if that was in an earlier run.
-    pub listener: Option<u8>,
+    /// The listener that its client used last, and its terms at that time.
+    pub entrance: Entrance,
     /// The session's number in the log, if it is in the log.
     pub sid: Option<SessionNumber>,
     session: Option<Box<Session>>,
 }
 
 const _: () = assert!(size_of::<SessionEntry>() <= 32);
-// Each listener's number fits.
-const _: () = assert!(LISTENERS_MAX <= u8::MAX as usize);
 
 /// All sessions whose client identifiers are at home here.
 pub(in crate::broker) struct Sessions {
@@ -91,7 +89,7 @@ impl Sessions {
             packet_bytes_max: u32::MAX,
             version: ProtocolVersion::V311,
             flags: 0,
-            listener: None,
+            entrance: Entrance::NONE,
             sid: None,
             session: Some(Box::new(Session::new(client_id.into()))),
         };

@@ -27,6 +27,11 @@ impl Subscriptions {
         }
     }
 
+    /// Changes the largest number of subscriptions. Those that are there stay.
+    pub(in crate::broker) fn set_max(&mut self, max: usize) {
+        self.max = max;
+    }
+
     /// A number that changes with every change of the index.
     pub(in crate::broker) fn version(&self) -> u64 {
         self.index.version()

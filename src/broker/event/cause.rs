@@ -64,6 +64,8 @@ pub enum EndCause {
     Operator,
     /// An operator lets all clients go. The reason code of its DISCONNECT.
     Drained(Reason),
+    /// Its listener was removed from the configuration.
+    ListenerRemoved,
     /// Refused at CONNECT. `Event::Refused` says why.
     Refused,
 }
@@ -80,7 +82,9 @@ impl EndCause {
             EndCause::Shutdown => Some(Reason::ServerShuttingDown),
             EndCause::Drained(reason) => Some(*reason),
             // [MQTT5-3.14.2-1]: DISCONNECT has no 0x8A.
-            EndCause::Banned | EndCause::Operator => Some(Reason::AdministrativeAction),
+            EndCause::Banned | EndCause::Operator | EndCause::ListenerRemoved => {
+                Some(Reason::AdministrativeAction)
+            }
             EndCause::Disconnect(_) | EndCause::Hangup(_) | EndCause::ConnectTimeout | EndCause::Refused => {
                 None
             }
@@ -96,7 +100,7 @@ impl EndCause {
     }
 
     /// The causes in single words, for metrics. What is not in it does not change without need.
-    pub const LABELS: [&str; 18] = [
+    pub const LABELS: [&str; 19] = [
         "disconnect",
         "closed",
         "reset",
@@ -115,6 +119,7 @@ impl EndCause {
         "operator",
         "refused",
         "drained",
+        "listener_removed",
     ];
 
     /// The place of the cause in [`EndCause::LABELS`].
@@ -138,6 +143,7 @@ impl EndCause {
             EndCause::Operator => 15,
             EndCause::Refused => 16,
             EndCause::Drained(_) => 17,
+            EndCause::ListenerRemoved => 18,
         }
     }
 
@@ -160,6 +166,7 @@ impl EndCause {
             EndCause::Shutdown => "server shutting down",
             EndCause::Banned => "address banned",
             EndCause::Operator => "disconnected by the operator",
+            EndCause::ListenerRemoved => "listener removed",
             EndCause::Refused => "refused",
             EndCause::Drained(_) => "let go by a drain",
         }
@@ -192,6 +199,7 @@ impl fmt::Display for EndCause {
             EndCause::Shutdown => f.write_str("server shutting down (0x8B)"),
             EndCause::Banned => f.write_str("address banned by gate.banned (0x98)"),
             EndCause::Operator => f.write_str("disconnected by the operator (0x98)"),
+            EndCause::ListenerRemoved => f.write_str("its listener was removed from the configuration (0x98)"),
             EndCause::Refused => f.write_str("refused"),
             EndCause::Drained(reason) => write!(f, "let go by a drain, {} (0x{:02X})", reason.words(), reason.code()),
         }

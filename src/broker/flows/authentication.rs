@@ -185,7 +185,7 @@ impl Shard {
     ) -> Result<Vec<u8>, Violation> {
         let id = ExchangeId { shard: self.id, number: self.requests.next_token().get() };
         let access = self.access_of(slot).ok_or(BAD_METHOD)?;
-        let method = access.method(method, self.shared.config.auth.test_method).ok_or(BAD_METHOD)?;
+        let method = access.method(method, self.settings.config.auth.test_method).ok_or(BAD_METHOD)?;
         let (exchange, challenge) = method.begin(data, id)?;
         if user.is_some_and(|user| !exchange.is_by(user)) {
             return Err(OTHER_USER);

@@ -16,7 +16,7 @@ use crate::broker::{Counter, Event, Limit, Shard};
 
 impl Shard {
     pub(in crate::broker) fn note_backlog(&mut self, now: Time, slot: ConnectionSlot, backlog: Backlog) {
-        let limit = self.shared.config.limits.backlog_bytes;
+        let limit = self.settings.config.limits.backlog_bytes;
         let given = self.outbox.given(slot);
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let (before, packets_before) = (connection.backlog_bytes(), connection.backlog_packets());

@@ -61,7 +61,7 @@ impl Shard {
         slot: ConnectionSlot,
         connect: &Connect<'_>,
     ) -> Result<(), Violation> {
-        let config = &self.shared.config;
+        let config = &self.settings.config;
         let terms = self.terms(slot);
         let refuse = |reason, cause| Err(Violation { reason, cause });
         if connect.version == ProtocolVersion::V31

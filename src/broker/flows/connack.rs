@@ -49,7 +49,7 @@ impl Shard {
         granted: Granted,
         losses: Option<&Losses>,
     ) -> Vec<u8> {
-        let config = &self.shared.config;
+        let config = &self.settings.config;
         let protocol = &config.protocol;
         let own = self.terms(slot);
         let off = |available: bool| (!available).then_some(false);
@@ -69,7 +69,7 @@ impl Shard {
             assigned_client_id: assigned,
             topic_alias_maximum: (own.topic_alias_maximum > 0).then_some(own.topic_alias_maximum),
             wildcard_subscription_available: off(own.wildcard_subscriptions),
-            subscription_ids_available: off(protocol.subscription_identifiers),
+            subscription_ids_available: off(own.subscription_identifiers),
             shared_subscription_available: off(own.shared_subscriptions),
             server_keep_alive_seconds: (granted.keep_alive_seconds != connect.keep_alive_seconds)
                 .then_some(granted.keep_alive_seconds),

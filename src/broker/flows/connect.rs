@@ -22,6 +22,7 @@ use crate::broker::components::connections::{Identity, KeptConnect, Stage};
 use crate::broker::components::replies::Reply;
 use crate::broker::components::sessions::{ALIASES, BACKLOGGED, GATED, MOUNTED, QUEUES_QOS0};
 use crate::broker::components::timers::Timer;
+use crate::broker::settings::Entrance;
 use crate::broker::{Counter, Effect, EndCause, Event, Shard, Violation};
 use crate::mqtt::codec::{Ack, AckKind, Connect, Frame, encode_ack};
 use crate::mqtt::topic_levels;
@@ -107,7 +108,7 @@ impl Shard {
 
     /// Checks reasons for which the standard allows refusing a valid packet.
     fn check_policy(&self, slot: ConnectionSlot, connect: &Connect<'_>) -> Result<(), Violation> {
-        let config = &self.shared.config;
+        let config = &self.settings.config;
         let terms = self.terms(slot);
         let refuse = |reason, cause| Err(Violation { reason, cause });
         if !terms.versions.has(version(connect.version)) {
@@ -209,7 +210,7 @@ impl Shard {
                 is_certified,
                 password: connect.password.map(|password| Zeroizing::new(password.into())),
                 peer: SocketAddr::from(&connection.peer),
-                listener: connection.listener.into(),
+                listener: self.listener_of(connection.entrance),
                 version: connect.version,
             }));
         }
@@ -336,7 +337,7 @@ impl Shard {
         }
         let session_present = known.is_some();
         let granted =
-            Granted::of(connect, self.terms(slot), self.shared.config.protocol.session_expiry_seconds_max);
+            Granted::of(connect, self.terms(slot), self.settings.config.protocol.session_expiry_seconds_max);
         let proof = self.take_proof(slot);
         let assigned_id = (!connect.has_client_id).then_some(client_id);
         if let Some(session) = known {
@@ -358,7 +359,7 @@ impl Shard {
         }
         let session = match known {
             Some(session) => session,
-            None if self.shared.begin_session() => {
+            None if self.shared.begin_session(self.settings.config.limits.sessions) => {
                 self.count(Counter::Sessions, 1);
                 self.note_session(client_id, true);
                 self.sessions.create(client_id)
@@ -376,7 +377,7 @@ impl Shard {
             client: client_id.into(),
             user: connection.extras.as_ref().and_then(|extras| extras.identity.user.clone()),
             peer: SocketAddr::from(&connection.peer),
-            listener: connection.listener.into(),
+            listener: self.listener_of(connection.entrance),
             version: connect.version,
             keep_alive_seconds: granted.keep_alive_seconds,
             clean_start: connect.clean_start,
@@ -403,8 +404,8 @@ impl Shard {
         granted: Granted,
     ) {
         self.sessions.session_mut(session).connected_at_seconds = seconds_of(now);
-        let shared = std::sync::Arc::clone(&self.shared);
-        let (protocol, limits) = (&shared.config.protocol, &shared.config.limits);
+        let settings = std::sync::Arc::clone(&self.settings);
+        let (protocol, limits) = (&settings.config.protocol, &settings.config.limits);
         let origin = self.sessions.key(session);
         let will_number = connect.will.as_ref().and_then(|_| self.will_number(granted.expiry_seconds));
         let mount_point = self.terms(slot).mount_point.as_str();
@@ -429,13 +430,13 @@ impl Shard {
             will.kept(self.memory.account())
         });
         let mounted = if mount_point.is_empty() { 0 } else { MOUNTED };
-        let listener = self.connections.get(slot).map(|connection| connection.listener);
+        let entrance = self.connections.get(slot).map_or(Entrance::NONE, |connection| connection.entrance);
         let aliases = connect.topic_alias_maximum.min(protocol.topic_alias_maximum_out);
         let is_slow = self.connections.get(slot).is_some_and(|connection| connection.slow.is_some());
         let backlogged = if is_slow { BACKLOGGED } else { 0 };
         let entry = self.sessions.slot_mut(session);
         entry.connection = Some(slot);
-        entry.listener = listener;
+        entry.entrance = entrance;
         entry.version = connect.version;
         entry.packet_bytes_max = connect.packet_bytes_max;
         entry.flags =

@@ -71,7 +71,7 @@ impl Shard {
         subscription_ids: &[u32],
         group: Option<&Arc<str>>,
     ) -> Taken {
-        let upgrade = self.shared.config.protocol.upgrade_outgoing_qos;
+        let upgrade = self.settings.config.protocol.upgrade_outgoing_qos;
         let form = WireForm {
             version: self.sessions.slot(subscriber).version,
             // [MQTT5-3.8.4-8]
@@ -89,7 +89,7 @@ impl Shard {
             let slot = match slot {
                 Some(slot) if entry.flags & (GATED | QUEUES_QOS0) == 0 => slot,
                 _ => {
-                    if self.shared.config.protocol.queue_qos0 && group.is_none() {
+                    if self.settings.config.protocol.queue_qos0 && group.is_none() {
                         self.enqueue_qos0(now, subscriber, fanout, form.retain, subscription_ids);
                     }
                     return Taken::Yes;
@@ -348,7 +348,7 @@ impl Shard {
 
     /// Whether a QoS 0 message may be added to the backlog of a slow client.
     fn takes_more(&mut self, session: SessionSlot, slot: ConnectionSlot) -> bool {
-        let mut limit = self.shared.config.limits.backlog_bytes;
+        let mut limit = self.settings.config.limits.backlog_bytes;
         if self.is_memory_short() {
             limit = limit.min(super::memory::BACKLOG_BYTES_SHORT);
         }

@@ -32,7 +32,7 @@ impl Shard {
     }
 
     fn take_farewell(&mut self, session: SessionSlot, disconnect: Disconnect) -> Result<EndCause, Violation> {
-        let max = self.shared.config.protocol.session_expiry_seconds_max;
+        let max = self.settings.config.protocol.session_expiry_seconds_max;
         let state = self.sessions.session_mut(session);
         if let Some(seconds) = disconnect.session_expiry_seconds {
             if state.expiry_seconds == 0 && seconds > 0 {
@@ -97,7 +97,7 @@ impl Shard {
             // [MQTT5-3.1.2-24]
             let (version, packet_bytes_max) = (entry.version, entry.packet_bytes_max);
             let words = match cause {
-                EndCause::Violation(violation) if self.shared.config.protocol.reason_strings => {
+                EndCause::Violation(violation) if self.settings.config.protocol.reason_strings => {
                     Some(violation.cause.into())
                 }
                 // [MQTT5 §4.11]
@@ -115,7 +115,7 @@ impl Shard {
         self.effects.push(Effect::Close { slot });
         self.count(Counter::ConnectionsClosed, 1);
         self.kinds().ended.add(cause.place(), 1);
-        let (peer, listener) = (SocketAddr::from(&connection.peer), connection.listener.into());
+        let (peer, listener) = (SocketAddr::from(&connection.peer), self.listener_of(connection.entrance));
         match connection.stage {
             Stage::Serving { session, .. } => {
                 let client = self.sessions.session(session).client_id.clone();
@@ -151,11 +151,11 @@ impl Shard {
             self.trace_last_output(slot);
         }
         let mut connection = self.connections.take(slot)?;
-        self.note_connection(connection.listener, false);
+        self.note_connection(connection.entrance, false);
         self.memory.account().subtract(MemoryKind::Backlogs, connection.backlog_bytes());
         self.count_no_backlog(connection.backlog_packets());
         self.replies.forget(slot);
-        if connection.is_paced {
+        if connection.is_paced() {
             self.end_pace(&mut connection);
         }
         if connection.is_paused_by(PAUSED_BY_DISK) {
@@ -261,7 +261,7 @@ impl Shard {
             self.report(Event::PublishRefused { client, topic, rule: None, violation: WILL_REVOKED });
             return;
         }
-        if !(publication.retain && self.shared.config.protocol.check_retain_source) {
+        if !(publication.retain && self.settings.config.protocol.check_retain_source) {
             publication.source = &[];
         }
         publication.expires_at = will.message_expiry_seconds.map(|seconds| now.after_seconds(seconds));

@@ -37,7 +37,7 @@ impl Shard {
 
     /// Whether a session has room for a message of this size now.
     pub(in crate::broker) fn has_room(&self, session: SessionSlot, fanout: &Fanout<'_>) -> bool {
-        let limits = &self.shared.config.limits;
+        let limits = &self.settings.config.limits;
         let queue = &self.sessions.session(session).queue;
         let bytes = fanout.publication.topic.len() + fanout.publication.payload.len() + limits.connect_bytes;
         let full = queue.len() >= limits.session_queue_messages
@@ -58,7 +58,7 @@ impl Shard {
         session: SessionSlot,
         delivery: Delivery,
     ) -> EnqueueOutcome {
-        let limits = &self.shared.config.limits;
+        let limits = &self.settings.config.limits;
         let queue_limits =
             QueueLimits { messages: limits.session_queue_messages, bytes: limits.session_queue_bytes };
         let policy = match delivery.qos {
@@ -142,10 +142,11 @@ impl Shard {
     }
 
     pub(in crate::broker) fn queue_policy(&self, session: SessionSlot) -> QueuePolicy {
-        match self.sessions.slot(session).listener {
-            Some(listener) => self.shared.terms_of(Some(listener.into())).session_queue_policy,
+        // A change counts for connected clients too.
+        match self.settings.listener_of(self.sessions.slot(session).entrance) {
+            Some(listener) => self.settings.terms_of(listener).session_queue_policy,
             // Its client has not been connected in this run.
-            None => self.shared.config.limits.session_queue_policy,
+            None => self.settings.config.limits.session_queue_policy,
         }
     }
 

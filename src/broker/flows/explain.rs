@@ -26,8 +26,8 @@ impl Shard {
     /// Whether a client could connect. The client identifier must be at home here.
     pub(in crate::broker) fn explain_connect(&self, case: &ConnectCase) -> Findings {
         let mut found = Findings::default();
-        let config = &self.shared.config;
-        let terms = self.shared.terms_of(Some(case.listener));
+        let config = &self.settings.config;
+        let terms = self.settings.terms_of(case.listener);
         let is_taken = terms.versions.has(version(case.version));
         let words = if is_taken { "the listener takes it" } else { "the listener does not take it (0x84)" };
         found.add_if(is_taken, "version", words);
@@ -81,8 +81,8 @@ impl Shard {
     }
 
     fn explain_client_id(&self, client_id: &str, case: &ConnectCase, found: &mut Findings) {
-        let config = &self.shared.config;
-        let terms = self.shared.terms_of(Some(case.listener));
+        let config = &self.settings.config;
+        let terms = self.settings.terms_of(case.listener);
         let is_too_long = client_id.len() > config.limits.client_id_bytes
             || (case.version == ProtocolVersion::V31
                 && config.protocol.strict_31
@@ -104,7 +104,7 @@ impl Shard {
 
     fn explain_proof(&self, case: &ConnectCase, found: &mut Findings) {
         let Some(access) = self.access.of(case.listener) else { return };
-        let terms = self.shared.terms_of(Some(case.listener));
+        let terms = self.settings.terms_of(case.listener);
         let may_be_anonymous = access.allow_anonymous.unwrap_or(terms.allow_anonymous);
         if access.names_by_certificate {
             let words = "the certificate of the client must give its user name; it can't be known before";
@@ -124,7 +124,7 @@ impl Shard {
             };
             return found.add(finding, "login", words);
         };
-        let config = &self.shared.config;
+        let config = &self.settings.config;
         let listener = config.listeners.get(usize::from(case.listener));
         let takes_tokens = listener.is_some_and(|listener| config.means(listener).tokens);
         let in_file = access.passwords.as_ref().map(|file| file.line(user).is_some());
@@ -202,7 +202,7 @@ impl Shard {
         found.add(Finding::Good, "session", words);
         let Some(granted) = self.explain_match(session, case, &mut all) else { return all };
         let found = &mut all.findings;
-        let upgrade = self.shared.config.protocol.upgrade_outgoing_qos;
+        let upgrade = self.settings.config.protocol.upgrade_outgoing_qos;
         let qos = if upgrade { granted } else { case.qos.min(granted) };
         found.add(
             Finding::Good,
@@ -278,7 +278,7 @@ impl Shard {
     /// Whether the message would be sent, wait in the queue, or be dropped.
     fn explain_place(&self, session: SessionSlot, case: &DeliveryCase, qos: QoS, all: &mut DeliveryFindings) {
         let (entry, state) = (self.sessions.slot(session), self.sessions.session(session));
-        let config = &self.shared.config;
+        let config = &self.settings.config;
         let found = &mut all.findings;
         let is_backlogged = entry.flags & BACKLOGGED != 0;
         if qos == QoS::AtMostOnce {

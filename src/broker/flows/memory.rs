@@ -14,6 +14,7 @@ use crate::broker::components::connections::PAUSED_BY_MEMORY;
 use crate::broker::components::connections::Stage;
 use crate::broker::components::memory::Worst;
 use crate::broker::components::timers::Timer;
+use crate::broker::settings::Entrance;
 use crate::broker::{Counter, EndCause, Event, Limit, Shard, Violation};
 use crate::mqtt::Reason;
 use crate::session::Session;
@@ -114,10 +115,8 @@ impl Shard {
         self.memory.account().subtract(MemoryKind::Sessions, count * HELD_BYTES);
     }
 
-    pub(in crate::broker) fn note_connection(&self, listener: u8, begins: bool) {
-        let listener = self.shared.config.listeners.get(usize::from(listener));
-        let is_secured = listener.is_some_and(|listener| !listener.tls_certificates.is_empty());
-        let bytes = CONNECTION_BYTES + if is_secured { TLS_BYTES } else { 0 };
+    pub(in crate::broker) fn note_connection(&self, entrance: Entrance, begins: bool) {
+        let bytes = CONNECTION_BYTES + if self.settings.is_secured(entrance) { TLS_BYTES } else { 0 };
         if begins {
             self.memory.account().add(MemoryKind::Sessions, bytes);
         } else {

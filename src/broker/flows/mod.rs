@@ -39,6 +39,7 @@ pub(super) mod replay;
 pub(super) mod reply;
 pub(super) mod restart;
 pub(super) mod send_durable;
+mod settings;
 pub(super) mod source;
 pub(super) mod subscribe;
 pub(super) mod sys;

@@ -43,6 +43,7 @@ impl Shard {
         {
             looked_at += FILTERS_A_TURN / SLOTS_A_TURN as usize;
             let Some(session) = self.connections.session_of(slot) else { continue };
+            self.change_pace(now, slot);
             if self.is_proof_gone(slot) {
                 self.end_connection(now, slot, EndCause::Revoked);
             } else {
@@ -103,20 +104,22 @@ impl Shard {
         }
     }
 
-    /// Ends the connections of banned addresses, in some slots from this one on. Returns the slot from which
-    /// to continue in the next turn, if any are left.
-    pub fn handle_bans(
+    /// Ends the connections that the operator does not want any more, in some slots from this one on. `why` gets the
+    /// address of the peer and the number of the listener. Returns the slot from which to continue in the next
+    /// turn, if any are left.
+    pub fn handle_unwanted(
         &mut self,
         now: Time,
         from: u32,
-        is_banned: impl Fn(ConnectionSlot, SocketAddr) -> bool,
+        why: impl Fn(ConnectionSlot, SocketAddr, u16) -> Option<EndCause>,
     ) -> Option<u32> {
         let slots = self.connections.slots();
         let to = from.saturating_add(SLOTS_A_TURN).min(slots);
         for slot in (from..to).map(ConnectionSlot::new) {
-            let peer = self.connections.get(slot).map(|connection| SocketAddr::from(&connection.peer));
-            if peer.is_some_and(|peer| is_banned(slot, peer)) {
-                self.end_connection(now, slot, EndCause::Banned);
+            let Some(connection) = self.connections.get(slot) else { continue };
+            let listener = self.listener_of(connection.entrance);
+            if let Some(cause) = why(slot, SocketAddr::from(&connection.peer), listener) {
+                self.end_connection(now, slot, cause);
             }
         }
         self.settle(now);
@@ -164,7 +167,7 @@ impl Shard {
 
     /// The rules of a connection's listener. `None` if the connection has ended.
     pub(in crate::broker) fn access_of(&self, slot: ConnectionSlot) -> Option<&Access> {
-        self.access.of(self.connections.get(slot)?.listener.into())
+        self.access.of(self.listener_of(self.connections.get(slot)?.entrance))
     }
 
     /// Determines the permissions of a session's client, and whether each message for it must be checked. If

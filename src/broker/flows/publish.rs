@@ -353,7 +353,7 @@ impl Shard {
 
     /// Checks the bounds of a message, and that its topic is not reserved.
     pub(in crate::broker) fn check_size(&self, topic: &str, payload: &[u8]) -> Result<(), Violation> {
-        if payload.len() > self.shared.config.limits.payload_bytes {
+        if payload.len() > self.settings.config.limits.payload_bytes {
             return Err(Violation {
                 reason: Reason::PacketTooLarge,
                 cause: "payload above limits.payload_bytes",
@@ -373,7 +373,7 @@ impl Shard {
 
     /// Checks the number of levels of a topic.
     pub(in crate::broker) fn check_levels(&self, topic: &str) -> Result<(), Violation> {
-        if topic_levels(topic) > self.shared.config.limits.topic_levels {
+        if topic_levels(topic) > self.settings.config.limits.topic_levels {
             return Err(Violation { reason: Reason::TopicNameInvalid, cause: "topic has too many levels" });
         }
         Ok(())

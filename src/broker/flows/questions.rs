@@ -284,13 +284,26 @@ impl Shard {
         RetainedPage { messages, next }
     }
 
+    /// The number of connections in any stage by the number of the listener.
+    fn connections_by_listener(&self) -> Vec<usize> {
+        let mut sums = vec![0; self.settings.config.listeners.len()];
+        for (at, count) in self.connections.by_entrance().iter().enumerate() {
+            if let Some(sum) =
+                self.settings.listener_at(at).and_then(|listener| sums.get_mut(usize::from(listener)))
+            {
+                *sum += count;
+            }
+        }
+        sums
+    }
+
     fn figures(&self) -> ShardFigures {
         let counters = &self.shared.counters[usize::from(self.id)];
         let gauge = |counter| usize::try_from(counters.get(counter)).unwrap_or(usize::MAX);
         ShardFigures {
             shard: self.id,
             connections: self.connections.len(),
-            connections_by_listener: self.connections.by_listener().to_vec(),
+            connections_by_listener: self.connections_by_listener(),
             handshakes: self.connections.handshakes(),
             sessions: gauge(Counter::Sessions),
             subscriptions: gauge(Counter::Subscriptions),
@@ -315,7 +328,7 @@ impl Shard {
         let address = || connected.map(|(_, connection)| SocketAddr::from(&connection.peer).ip());
         let passes = state.client_id.starts_with(&*query.prefix)
             && query.is_connected.is_none_or(|wanted| wanted == connected.is_some())
-            && query.listener.is_none_or(|wanted| entry.listener.map(u16::from) == Some(wanted))
+            && query.listener.is_none_or(|wanted| self.settings.listener_of(entry.entrance) == Some(wanted))
             && query.user.as_deref().is_none_or(|wanted| user() == Some(wanted))
             && query.address.is_none_or(|wanted| address() == Some(wanted));
         if !passes {
@@ -367,7 +380,7 @@ impl Shard {
                 }
             }),
             version: entry.version,
-            listener: entry.listener.map(u16::from),
+            listener: self.settings.listener_of(entry.entrance),
             expiry_seconds: state.expiry_seconds,
             is_kept: entry.sid.is_some(),
             subscriptions: state.subscriptions().len(),

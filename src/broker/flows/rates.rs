@@ -16,18 +16,51 @@ use crate::broker::components::connections::{GOES_ON, PAUSED_BY_LANE, PAUSED_BY_
 use crate::broker::components::timers::Timer;
 use crate::broker::{Effect, EndCause, Event, Limit, Shard};
 use crate::mqtt::codec::Frame;
+use std::sync::Arc;
 
 impl Shard {
     /// Begins to count the packets of an accepted client.
     pub(in crate::broker) fn start_pace(&mut self, now: Time, slot: ConnectionSlot) {
-        let terms = self.terms(slot);
+        let Some(connection) = self.connections.get(slot) else { return };
+        let terms = self.settings.terms_of(self.listener_of(connection.entrance));
         if !terms.is_paced() {
             return;
         }
         let pace = Pace::new(now, terms);
         if let Some(connection) = self.connections.get_mut(slot) {
-            connection.is_paced = true;
-            connection.extras().pace = Some(Box::new(pace));
+            connection.begin_pace(pace);
+        }
+    }
+
+    /// Gives a connected client the rates that its listener has now. One that waits for its own bucket goes on as the
+    /// new rate says.
+    pub(in crate::broker) fn change_pace(&mut self, now: Time, slot: ConnectionSlot) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let Some(listener) = self.settings.listener_of(connection.entrance) else { return };
+        let terms = self.settings.terms_of(listener);
+        let Some(pace) = connection.pace_mut() else {
+            if terms.is_paced() {
+                connection.begin_pace(Pace::new(now, terms));
+            }
+            return;
+        };
+        if pace.change(now, terms)
+            && let Some(timer) = pace.timer().take()
+        {
+            self.timers.cancel(timer);
+            self.go_on(now, slot, PAUSED_BY_RATE);
+        }
+    }
+
+    /// Gives the listeners the rates that they have now. The clients that wait for one go on as the new rate says.
+    pub(in crate::broker) fn change_lanes(&mut self, now: Time) {
+        let settings = Arc::clone(&self.settings);
+        let changed = self.lanes.change(now, settings.newest_terms(), self.shared.shards());
+        for listener in changed {
+            if let Some(timer) = self.lanes.of(listener).take_timer() {
+                self.timers.cancel(timer);
+                self.handle_lane_timer(now, listener);
+            }
         }
     }
 
@@ -47,7 +80,7 @@ impl Shard {
         if connection.waits_for_rate() {
             return false;
         }
-        let (listener, key) = (connection.listener, ConnectionKey { slot, serial: connection.serial });
+        let (entrance, key) = (connection.entrance, ConnectionKey { slot, serial: connection.serial });
         let Some(pace) = connection.pace_mut() else { return true };
         if let Some((measure, at)) = pace.lacks(now, cost) {
             let timer = self.timers.schedule(at, Timer::Rate(slot));
@@ -61,7 +94,8 @@ impl Shard {
             self.pause_for_rate(slot, PAUSED_BY_RATE, limit);
             return false;
         }
-        let lane = self.lanes.of(listener.into());
+        let Some(listener) = self.settings.listener_of(entrance) else { return true };
+        let lane = self.lanes.of(listener);
         if let Err(measure) = lane.admit(now, slot, cost) {
             lane.wait(key, cost);
             let limit = match measure {
@@ -69,7 +103,7 @@ impl Shard {
                 RateMeasure::Bytes => Limit::ListenerBytes,
             };
             self.pause_for_rate(slot, PAUSED_BY_LANE, limit);
-            self.start_lane_timer(listener.into());
+            self.start_lane_timer(listener);
             return false;
         }
         if let Some(pace) = self.connections.get_mut(slot).and_then(Connection::pace_mut) {
@@ -107,7 +141,8 @@ impl Shard {
 
     fn start_lane_timer(&mut self, listener: u16) {
         if let Some(at) = self.lanes.of(listener).next_timer() {
-            self.timers.schedule(at, Timer::Lane(listener));
+            let timer = self.timers.schedule(at, Timer::Lane(listener));
+            self.lanes.of(listener).set_timer(timer);
         }
     }
 
@@ -158,7 +193,7 @@ impl Shard {
             self.timers.cancel(timer);
         }
         if waits_in_lane {
-            self.lanes.of(connection.listener.into()).note_gone(|key| self.connections.has(key));
+            self.lanes.of(self.listener_of(connection.entrance)).note_gone(|key| self.connections.has(key));
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::broker::components::budget::{BYTES_A_STEP, Visit, WORK_A_PACKET};
 use crate::broker::components::connections::PAUSED_BY_WORK;
 use crate::broker::components::connections::{BytesBelow, CONNECT_TYPE, Connection, Partial, Stage};
 use crate::broker::components::timers::Timer;
+use crate::broker::settings::Entrance;
 use crate::broker::{Counter, Effect, EndCause, Event, Handover, Limit, Shard, Violation};
 use crate::mqtt::Reason;
 use crate::mqtt::codec::{Connect, DecodeError, Frame, Framing, frame};
@@ -73,7 +74,7 @@ impl Shard {
         adopted: bool,
     ) {
         self.count(Counter::ConnectionsOpened, u64::from(!adopted));
-        let limit = self.shared.config.limits.handshakes.div_ceil(self.shared.shards());
+        let limit = self.settings.config.limits.handshakes.div_ceil(self.shared.shards());
         let refused = if self.turn.is_closing() {
             true
         } else if !adopted && self.connections.handshakes() >= limit {
@@ -87,12 +88,12 @@ impl Shard {
             self.count(Counter::ConnectionsClosed, 1);
             return;
         }
-        let deadline = now.after_seconds(self.shared.config.limits.connect_seconds);
+        let deadline = now.after_seconds(self.settings.config.limits.connect_seconds);
         let timer = self.timers.schedule(deadline, Timer::Connection(slot));
-        let listener = u8::try_from(listener).expect("at most 64 listeners");
+        let entrance = self.settings.entrance(listener);
         self.outbox.open(slot);
-        self.connections.open(now, slot, peer, listener, adopted, timer);
-        self.note_connection(listener, true);
+        self.connections.open(now, slot, peer, entrance, adopted, timer);
+        self.note_connection(entrance, true);
     }
 
     /// Reads bytes, packet by packet.
@@ -156,7 +157,7 @@ impl Shard {
             let connection = self.connections.get(slot)?;
             let (served_as, max) = match connection.stage {
                 Stage::Serving { session, .. } => {
-                    let max = self.shared.terms[usize::from(connection.listener)].packet_bytes;
+                    let max = self.settings.terms(connection.entrance).packet_bytes;
                     if connection.is_paused_by(PAUSED_BY_WORK) || self.waits_for_visit(slot, visit.as_ref()) {
                         return Some(used);
                     }
@@ -179,7 +180,7 @@ impl Shard {
                     let len = packet.total_len;
                     let connection = self.connections.get_mut(slot)?;
                     connection.last_packet = now;
-                    if connection.is_paced && !self.takes_packet(now, slot, &packet) {
+                    if connection.is_paced() && !self.takes_packet(now, slot, &packet) {
                         return Some(used);
                     }
                     if visit.is_none() && used + len < bytes.len() {
@@ -233,7 +234,7 @@ impl Shard {
         let Some(connection) = self.forget_connection(slot) else { return };
         let handover = Handover {
             peer: SocketAddr::from(&connection.peer),
-            listener: connection.listener.into(),
+            listener: self.listener_of(connection.entrance),
             user: connection.extras.and_then(|extras| extras.certificate_user),
             bytes: unread.to_vec(),
         };
@@ -255,7 +256,7 @@ impl Shard {
 
     /// The maximum size of a packet before CONNACK. It limits the cost of a peer that is not identified.
     fn connect_bytes_max(&self, connection: &Connection) -> usize {
-        let limits = &self.shared.config.limits;
+        let limits = &self.settings.config.limits;
         let is_named = connection.extras.as_ref().is_some_and(|extras| extras.certificate_user.is_some());
         match is_named {
             true => limits.connect_bytes,
@@ -267,7 +268,7 @@ impl Shard {
     fn connect_too_large(&self, slot: ConnectionSlot) -> Violation {
         self.count(Counter::LimitConnectBytes, 1);
         let max = self.connections.get(slot).map(|connection| self.connect_bytes_max(connection));
-        let is_unnamed = max < Some(self.shared.config.limits.connect_bytes);
+        let is_unnamed = max < Some(self.settings.config.limits.connect_bytes);
         let cause = match is_unnamed {
             true => "CONNECT above limits.connect_bytes_unnamed",
             false => "CONNECT above limits.connect_bytes",
@@ -275,15 +276,20 @@ impl Shard {
         Violation { reason: Reason::PacketTooLarge, cause }
     }
 
-    /// The terms of a connection's listener. If the connection has ended, nothing is allowed.
+    /// The terms under which a connection was accepted. If it has ended, nothing is allowed.
     pub(in crate::broker) fn terms(&self, slot: ConnectionSlot) -> &Terms {
-        self.shared.terms_of(self.connections.get(slot).map(|connection| connection.listener.into()))
+        let entrance = self.connections.get(slot).map_or(Entrance::NONE, |connection| connection.entrance);
+        self.settings.terms(entrance)
     }
 
-    /// The terms of the listener that a session's client used last, even if its connection has ended. For a
-    /// session of an earlier run the listener is unknown until its client returns, so nothing is allowed.
+    /// The number of the listener that has accepted a connection.
+    pub(in crate::broker) fn listener_of(&self, entrance: Entrance) -> u16 {
+        self.settings.listener_of(entrance).expect("a listener has accepted it")
+    }
+
+    /// The terms of the last connection of a session's client, even if it has ended. For a session of an earlier run the listener is unknown until its client returns, so nothing is allowed.
     pub(in crate::broker) fn terms_of_session(&self, session: SessionSlot) -> &Terms {
-        self.shared.terms_of(self.sessions.slot(session).listener.map(u16::from))
+        self.settings.terms(self.sessions.slot(session).entrance)
     }
 
     /// Handles one packet of a login.

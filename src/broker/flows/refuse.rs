@@ -79,7 +79,8 @@ impl Shard {
         }
         let client_id = client.map_or("", |client| client.client_id);
         if let Some(connection) = self.connections.get(slot) {
-            let (peer, listener) = (SocketAddr::from(&connection.peer), connection.listener.into());
+            let (peer, listener) =
+                (SocketAddr::from(&connection.peer), self.listener_of(connection.entrance));
             self.report(Event::Refused { client: client_id.into(), peer, user, listener, violation });
         }
         self.end_connection(now, slot, EndCause::Refused);
@@ -162,7 +163,8 @@ impl Shard {
         client.encode(&mut refusal, violation.reason, None);
         let Some(connection) = self.connections.refuse(slot, refusal.into()) else { return Progress::Gone };
         let (serial, peer) = (connection.serial, SocketAddr::from(&connection.peer));
-        let listener = connection.listener.into();
+        let entrance = connection.entrance;
+        let listener = self.listener_of(entrance);
         self.report(Event::Refused { client: client.client_id.into(), peer, user, listener, violation });
         self.note_failure(slot, serial, peer);
         Progress::Next

@@ -172,7 +172,7 @@ impl Shard {
         let front = state.replays.existing().and_then(Replays::front_mut);
         let Some(replay) = front.filter(|replay| replay.held_by.is_none()) else { return false };
         if let Some(message) = replay.ready.front() {
-            let upgrade = self.shared.config.protocol.upgrade_outgoing_qos;
+            let upgrade = self.settings.config.protocol.upgrade_outgoing_qos;
             let qos = if upgrade { replay.qos } else { message.qos().min(replay.qos) };
             if qos != QoS::AtMostOnce && !has_room {
                 return false;
@@ -303,7 +303,7 @@ impl Shard {
     ) {
         let mut messages = Vec::new();
         let (mut denied, mut visits) = (0, 1);
-        let is_asked = self.shared.config.protocol.check_retain_source;
+        let is_asked = self.settings.config.protocol.check_retain_source;
         let mut check = SourceCheck::new(is_asked, self.access.all());
         let found = |topic: &str, message: &Message| match check.lets(topic, message) {
             true => messages.push(message.clone()),

@@ -63,11 +63,11 @@ impl Shard {
         session: SessionSlot,
         retain: bool,
     ) -> Vec<u8> {
-        if !retain || !self.shared.config.protocol.check_retain_source {
+        if !retain || !self.settings.config.protocol.check_retain_source {
             return Vec::new();
         }
         let Some(connection) = self.connections.get(slot) else { return Vec::new() };
-        let listener = u16::from(connection.listener);
+        let listener = self.listener_of(connection.entrance);
         if self.access.of(listener).is_none_or(|access| access.acl.is_none()) {
             return Vec::new();
         }
@@ -78,7 +78,7 @@ impl Shard {
     /// is published.
     pub(in crate::broker) fn source_of_will(&self, slot: ConnectionSlot, session: SessionSlot) -> Vec<u8> {
         let Some(connection) = self.connections.get(slot) else { return Vec::new() };
-        let (listener, user) = (u16::from(connection.listener), self.user(slot));
+        let (listener, user) = (self.listener_of(connection.entrance), self.user(slot));
         Source { listener, user, client_id: &self.sessions.session(session).client_id }.encode()
     }
 

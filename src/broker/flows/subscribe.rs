@@ -292,10 +292,9 @@ impl Shard {
         session: SessionSlot,
         subscribe: &Subscribe<'_>,
     ) -> Result<(), Violation> {
-        let protocol = &self.shared.config.protocol;
         let terms = self.terms_of_session(session);
         let refuse = |reason, cause| Err(Violation { reason, cause });
-        if subscribe.subscription_id.is_some() && !protocol.subscription_identifiers {
+        if subscribe.subscription_id.is_some() && !terms.subscription_identifiers {
             return refuse(
                 Reason::SubscriptionIdentifiersNotSupported,
                 "subscription identifiers are not available",
@@ -326,7 +325,7 @@ impl Shard {
         if !self.may_subscribe(session, filter.as_str()) {
             return Err(Reason::NotAuthorized.into());
         }
-        let config = &self.shared.config;
+        let config = &self.settings.config;
         let terms = self.terms_of_session(session);
         let state = self.sessions.session(session);
         let is_new = !state.has_subscription(filter.as_str());
@@ -358,7 +357,7 @@ impl Shard {
 
     /// Whether a session may add the new patterns of a filter.
     fn has_room_for_pattern(&self, session: SessionSlot, filter: TopicFilter<'_>) -> bool {
-        let of_session = self.shared.config.limits.wildcard_patterns_per_client;
+        let of_session = self.settings.config.limits.wildcard_patterns_per_client;
         let max = PatternsMax { of_session, of_shard: of_session * PATTERNS_FACTOR };
         self.subscriptions.has_room_for_patterns(filter.matching_part(), session, max)
     }

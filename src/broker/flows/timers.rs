@@ -24,10 +24,7 @@ pub(in crate::broker) fn keep_alive_deadline(last_packet: Time, keep_alive_secon
 
 impl Shard {
     pub(in crate::broker) fn start_timers(&mut self, now: Time) {
-        if self.id == 0 && self.shared.config.sys.interval_seconds > 0 {
-            self.publish_sys(now, true);
-            self.timers.schedule(now.after_seconds(self.shared.config.sys.interval_seconds), Timer::Sys);
-        }
+        self.start_sys(now);
     }
 
     /// Starts the timer of the sweep, if there is something to sweep. An idle broker needs no timer.
@@ -74,10 +71,8 @@ impl Shard {
             Timer::Alive => self.handle_alive(now),
             Timer::Memory => self.handle_memory_timer(),
             Timer::Drain => self.handle_drain_timer(now),
-            Timer::Sys => {
-                self.publish_sys(now, false);
-                self.timers.schedule(now.after_seconds(self.shared.config.sys.interval_seconds), Timer::Sys);
-            }
+            Timer::Sys if self.timers.take_fired(self.sys.timer()) => self.publish_sys(now),
+            Timer::Sys => {}
         }
     }
 
@@ -155,7 +150,7 @@ impl Shard {
         slot: ConnectionSlot,
         keep_alive_seconds: u16,
     ) -> Option<EndCause> {
-        let rate = self.shared.config.limits.upload_bytes_per_second_min;
+        let rate = self.settings.config.limits.upload_bytes_per_second_min;
         let connection = self.connections.get_mut(slot)?;
         connection.forgive_pauses(now);
         let is_untimed = keep_alive_seconds == 0;

@@ -289,7 +289,7 @@ impl Shard {
             group,
         );
         let after = self.delivery_state(subscriber);
-        let upgrade = self.shared.config.protocol.upgrade_outgoing_qos;
+        let upgrade = self.settings.config.protocol.upgrade_outgoing_qos;
         let qos = if upgrade { granted } else { fanout.publication.qos.min(granted) };
         let delivery = TracedDelivery { subscriber, topic, group };
         let (what, why) = self.what_became(&delivery, taken, &before, &after);

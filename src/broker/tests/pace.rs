@@ -312,6 +312,6 @@ fn a_listener_without_rates_keeps_nothing_about_them() {
     world.send(client, &messages(b'x', 10_000));
     assert_eq!(total(&world, Counter::PublishesReceived), 10_000);
     let connection = world.shard(0).connections.get(slot(client)).unwrap();
-    assert!(!connection.is_paced && connection.extras.is_none());
+    assert!(!connection.is_paced() && connection.extras.is_none());
     assert!(world.now() < Time::from_millis(100));
 }

@@ -142,7 +142,8 @@ fn who_is_banned_is_disconnected_and_the_others_stay() {
     let waits = fail(&mut world);
     let now = world.now();
     let gone = [goes, waits].map(slot);
-    world.shard(0).handle_bans(now, 0, |slot, _| gone.contains(&slot));
+    let why = |slot, _, _| gone.contains(&slot).then_some(EndCause::Banned);
+    world.shard(0).handle_unwanted(now, 0, why);
     // The next turn carries it out.
     world.pass(1);
     assert_eq!(world.take(goes), [0xE0, 1, 0x98]);

@@ -46,6 +46,11 @@ impl Lines {
         }
     }
 
+    /// Sets whether a second with too many events is reported in one line only.
+    pub(super) fn set_summary(&mut self, sums_up: bool) {
+        self.sums_up = sums_up;
+    }
+
     /// Advances the time to `now`. Returns the suppressed lines of a second that is over, if there are any.
     pub(super) fn turn(&mut self, now: Time) -> Option<LeftOut> {
         let passed = now.millis_since(self.window);

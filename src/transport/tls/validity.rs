@@ -145,8 +145,8 @@ impl Validity {
     }
 }
 
-/// The date as `2027-01-31 23:59 UTC`.
-fn date(seconds: i64) -> String {
+/// The date of a time in seconds since 1970, as `2027-01-31 23:59 UTC`.
+pub fn date(seconds: i64) -> String {
     let Ok(time) = ASN1Time::from_timestamp(seconds) else { return "no day".to_owned() };
     let time = time.to_datetime();
     let (year, month, day) = (time.year(), u8::from(time.month()), time.day());

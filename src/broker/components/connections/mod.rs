@@ -21,6 +21,7 @@ pub(in crate::broker) use slow::Slow;
 use crate::base::{Charge, ConnectionKey, ConnectionSlot, SessionSlot, Time, TimerId};
 use crate::broker::components::rates::Pace;
 use crate::broker::event::Hangup;
+use crate::broker::settings::Entrance;
 use crate::mqtt::codec::{Connect, DecodeError, Frame};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -31,8 +32,8 @@ use zeroize::Zeroizing;
 pub(in crate::broker) struct Connections {
     slots: Vec<Option<Box<Connection>>>,
     count: usize,
-    /// The number of connections by the number of the listener.
-    by_listener: Vec<usize>,
+    /// The number of connections by entrance.
+    by_entrance: Vec<usize>,
     /// The number of connections whose CONNECT is not answered yet.
     handshakes: usize,
     /// The number of connections whose login was wrong and whose refusal waits.
@@ -72,9 +73,9 @@ impl Connections {
         self.count
     }
 
-    /// The number of connections in any stage by the number of the listener. Listeners that had none may be missing.
-    pub(in crate::broker) fn by_listener(&self) -> &[usize] {
-        &self.by_listener
+    /// The number of connections in any stage by entrance. Entrances that had none may be missing.
+    pub(in crate::broker) fn by_entrance(&self) -> &[usize] {
+        &self.by_entrance
     }
 
     /// The number of slots, used or free.
@@ -98,7 +99,7 @@ impl Connections {
         now: Time,
         slot: ConnectionSlot,
         peer: SocketAddr,
-        listener: u8,
+        entrance: Entrance,
         adopted: bool,
         timer: TimerId,
     ) {
@@ -106,13 +107,12 @@ impl Connections {
             stage: Stage::Connect { adopted },
             serial: self.next_serial,
             peer: peer.into(),
-            listener,
+            entrance,
             partial: None,
             last_packet: now,
             timer: Some(timer),
             slow: None,
             paused: 0,
-            is_paced: false,
             extras: None,
             bytes_in: 0,
             messages_in: 0,
@@ -123,11 +123,10 @@ impl Connections {
         }
         debug_assert!(self.slots[slot.at()].is_none(), "the driver reuses a slot only after its close");
         self.slots[slot.at()] = Some(Box::new(connection));
-        let listener = usize::from(listener);
-        if self.by_listener.len() <= listener {
-            self.by_listener.resize(listener + 1, 0);
+        if self.by_entrance.len() <= entrance.at() {
+            self.by_entrance.resize(entrance.at() + 1, 0);
         }
-        self.by_listener[listener] += 1;
+        self.by_entrance[entrance.at()] += 1;
         self.count += 1;
         self.handshakes += 1;
     }
@@ -143,7 +142,7 @@ impl Connections {
     ) -> Option<TimerId> {
         let connection = self.slots.get_mut(slot.at())?.as_deref_mut()?;
         self.handshakes -= 1;
-        connection.stage = Stage::Serving { session, keep_alive_seconds };
+        connection.stage = Stage::Serving { session, keep_alive_seconds, is_paced: false };
         std::mem::replace(&mut connection.timer, keep_alive)
     }
 
@@ -166,7 +165,7 @@ impl Connections {
     pub(in crate::broker) fn take(&mut self, slot: ConnectionSlot) -> Option<Box<Connection>> {
         let connection = self.slots.get_mut(slot.at())?.take()?;
         self.count -= 1;
-        self.by_listener[usize::from(connection.listener)] -= 1;
+        self.by_entrance[connection.entrance.at()] -= 1;
         match connection.stage {
             Stage::Serving { .. } => {}
             Stage::Connect { .. } | Stage::Check | Stage::Authenticate => self.handshakes -= 1,
@@ -204,6 +203,8 @@ pub(in crate::broker) enum Stage {
         session: SessionSlot,
         /// 0 if there is none.
         keep_alive_seconds: u16,
+        /// Whether each packet must be admitted by [`Shard::takes_packet`].
+        is_paced: bool,
     },
 }
 
@@ -261,8 +262,8 @@ pub(in crate::broker) struct Connection {
     /// Distinguishes it from an earlier connection in the same slot.
     pub serial: u32,
     pub peer: Peer,
-    /// The number of the listener that accepted it.
-    pub listener: u8,
+    /// The listener that accepted it, and its terms at that time.
+    pub entrance: Entrance,
     /// The beginning of a packet whose end has not arrived.
     pub(in crate::broker) partial: Option<Box<Partial>>,
     pub last_packet: Time,
@@ -271,8 +272,6 @@ pub(in crate::broker) struct Connection {
     pub slow: Option<Box<Slow>>,
     /// The reasons why it is not read: see [`pauses`].
     pub(in crate::broker) paused: u16,
-    /// Whether each packet must be admitted by [`Shard::takes_packet`].
-    pub is_paced: bool,
     pub extras: Option<Box<ConnectionExtras>>,
     /// The number of received bytes of MQTT and of received PUBLISH packets.
     pub bytes_in: u64,
@@ -285,6 +284,20 @@ const _: () = assert!(size_of::<Connection>() <= 88);
 impl Connection {
     pub(in crate::broker) fn extras(&mut self) -> &mut ConnectionExtras {
         self.extras.get_or_insert_default()
+    }
+
+    /// Whether each of its packets must be admitted by [`Shard::takes_packet`].
+    #[inline]
+    pub(in crate::broker) fn is_paced(&self) -> bool {
+        matches!(self.stage, Stage::Serving { is_paced: true, .. })
+    }
+
+    /// Begins to admit each packet.
+    pub(in crate::broker) fn begin_pace(&mut self, pace: Pace) {
+        if let Stage::Serving { is_paced, .. } = &mut self.stage {
+            *is_paced = true;
+            self.extras().pace = Some(Box::new(pace));
+        }
     }
 
     pub(in crate::broker) fn pace_mut(&mut self) -> Option<&mut Pace> {
@@ -324,11 +337,17 @@ pub(in crate::broker) const CONNECT_TYPE: u8 = 1;
 mod tests {
     use super::*;
     use crate::base::Wheel;
+    use crate::broker::settings::BrokerSettings;
+    use crate::settings::Config;
+
+    fn entrance() -> Entrance {
+        BrokerSettings::new(Config::default()).entrance(0)
+    }
 
     fn open(connections: &mut Connections, slot: u32) -> ConnectionKey {
         let timer = Wheel::new().schedule(Time::ZERO, ());
         let slot = ConnectionSlot::new(slot);
-        connections.open(Time::ZERO, slot, ([127, 0, 0, 1], 1).into(), 0, false, timer);
+        connections.open(Time::ZERO, slot, ([127, 0, 0, 1], 1).into(), entrance(), false, timer);
         connections.key(slot).expect("it was opened")
     }
 
@@ -348,7 +367,7 @@ mod tests {
         let mut connections = Connections::default();
         let keys: Vec<_> = (0..3).map(|slot| open(&mut connections, slot)).collect();
         assert_eq!((connections.len(), connections.handshakes()), (3, 3));
-        assert_eq!(connections.by_listener(), [3]);
+        assert_eq!(connections.by_entrance(), [3]);
         let session = SessionSlot::new(7);
         connections.serve(keys[0].slot, session, 0, None);
         assert!(connections.refuse(keys[1].slot, Box::default()).is_some());

@@ -12,12 +12,35 @@ use std::collections::VecDeque;
 
 /// The lanes of all listeners, by number.
 #[derive(Debug)]
-pub(in crate::broker) struct Lanes(Box<[Lane]>);
+pub(in crate::broker) struct Lanes(Vec<Lane>);
 
 impl Lanes {
     /// The lanes on one of `shards` shards.
-    pub(in crate::broker) fn new(listeners: &[Terms], shards: usize) -> Lanes {
-        Lanes(listeners.iter().map(|terms| Lane::new(terms, shards)).collect())
+    pub(in crate::broker) fn new<'a>(listeners: impl Iterator<Item = &'a Terms>, shards: usize) -> Lanes {
+        Lanes(listeners.map(|terms| Lane::new(Time::ZERO, terms.into(), shards)).collect())
+    }
+
+    /// Sets the rates of all listeners, of which there may be more than before. Returns those whose rates have changed
+    /// while connections may wait for them. A bucket with a new rate is full.
+    pub(in crate::broker) fn change<'a>(
+        &mut self,
+        now: Time,
+        listeners: impl Iterator<Item = &'a Terms>,
+        shards: usize,
+    ) -> Vec<u16> {
+        let mut changed = Vec::new();
+        for (number, terms) in (0..).zip(listeners) {
+            let rates = Rates::from(terms);
+            match self.0.get_mut(usize::from(number)) {
+                None => self.0.push(Lane::new(now, rates, shards)),
+                Some(lane) if lane.rates != rates => {
+                    (lane.rates, lane.meter) = (rates, Meter::new(now, rates, shards));
+                    changed.push(number);
+                }
+                Some(_) => {}
+            }
+        }
+        changed
     }
 
     /// The lane of a listener, which must exist.
@@ -33,6 +56,7 @@ impl Lanes {
 /// The rate state of a connection whose listener has rates. It begins with the amount of one second.
 #[derive(Debug)]
 pub(in crate::broker) struct Pace {
+    rates: Rates,
     meter: Meter,
     /// Runs while the connection waits for its own bucket.
     timer: Option<TimerId>,
@@ -43,12 +67,14 @@ pub(in crate::broker) struct Pace {
 /// The bucket of a listener's clients on this shard, and the connections that wait for it.
 #[derive(Debug)]
 pub(in crate::broker) struct Lane {
+    rates: Rates,
     meter: Meter,
     /// In the order in which they were paused.
     waiting: VecDeque<Waiting>,
     /// The number of them that have ended.
     gone: usize,
-    has_timer: bool,
+    /// Runs while connections wait.
+    timer: Option<TimerId>,
     turn: Option<LaneTurn>,
 }
 
@@ -69,16 +95,13 @@ pub(in crate::broker) struct LaneTurn {
 }
 
 impl Lane {
-    fn new(terms: &Terms, shards: usize) -> Lane {
-        let rates = Rates {
-            messages_per_second: terms.messages_per_second,
-            bytes_per_second: terms.bytes_per_second,
-        };
+    fn new(now: Time, rates: Rates, shards: usize) -> Lane {
         Lane {
-            meter: Meter::new(Time::ZERO, rates, shards),
+            rates,
+            meter: Meter::new(now, rates, shards),
             waiting: VecDeque::new(),
             gone: 0,
-            has_timer: false,
+            timer: None,
             turn: None,
         }
     }
@@ -134,17 +157,25 @@ impl Lane {
         self.waiting.push_back(Waiting { connection, cost });
     }
 
-    /// When there is enough for the first waiting connection, if a timer must be started for it. Returned
-    /// once until the timer has fired.
-    pub(in crate::broker) fn next_timer(&mut self) -> Option<Time> {
-        let front = self.waiting.front().filter(|_| !self.has_timer)?;
-        self.has_timer = true;
+    /// When there is enough for the first waiting connection, if a timer must be started for it.
+    pub(in crate::broker) fn next_timer(&self) -> Option<Time> {
+        let front = self.waiting.front().filter(|_| self.timer.is_none())?;
         Some(self.meter.ready_at(front.cost))
+    }
+
+    /// Notes the timer that was started.
+    pub(in crate::broker) fn set_timer(&mut self, timer: TimerId) {
+        self.timer = Some(timer);
+    }
+
+    /// The timer that runs, which does not count any more.
+    pub(in crate::broker) fn take_timer(&mut self) -> Option<TimerId> {
+        self.timer.take()
     }
 
     /// Notes that the timer has fired.
     pub(in crate::broker) fn note_fired(&mut self, now: Time) {
-        self.has_timer = false;
+        self.timer = None;
         self.meter.fill(now);
     }
 
@@ -185,11 +216,18 @@ impl Lane {
 impl Pace {
     /// The pace of a client that is accepted now.
     pub(in crate::broker) fn new(now: Time, terms: &Terms) -> Pace {
-        let rates = Rates {
-            messages_per_second: terms.client_messages_per_second,
-            bytes_per_second: terms.client_bytes_per_second,
-        };
-        Pace { meter: Meter::new(now, rates, 1), timer: None, is_logged: false }
+        let rates = rates_of_client(terms);
+        Pace { rates, meter: Meter::new(now, rates, 1), timer: None, is_logged: false }
+    }
+
+    /// Sets the rates. Returns whether they are new; the bucket is full then.
+    pub(in crate::broker) fn change(&mut self, now: Time, terms: &Terms) -> bool {
+        let rates = rates_of_client(terms);
+        let is_new = rates != self.rates;
+        if is_new {
+            (self.rates, self.meter) = (rates, Meter::new(now, rates, 1));
+        }
+        is_new
     }
 
     /// The unit that a packet lacks now, and when there will be enough.
@@ -211,5 +249,19 @@ impl Pace {
     /// Whether the log must have a line about it. True once.
     pub(in crate::broker) fn tell(&mut self) -> bool {
         !std::mem::replace(&mut self.is_logged, true)
+    }
+}
+
+fn rates_of_client(terms: &Terms) -> Rates {
+    Rates {
+        messages_per_second: terms.client_messages_per_second,
+        bytes_per_second: terms.client_bytes_per_second,
+    }
+}
+
+impl From<&Terms> for Rates {
+    /// The rates of all clients of a listener together.
+    fn from(terms: &Terms) -> Rates {
+        Rates { messages_per_second: terms.messages_per_second, bytes_per_second: terms.bytes_per_second }
     }
 }

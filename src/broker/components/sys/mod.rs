@@ -6,7 +6,7 @@
 
 mod load;
 
-use crate::base::Time;
+use crate::base::{Time, TimerId};
 use crate::broker::counters::{Counter, Counters};
 use load::{Load, Span};
 use std::collections::BTreeMap;
@@ -201,6 +201,8 @@ pub(in crate::broker) struct Sys {
     loads: [Load; FLOWS.len()],
     /// In the order of the table.
     last: Vec<Last>,
+    /// Runs until the next update.
+    timer: Option<TimerId>,
 }
 
 /// The values of one topic.
@@ -217,6 +219,18 @@ impl Sys {
     /// Starts the clock of the uptime.
     pub(in crate::broker) fn start(&mut self, now: Time) {
         (self.started, self.updated) = (now, now);
+    }
+
+    /// The timer of the next update.
+    pub(in crate::broker) fn timer(&mut self) -> &mut Option<TimerId> {
+        &mut self.timer
+    }
+
+    /// Forgets what was published, and returns the topics that have a value.
+    pub(in crate::broker) fn withdraw(&mut self) -> Vec<&'static str> {
+        let last = std::mem::take(&mut self.last);
+        let has_value = last.into_iter().zip(TOPICS).filter(|(last, _)| !last.value.is_empty());
+        has_value.map(|(_, (topic, _))| *topic).collect()
     }
 
     /// Begins another update.
