@@ -126,7 +126,7 @@ impl Snapshot {
         let listeners = || {
             settings.open_listeners().iter().filter_map(|&number| {
                 let listener = settings.listener(number)?;
-                let open = parts.control.open_by_listener[usize::from(number)].load(Ordering::Relaxed);
+                let open = parts.control.open_of(number);
                 Some((listener.address.to_string(), open, listener.connections?))
             })
         };
