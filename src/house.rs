@@ -22,7 +22,6 @@ use midge::settings::{Config, Listener, LogLevel};
 use midge::transport::tls::date;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -148,9 +147,7 @@ impl Reload {
         listens: Vec<String>,
         confirm_within: Option<Duration>,
     ) -> ReloadReport {
-        let open = |&(number, _): &(u16, u16)| {
-            self.control.open_by_listener[usize::from(number)].load(Ordering::Relaxed)
-        };
+        let open = |&(number, _): &(u16, u16)| self.control.open_of(number);
         ReloadReport {
             plan: prepared.plan.clone(),
             disconnected: prepared.removed.iter().map(open).sum(),

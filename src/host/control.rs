@@ -86,7 +86,7 @@ pub struct Control {
     /// The number of connections of all shards, for `limits.connections`.
     pub open: AtomicUsize,
     /// The number of connections of each listener, by number.
-    pub open_by_listener: [AtomicUsize; LISTENER_NUMBERS_MAX],
+    pub(super) open_by_listener: [AtomicUsize; LISTENER_NUMBERS_MAX],
     /// The effective value of `limits.connections`.
     connections_max: AtomicUsize,
     /// The number of shards that know the interest of the sessions of all shards.
@@ -189,6 +189,11 @@ impl Control {
         let version = current.version + 1;
         *current = InForce { policies, settings, version };
         self.version.store(version, Ordering::Release);
+    }
+
+    /// The number of open connections of a listener.
+    pub fn open_of(&self, listener: u16) -> usize {
+        self.open_by_listener.get(usize::from(listener)).map_or(0, |open| open.load(Ordering::Relaxed))
     }
 
     /// The effective value of `limits.connections`.

@@ -23,6 +23,7 @@ use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 
 /// The time that passes with each action of a client, so that no two happen at the same moment.
@@ -66,6 +67,8 @@ struct Broker {
     asked: AskedLogins,
     told: Rc<RefCell<Vec<Event>>>,
     questions: Questions,
+    /// By shard: sockets of listeners that are added.
+    new_listeners: Vec<Sender<(u16, ())>>,
 }
 
 impl Broker {
@@ -90,16 +93,19 @@ impl Broker {
             asked,
             told,
             questions,
+            new_listeners: Vec::new(),
         };
         let mut stores = stores.fuse();
         for (shard, interest) in interests.into_iter().enumerate() {
             let id = ShardId::try_from(shard).expect("at most 128 shards");
+            let (sender, receiver) = channel();
+            broker.new_listeners.push(sender);
             let start = ShardStart {
                 id,
                 shared: Arc::clone(&broker.shared),
                 control: Arc::clone(&broker.control),
                 listeners: (0..).zip(&config.listeners).map(|(number, _)| (number, ())).collect(),
-                new_listeners: None,
+                new_listeners: Some(receiver),
                 bell: kernel.borrow().bell(shard),
                 questions: boxes.next(),
                 interest,
@@ -281,6 +287,26 @@ impl World {
         let mut policies = load_policies(&self.config);
         policies.access = [access.clone()].into();
         self.broker.control.change_policies(policies);
+        self.run();
+    }
+
+    /// Takes over another configuration, as a reload does. Its listeners are those of now, and some of them.
+    pub fn change(&mut self, config: &Config) {
+        let control = &self.broker.control;
+        let current = control.in_force();
+        let settings = current.settings.succeeded_by(config.clone()).expect("there is room");
+        let mut places = vec![None; settings.config.listeners.len()];
+        for (place, &number) in settings.open_listeners().iter().enumerate() {
+            places[usize::from(number)] = Some(place);
+        }
+        let policies = load_policies(config).arranged(&places, &current.policies);
+        for &number in settings.open_listeners() {
+            if !current.settings.is_open(number) {
+                let listen = |sender: &Sender<_>| sender.send((number, ())).expect("the shard is there");
+                self.broker.new_listeners.iter().for_each(listen);
+            }
+        }
+        control.change(policies, Arc::new(settings), usize::MAX);
         self.run();
     }
 

@@ -159,10 +159,8 @@ fn of_the_door(state: &AdminState, listener: u16, address: Option<IpAddr>) -> Fi
     found.add_if(open < max, "connections", format!("{open} of {max} (limits.connections)"));
     let settings = control.settings();
     let of_listener = settings.listener(listener);
-    if let Some(max) = of_listener.and_then(|listener| listener.connections)
-        && let Some(open) = control.open_by_listener.get(usize::from(listener))
-    {
-        let open = open.load(Ordering::Relaxed);
+    if let Some(max) = of_listener.and_then(|listener| listener.connections) {
+        let open = control.open_of(listener);
         found.add_if(open < max, "connections of the listener", format!("{open} of {max}"));
     }
     found

@@ -179,15 +179,12 @@ impl Snapshot {
         let settings = parts.control.settings();
         let open = settings.open_listeners();
         let listeners = || open.iter().filter_map(|&number| Some((number, settings.listener(number)?)));
-        if !self.figures.is_empty() {
-            let help = "Connections of a listener";
-            let mut encoder = page.descriptor("midge_listener_connections", help, MetricType::Gauge)?;
-            for (number, listener) in listeners() {
-                let of_shards = self.figures.iter().map(|figures| &figures.connections_by_listener);
-                let open: usize = of_shards.filter_map(|open| open.get(usize::from(number))).sum();
-                let label = [("listener", listener.address.to_string())];
-                Kind::Gauge.write(number_of(open), &mut encoder.encode_family(&label)?)?;
-            }
+        let help = "Connections of a listener";
+        let mut encoder = page.descriptor("midge_listener_connections", help, MetricType::Gauge)?;
+        for (number, listener) in listeners() {
+            let label = [("listener", listener.address.to_string())];
+            let open = number_of(parts.control.open_of(number));
+            Kind::Gauge.write(open, &mut encoder.encode_family(&label)?)?;
         }
         if listeners().any(|(_, listener)| listener.connections.is_some()) {
             let help = "The limit on connections of a listener";

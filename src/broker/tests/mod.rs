@@ -5,6 +5,7 @@ mod authentication;
 mod basics;
 mod behind;
 mod bridge;
+mod changes;
 mod curves;
 mod explain;
 mod groups;

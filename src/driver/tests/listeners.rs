@@ -28,6 +28,40 @@ fn a_stopped_listener_refuses_and_connections_go_on() {
 }
 
 #[test]
+fn one_listener_closes_and_its_place_is_used_again() {
+    let ((first, gone), (second, kept), (third, new)) = (bound(), bound(), bound());
+    let (said, hears) = std::sync::mpsc::channel();
+    let server = on_shard(move || {
+        let mut host = Host::listening(&NetConfig::default(), first);
+        host.net.listen(8, second);
+        host.net.close_listener(7);
+        let options =
+            BindOptions { keepalive_seconds: 77, user_timeout_seconds: 5, ..BindOptions::default() };
+        host.net.tune_listeners(&options).unwrap();
+        for _ in 0..3 {
+            host.turn();
+        }
+        host.net.listen(9, third);
+        said.send(()).unwrap();
+        let mut numbers = Vec::new();
+        while numbers.len() < 2 {
+            for event in host.turn() {
+                if let IoEvent::Accepted { listener, .. } = event {
+                    numbers.push(listener);
+                }
+            }
+        }
+        numbers
+    });
+    hears.recv().unwrap();
+    assert!(TcpStream::connect(address(gone)).is_err());
+    let _clients = [connect(kept), connect(new)];
+    let mut numbers = server.join().unwrap();
+    numbers.sort_unstable();
+    assert_eq!(numbers, [8, 9]);
+}
+
+#[test]
 fn a_watched_descriptor_is_told_each_time() {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let server = on_shard(move || {
