@@ -267,18 +267,7 @@ impl Shard {
         let publisher = publisher.map(|session| self.sessions.session(session).client_id.clone());
         let about =
             TraceAbout { client: Some(&client), peer, topic: Some(topic), publisher: publisher.as_deref() };
-        if !self.traces.follows(&about) {
-            return self.deliver_untraced(
-                now,
-                fanout,
-                subscriber,
-                granted,
-                retain_as_published,
-                subscription_ids,
-                group,
-            );
-        }
-        let before = self.delivery_state(subscriber);
+        let before = self.traces.follows(&about).then(|| self.delivery_state(subscriber));
         let taken = self.deliver_untraced(
             now,
             fanout,
@@ -288,6 +277,7 @@ impl Shard {
             subscription_ids,
             group,
         );
+        let Some(before) = before else { return taken };
         let after = self.delivery_state(subscriber);
         let upgrade = self.settings.config.protocol.upgrade_outgoing_qos;
         let qos = if upgrade { granted } else { fanout.publication.qos.min(granted) };
