@@ -219,10 +219,13 @@ fn listeners_come_and_go_with_their_clients() {
     broker.change(&format!("{}{}", listener(gone), listener(kept)));
     clients.iter_mut().for_each(|client| client.expect_disconnect(&[0x98]));
     join(at(gone), "back").0.ping();
-    broker.change(&format!(
+    let said = broker.change(&format!(
         "[[listeners]]\naddress = \"0.0.0.0:{gone}\"\nallow_anonymous = true\n{}",
         listener(kept)
     ));
+    let notes = format!("listener 0.0.0.0:{gone}: anyone who can reach it may connect");
+    assert!(said.contains(&notes), "{said}");
+    broker.line(&format!("reload: {notes}"));
     join(at(gone), "everywhere").0.ping();
     stays.ping();
 }
@@ -287,13 +290,13 @@ fn plan_changes_nothing_and_names_what_waits_for_a_restart() {
     assert_eq!(trimmed(&rows[0]), ["key", "old", "new", "takes effect", "for whom"]);
     assert_eq!(trimmed(&rows[1]), ["runtime.shards", "2", "1", "at restart", "nobody before a restart"]);
     assert_eq!(rows[2][0].trim(), "limits.packet_bytes");
-    assert!(plan.ends_with("1 changes need a restart\nnothing was changed\n"), "{plan}");
+    assert!(plan.ends_with("1 change needs a restart\nnothing was changed\n"), "{plan}");
     let json = broker.said(&["--json", "reload", "--plan"]);
     assert!(json.contains("\"done\":false") && json.contains("\"takes_effect\":\"at restart\""), "{json}");
     assert_eq!(join(address, "client").1.number(MAXIMUM_PACKET_SIZE), Some(2_000_000));
     // What waits for a restart is told each time.
     for _ in 0..2 {
-        assert!(broker.said(&["reload"]).contains("1 changes need a restart"));
+        assert!(broker.said(&["reload"]).contains("1 change needs a restart"));
     }
     broker.line("reload: waits for a restart: runtime.shards: 2 -> 1");
     wait_for_packet_bytes(address, 1000);
