@@ -178,7 +178,7 @@ fn memory(config: &Config, started: &Started<'_>) -> String {
 }
 
 /// The clients that may connect at a listener, and what they may do there.
-fn admitted(config: &Config, listener: &Listener, addresses: &[&Address]) -> String {
+pub fn admitted(config: &Config, listener: &Listener, addresses: &[&Address]) -> String {
     let means = config.means(listener);
     let is_open = config.terms(listener).allow_anonymous;
     let acl = listener.acl_file.as_ref().unwrap_or(&config.acl.file);

@@ -6,6 +6,7 @@
 use crate::listening::{Listening, listen, probe};
 use crate::reload::{read, tell, unix_seconds, with_memory_bound};
 use midge::admin::tokens::{AdminTokens, SharedTokens};
+use midge::banner::admitted;
 use midge::broker::BrokerSettings;
 use midge::cli::Serve;
 use midge::config::open_files::{self, Wanted};
@@ -82,6 +83,7 @@ struct Prepared {
     settings: BrokerSettings,
     connections_max: usize,
     tokens: Option<Arc<AdminTokens>>,
+    notes: Vec<String>,
     warnings: Vec<String>,
     /// The listeners that are not open yet, by number.
     added: Vec<u16>,
@@ -122,9 +124,23 @@ impl Reload {
         }
         let connections_max = self.connections_max(&config)?;
         let warnings = loaded.warnings(unix_seconds());
+        let mut notes = admissions(&self.config, &config);
+        let known = current.policies.certificates();
+        notes.extend(loaded.certificates().into_iter().filter(|certificate| !known.contains(certificate)));
         let policies = loaded.arranged(&places, &current.policies);
         let (added, removed) = differences(&current.settings, &settings);
-        Ok(Prepared { plan, config, policies, settings, connections_max, tokens, warnings, added, removed })
+        Ok(Prepared {
+            plan,
+            config,
+            policies,
+            settings,
+            connections_max,
+            tokens,
+            notes,
+            warnings,
+            added,
+            removed,
+        })
     }
 
     /// The effective `limits.connections`.
@@ -138,20 +154,15 @@ impl Reload {
     fn plan(&self) -> Result<ReloadReport, ReloadRefusal> {
         let prepared = self.prepare().map_err(ReloadRefusal::Wrong)?;
         probe(&prepared.config, prepared.added(), &prepared.removed_ports()).map_err(ReloadRefusal::Wrong)?;
-        Ok(self.report(&prepared, Vec::new(), None))
+        Ok(self.report(&prepared, None))
     }
 
-    fn report(
-        &self,
-        prepared: &Prepared,
-        listens: Vec<String>,
-        confirm_within: Option<Duration>,
-    ) -> ReloadReport {
+    fn report(&self, prepared: &Prepared, confirm_within: Option<Duration>) -> ReloadReport {
         let open = |&(number, _): &(u16, u16)| self.control.open_of(number);
         ReloadReport {
             plan: prepared.plan.clone(),
             disconnected: prepared.removed.iter().map(open).sum(),
-            listens,
+            notes: prepared.notes.clone(),
             warnings: prepared.warnings.clone(),
             confirm_within,
         }
@@ -190,10 +201,14 @@ impl Reload {
         self.logins
             .prepare(&prepared.policies)
             .map_err(|error| ReloadRefusal::Wrong(format!("no threads for logins: {error}")))?;
-        let listens = listening.addresses.iter().map(|(_, address)| address.to_string()).collect();
-        let report = self.report(&prepared, listens, confirm_within);
+        let mut report = self.report(&prepared, confirm_within);
         for certificate in prepared.policies.certificates() {
             tracing::info!("{by}: {certificate}");
+        }
+        let listens = listening.addresses.iter().map(|(_, address)| format!("listening on {address}"));
+        report.notes.extend(listens);
+        for line in admissions(&self.config, &prepared.config) {
+            tracing::info!("{by}: {line}");
         }
         self.apply(by, prepared, listening);
         tell(&report.warnings);
@@ -294,6 +309,7 @@ impl Reload {
             settings,
             connections_max,
             tokens,
+            notes: Vec::new(),
             warnings: Vec::new(),
             added: Vec::new(),
             removed: Vec::new(),
@@ -377,6 +393,20 @@ impl Reload {
             left: self.level_until.map(|until| until.saturating_duration_since(Instant::now())),
         }
     }
+}
+
+/// Who may connect to listeners that are new, or let in others than before.
+fn admissions(from: &Config, to: &Config) -> Vec<String> {
+    let told = |config: &Config, listener: &Listener| admitted(config, listener, &[&listener.address]);
+    let mut lines = Vec::new();
+    for listener in &to.listeners {
+        let former = from.listeners.iter().find(|former| former.is_same(listener));
+        let (former, now) = (former.map(|former| told(from, former)), told(to, listener));
+        if former.as_ref() != Some(&now) {
+            lines.push(format!("listener {}: {now}", listener.address));
+        }
+    }
+    lines
 }
 
 /// The numbers of listeners that only the second has open, and the numbers and ports of those that only the first has.

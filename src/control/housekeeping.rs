@@ -62,8 +62,9 @@ pub struct ReloadReport {
     pub plan: Plan,
     /// The number of open connections of listeners that are removed.
     pub disconnected: usize,
-    /// The addresses of new listeners, each with the port that the kernel chose. Empty for a plan.
-    pub listens: Vec<String>,
+    /// What an operator should know: who may connect to listeners that are new or let in others than before, the
+    /// certificates that are new, and the addresses that midge listens on now.
+    pub notes: Vec<String>,
     /// Warnings about the configuration and its files.
     pub warnings: Vec<String>,
     /// The time for the confirmation, if one must follow.

@@ -30,8 +30,9 @@ pub(super) struct ReloadAnswer {
     waiting_for_restart: usize,
     /// The number of open connections of listeners that are removed. They are closed.
     disconnected: usize,
-    /// The addresses of new listeners.
-    listens: Vec<String>,
+    /// Who may connect to listeners that are new or let in others than before, the certificates that are new, and the
+    /// addresses that midge listens on now.
+    notes: Vec<String>,
     /// Warnings about the configuration and the files that it names.
     warnings: Vec<String>,
     /// The former configuration returns after this time, unless the reload is confirmed.
@@ -75,7 +76,7 @@ impl ReloadAnswer {
             changes: report.plan.changes.iter().map(ChangeAnswer::from).collect(),
             waiting_for_restart: report.plan.waiting().count(),
             disconnected: report.disconnected,
-            listens: report.listens,
+            notes: report.notes,
             warnings: report.warnings,
             confirm_within_seconds: report.confirm_within.map(|time| time.as_secs()),
         }

@@ -81,21 +81,25 @@ impl ReloadArgs {
                 table(value, "changes", &columns)
             }
         };
+        for note in items(value, "notes").filter_map(Value::as_str) {
+            add_line(&mut words, note);
+        }
         for warning in items(value, "warnings").filter_map(Value::as_str) {
             add_line(&mut words, &format!("warning: {warning}"));
         }
         let done = flag(value, "done");
         let count = |field: &str| value.get(field).and_then(Value::as_u64).unwrap_or(0);
-        for address in items(value, "listens").filter_map(Value::as_str) {
-            add_line(&mut words, &format!("listening on {address}"));
+        match (count("disconnected"), done) {
+            (0, _) => {}
+            (1, true) => add_line(&mut words, "1 connection is closed"),
+            (1, false) => add_line(&mut words, "1 connection would be closed"),
+            (some, true) => add_line(&mut words, &format!("{some} connections are closed")),
+            (some, false) => add_line(&mut words, &format!("{some} connections would be closed")),
         }
-        if count("disconnected") > 0 {
-            let are = if done { "are" } else { "would be" };
-            add_line(&mut words, &format!("{} connections {are} closed", count("disconnected")));
-        }
-        if count("waiting_for_restart") > 0 {
-            let waiting = count("waiting_for_restart");
-            add_line(&mut words, &format!("{waiting} changes need a restart"));
+        match count("waiting_for_restart") {
+            0 => {}
+            1 => add_line(&mut words, "1 change needs a restart"),
+            some => add_line(&mut words, &format!("{some} changes need a restart")),
         }
         match value.get("confirm_within_seconds") {
             Some(_) => {
@@ -215,14 +219,15 @@ mod tests {
         let change = json!({ "key": "runtime.shards", "old": "1", "new": "2", "takes_effect": "at restart",
             "for_whom": "nobody before a restart" });
         let value = json!({ "done": false, "changes": [change], "waiting_for_restart": 1, "disconnected": 3,
-            "warnings": ["w"], "listens": [] });
+            "warnings": ["w"], "notes": ["n"] });
         let lines: Vec<String> = args.shown(&value).lines().map(str::to_owned).collect();
         let expected = [
             "key             old  new  takes effect  for whom",
             "runtime.shards  1    2    at restart    nobody before a restart",
+            "n",
             "warning: w",
             "3 connections would be closed",
-            "1 changes need a restart",
+            "1 change needs a restart",
             "nothing was changed",
         ];
         assert_eq!(lines, expected);
