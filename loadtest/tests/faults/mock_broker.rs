@@ -187,7 +187,7 @@ impl State {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
         let (_, body) = read_packet(&mut stream)?;
-        let mut client = self.client(&stream, &body)?;
+        let mut client = self.client(&body);
         if !self.connect(&mut stream, &client)? {
             client.will = None;
             self.end(&stream, client);
@@ -225,7 +225,7 @@ impl State {
     }
 
     /// Decodes a CONNECT, and finds or creates its session.
-    fn client(&self, stream: &TcpStream, body: &[u8]) -> std::io::Result<ConnectedClient> {
+    fn client(&self, body: &[u8]) -> ConnectedClient {
         let (version, flags) = (body[6], body[7]);
         let mut rest = &body[10..];
         let skip_properties = |rest: &mut &[u8]| {
@@ -251,10 +251,11 @@ impl State {
         let mut outgoing = to.lock().unwrap();
         outgoing.keep_session = !clean;
         outgoing.connection += 1;
-        outgoing.stream = Some(stream.try_clone()?);
+        // `connect` gives the stream: nothing may be sent before CONNACK. [MQTT311-3.2.0-1]
+        outgoing.stream = None;
         let connection = outgoing.connection;
         drop(outgoing);
-        Ok(ConnectedClient { name, version, clean, will, to, connection })
+        ConnectedClient { name, version, clean, will, to, connection }
     }
 
     fn has_session(&self, name: &[u8]) -> bool {
@@ -290,6 +291,7 @@ impl State {
             message.sent = true;
             stream.write_all(&message.packet)?;
         }
+        outgoing.stream = Some(stream.try_clone()?);
         Ok(true)
     }
 
