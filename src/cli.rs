@@ -5,7 +5,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::admin::ctl::CtlArgs;
 use crate::auth::passwd::PasswdArgs;
@@ -36,6 +37,10 @@ pub enum Command {
     Store(StoreAction),
     /// Ask a running midge.
     Ctl(CtlArgs),
+    /// Print the completions of the command line for a shell.
+    Completions(Shell),
+    /// Write the manual pages to a directory.
+    Man(PathBuf),
 }
 
 /// What to do with a state directory.
@@ -138,7 +143,14 @@ where
         Some(Action::Passwd(arguments)) => Command::Passwd(arguments),
         Some(Action::Store { action }) => Command::Store(action),
         Some(Action::Ctl(arguments)) => Command::Ctl(arguments),
+        Some(Action::Completions { shell }) => Command::Completions(shell),
+        Some(Action::Man { directory }) => Command::Man(directory),
     })
+}
+
+/// The declaration of the command line, for completions and manual pages.
+pub fn declaration() -> clap::Command {
+    Arguments::command()
 }
 
 #[derive(Debug, Parser)]
@@ -202,6 +214,17 @@ enum Action {
     },
     /// Ask a running midge by its admin interface. Exit status: 0; 1 if the answer is no; 2 if there is no answer
     Ctl(CtlArgs),
+    /// Print the completions of the command line for a shell, for the file that it reads
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the manual pages of all commands and of the configuration file to a directory
+    Man {
+        /// The directory, which must exist
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// Check a configuration file. If it is wrong, print every error to standard error and end with status 2
     CheckConfig {
         /// The file
@@ -212,7 +235,6 @@ enum Action {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
     use clap::error::ErrorKind;
 
     use super::*;

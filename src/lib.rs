@@ -43,6 +43,9 @@ pub mod host;
 pub mod logging;
 pub mod mqtt;
 #[cfg(feature = "runtime")]
+#[allow(clippy::disallowed_methods, reason = "a command writes the pages, and no shard runs")]
+pub mod pages;
+#[cfg(feature = "runtime")]
 #[allow(clippy::disallowed_methods, reason = "the store owns its files and the thread of the checkpoint")]
 pub mod persistence;
 pub mod policy;

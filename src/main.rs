@@ -28,6 +28,7 @@ use midge::control::questions::Questions;
 use midge::driver::{self, Bell, NetConfig, ShardIo};
 use midge::host::{Control, ShardStart, StartStore, run};
 use midge::logging;
+use midge::pages;
 use midge::persistence::{Checkpoint, Recovery, StoreDirectory, recover, tools};
 use midge::settings::{AdminAddress, Config, Pin, shown_cores, state_directory};
 use midge::store::segment::LogName;
@@ -56,6 +57,10 @@ fn main() -> ExitCode {
         Command::Passwd(arguments) => change_password(&arguments),
         Command::Store(action) => store(&action),
         Command::Ctl(arguments) => return ask(&arguments),
+        Command::Completions(shell) => pages::completions(shell, &mut Unread(std::io::stdout().lock()))
+            .map_err(|error| Failure::new(format!("can't write the completions: {error}"))),
+        Command::Man(directory) => pages::write_manual(&directory)
+            .map_err(|error| Failure::new(format!("can't write to {}: {error}", directory.display()))),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -18,6 +18,7 @@ mod logins;
 mod moving;
 #[path = "../needs/mod.rs"]
 mod needs;
+mod pages;
 mod pin;
 mod reload;
 mod restart;

@@ -22,7 +22,8 @@ use std::sync::Mutex;
 pub(crate) use scripts::{node, python};
 
 /// Programs that can be installed, and their Debian packages.
-const PACKAGES: [(&str, &str); 10] = [
+const PACKAGES: [(&str, &str); 11] = [
+    ("mandoc", "mandoc"),
     ("mosquitto", "mosquitto"),
     ("mosquitto_passwd", "mosquitto"),
     ("mosquitto_pub", "mosquitto-clients"),
