@@ -397,6 +397,7 @@ const TOPICS: &[&str] = &[
     "publish/messages/dropped/expired",
     "publish/messages/dropped/denied",
     "publish/messages/refused",
+    "publish/messages/unrouted",
     "publish/messages/forwarded",
     "publish/bytes/received",
     "publish/bytes/sent",

@@ -137,6 +137,7 @@ const TOPICS: &[(&str, Source)] = &[
     ("$SYS/broker/publish/messages/dropped/expired", Source::Sum(Counter::DroppedExpired)),
     ("$SYS/broker/publish/messages/dropped/denied", Source::Sum(Counter::DroppedDenied)),
     ("$SYS/broker/publish/messages/refused", Source::Sum(Counter::PublishesRefused)),
+    ("$SYS/broker/publish/messages/unrouted", Source::Sum(Counter::Unrouted)),
     ("$SYS/broker/publish/messages/forwarded", Source::Sum(Counter::Forwarded)),
     ("$SYS/broker/publish/bytes/received", Source::Sum(Counter::PublishBytesReceived)),
     ("$SYS/broker/publish/bytes/sent", Source::Sum(Counter::PublishBytesSent)),
