@@ -21,6 +21,8 @@ pub struct Started<'a> {
     pub listeners: &'a [(u16, Address)],
     /// The configuration file. `None` if every option is at its default.
     pub config_file: Option<&'a str>,
+    /// The other sources of the configuration, in words. Empty if there are none.
+    pub further_sources: &'a str,
     /// The limit on open files; `u64::MAX` if there is none.
     pub open_files: u64,
     /// The largest number of simultaneous connections.
@@ -36,9 +38,11 @@ pub struct Started<'a> {
 /// The lines of the start, in order.
 pub fn banner(config: &Config, started: &Started<'_>) -> Vec<String> {
     let mut lines = vec![format!("midge {}: MQTT 3.1, 3.1.1 and 5.0", env!("CARGO_PKG_VERSION"))];
-    lines.push(match started.config_file {
-        Some(file) => format!("Configuration: {file}."),
-        None => "No configuration file: every option is at its default.".to_string(),
+    lines.push(match (started.config_file, started.further_sources) {
+        (Some(file), "") => format!("Configuration: {file}."),
+        (Some(file), others) => format!("Configuration: {file}, {others}."),
+        (None, others) if !others.is_empty() => format!("Configuration: {others}."),
+        (None, _) => "No configuration file: every option is at its default.".to_string(),
     });
     let all: Vec<&Address> = started.listeners.iter().map(|(_, address)| address).collect();
     lines.push(format!("Listening on {} with {}.", addresses(&all), shards(started.shards, started.cores)));
@@ -223,6 +227,7 @@ mod tests {
             ring: RingSize::FULL,
             listeners: &listeners,
             config_file: file,
+            further_sources: "",
             open_files: 20_000,
             connections: 19_934,
             memory_bytes: 4 << 30,

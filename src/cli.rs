@@ -18,10 +18,7 @@ pub enum Command {
     /// Serve clients until a signal.
     Serve(Serve),
     /// Check a configuration file, print the outcome, and end.
-    CheckConfig {
-        /// The file.
-        file: PathBuf,
-    },
+    CheckConfig(CheckConfig),
     /// Print the configuration that does the same as a mosquitto.conf.
     ImportMosquitto {
         /// The file.
@@ -41,6 +38,24 @@ pub enum Command {
     Completions(Shell),
     /// Write the manual pages to a directory.
     Man(PathBuf),
+}
+
+/// How to check a configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct CheckConfig {
+    /// The file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// Print every option that is in force, as a configuration file, with where its value comes from: a line of a file,
+    /// a variable of the environment, or the default
+    #[arg(long)]
+    pub print: bool,
+
+    /// Check what a start would need too: ports, paths, permissions, certificates, the state directory, the limit on open
+    /// files, io_uring. Run it as the user that midge runs as. Exit status 1 if a start would fail
+    #[arg(long, conflicts_with = "print")]
+    pub deep: bool,
 }
 
 /// What to do with a state directory.
@@ -132,7 +147,7 @@ where
     Ok(match arguments.action {
         None => Command::Serve(arguments.serve),
         Some(Action::Serve(serve)) => Command::Serve(serve),
-        Some(Action::CheckConfig { file }) => Command::CheckConfig { file },
+        Some(Action::CheckConfig(arguments)) => Command::CheckConfig(arguments),
         Some(Action::ImportMosquitto { database: Some(database), into, config, mosquitto_conf, .. }) => {
             let serve = Serve { config, mosquitto_conf, ..Serve::default() };
             Command::ImportDatabase(ImportDatabase { database, into, serve })
@@ -226,11 +241,7 @@ enum Action {
         directory: PathBuf,
     },
     /// Check a configuration file. If it is wrong, print every error to standard error and end with status 2
-    CheckConfig {
-        /// The file
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-    },
+    CheckConfig(CheckConfig),
 }
 
 #[cfg(test)]
@@ -270,8 +281,15 @@ mod tests {
 
     #[test]
     fn a_file_can_be_checked() {
-        let expected = Command::CheckConfig { file: PathBuf::from("a.toml") };
-        assert_eq!(command("midge check-config a.toml").expect("good usage"), expected);
+        let file = PathBuf::from("a.toml");
+        for (line, print, deep) in [
+            ("midge check-config a.toml", false, false),
+            ("midge check-config --print a.toml", true, false),
+            ("midge check-config a.toml --deep", false, true),
+        ] {
+            let expected = Command::CheckConfig(CheckConfig { file: file.clone(), print, deep });
+            assert_eq!(command(line).expect("good usage"), expected);
+        }
     }
 
     #[test]
@@ -360,6 +378,7 @@ mod tests {
             "midge --colour",
             "midge check-config",
             "midge check-config a b",
+            "midge check-config a --deep --print",
             "midge -p 65536",
             "midge -p x",
             "midge --config",

@@ -104,7 +104,7 @@ impl Prepared {
 impl Reload {
     /// Reads everything again and checks it. Changes nothing.
     fn prepare(&self) -> Result<Prepared, String> {
-        let (file, _) = read(&self.serve)?;
+        let file = read(&self.serve)?.config;
         let plan = Plan::new(&self.config, &file);
         let config = file.with_restart_options_of(&self.config);
         let current = self.control.in_force();

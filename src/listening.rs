@@ -123,7 +123,7 @@ impl Listening {
 
 /// The address to listen on instead of this one: that of the listener's interface. `None` if the interface
 /// has no address of this family and the configuration has the same port for the other family.
-fn on_interface(
+pub(crate) fn on_interface(
     config: &Config,
     listener: &Listener,
     address: SocketAddr,
@@ -171,7 +171,7 @@ fn patiently<T>(until: Instant, bind: impl Fn() -> std::io::Result<T>) -> std::i
     }
 }
 
-fn cannot_listen(address: &Address, error: &std::io::Error) -> String {
+pub(crate) fn cannot_listen(address: &Address, error: &std::io::Error) -> String {
     use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, AlreadyExists, NotFound, PermissionDenied};
     let is_path = address.unix().is_some();
     let why = match error.kind() {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the program owns its threads and the start of the clock")]
 
+mod checks;
 mod house;
 mod listening;
 mod moving;
@@ -11,7 +12,6 @@ mod signals;
 use house::{ListenerSenders, Reload, SocketFiles};
 use listening::{Listening, listen};
 use midge::admin::ctl::{self, CtlArgs};
-use midge::admin::tokens::AdminTokens;
 use midge::admin::{AdminParts, AdminServer, AdminSockets, NoAdmin};
 use midge::auth::passwd::{self, PasswdArgs};
 use midge::banner::{self, Started, banner};
@@ -20,7 +20,7 @@ use midge::broker::Shared;
 use midge::cli::{self, Command, Serve, StoreAction};
 use midge::config::memory_limit;
 use midge::config::open_files::{self, Wanted};
-use midge::config::parse;
+use midge::config::sources;
 use midge::control::access_policies::AccessPolicies;
 use midge::control::housekeeping;
 use midge::control::logins::Logins;
@@ -30,13 +30,13 @@ use midge::host::{Control, ShardStart, StartStore, run};
 use midge::logging;
 use midge::pages;
 use midge::persistence::{Checkpoint, Recovery, StoreDirectory, recover, tools};
-use midge::settings::{AdminAddress, Config, Pin, shown_cores, state_directory};
+use midge::settings::{Config, Pin, shown_cores, state_directory};
 use midge::store::segment::LogName;
 use midge::store::{ClockReading, LogClock, Measure, StoreError};
-use reload::unix_seconds;
+use reload::{Read, unix_seconds};
 use signals::{Serving, Signals};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Instant;
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     };
     let done = match command {
         Command::Serve(serve) => start(&serve),
-        Command::CheckConfig { file } => check_config(&file),
+        Command::CheckConfig(arguments) => checks::check_config(&arguments),
         Command::ImportMosquitto { file, partial } => moving::import(&file, partial),
         Command::ImportDatabase(arguments) => moving::import_database(&arguments),
         Command::Passwd(arguments) => change_password(&arguments),
@@ -73,9 +73,8 @@ fn main() -> ExitCode {
 
 /// `midge ctl`.
 fn ask(arguments: &CtlArgs) -> ExitCode {
-    let config = arguments.config.as_deref().map_or_else(|| Ok(Config::default()), parse::load);
-    let config = match config {
-        Ok(config) => config,
+    let config = match sources::load(arguments.config.as_deref(), std::env::vars_os()) {
+        Ok(loaded) => loaded.config,
         Err(errors) => {
             warn(&errors.to_string());
             return ExitCode::from(EXIT_USAGE);
@@ -107,26 +106,6 @@ impl Failure {
     fn usage(words: String) -> Failure {
         Failure { words, status: EXIT_USAGE }
     }
-}
-
-fn check_config(file: &Path) -> Result<(), Failure> {
-    let config = parse::load(file).map_err(|errors| Failure::usage(errors.to_string()))?;
-    let policies =
-        AccessPolicies::load(&config).map_err(|words| Failure::usage(format!("midge: {words}")))?;
-    for warning in policies.warnings(unix_seconds()) {
-        warn(&format!("{}: warning: {warning}", file.display()));
-    }
-    if let AdminAddress::At(address) = &config.admin.address
-        && address.unix().is_none()
-    {
-        let tokens = AdminTokens::load(Path::new(&config.admin.token_file));
-        tokens.map_err(|errors| Failure::usage(errors.to_string()))?;
-    }
-    let mut words = format!("{}: ok\n", file.display());
-    for listener in &config.listeners {
-        words += &format!("  listens on {}\n", listener.address);
-    }
-    print(&words)
 }
 
 /// Writes to standard output. A closed output, such as that of `head`, is not an error.
@@ -171,10 +150,8 @@ fn cores(pin: &Pin) -> Result<Option<Vec<usize>>, Failure> {
     }
 }
 
-fn start(serve: &Serve) -> Result<(), Failure> {
-    let (config, notes) = reload::read(serve).map_err(Failure::usage)?;
-    let log_guard = logging::start(&config.log).map_err(Failure::new)?;
-    let signals = Signals::catch().map_err(|error| Failure::new(format!("no signal handler: {error}")))?;
+/// The number of shards, and the cores that they are pinned to, if any.
+fn shards(config: &Config) -> Result<(usize, Option<Vec<usize>>), Failure> {
     let cores = cores(&config.runtime.pin)?;
     let shards = match (config.runtime.shards, &cores, &config.runtime.pin) {
         (0, Some(cores), Pin::Cores(_)) => cores.len().min(SHARDS_MAX),
@@ -182,6 +159,14 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         (0, ..) => std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX),
         (shards, ..) => shards,
     };
+    Ok((shards, cores))
+}
+
+fn start(serve: &Serve) -> Result<(), Failure> {
+    let Read { config, notes, further_sources } = reload::read(serve).map_err(Failure::usage)?;
+    let log_guard = logging::start(&config.log).map_err(Failure::new)?;
+    let signals = Signals::catch().map_err(|error| Failure::new(format!("no signal handler: {error}")))?;
+    let (shards, cores) = shards(&config)?;
     let ring = driver::check_kernel(shards).map_err(|problem| Failure::new(problem.to_string()))?;
     let open_files = open_files::raise();
     let wanted = Wanted { connections: config.limits.connections, shards, listeners: config.listeners.len() };
@@ -218,6 +203,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
             ring,
             listeners: &addresses,
             config_file: file.as_deref(),
+            further_sources: &further_sources,
             open_files,
             connections,
             memory_bytes,

@@ -60,7 +60,7 @@ pub(crate) fn import_database(arguments: &ImportDatabase) -> Result<(), Failure>
     }
     let database = Database::parse(&bytes)
         .map_err(|error| Failure::new(format!("{}: {error}; nothing is taken", file.display())))?;
-    let (config, _) = reload::read(&arguments.serve).map_err(Failure::usage)?;
+    let config = reload::read(&arguments.serve).map_err(Failure::usage)?.config;
     let into = match &arguments.into {
         Some(into) => into.clone(),
         None => kept_in(&config)?.ok_or_else(|| Failure::new(NO_DIRECTORY))?,

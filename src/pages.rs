@@ -42,6 +42,15 @@ fn configuration_page() -> String {
          range is refused with file, line and what is allowed. Each option tells when a change takes effect in a midge \
          that runs, after SIGHUP or midge ctl reload.",
     )]);
+    page.control("PP", []);
+    page.text([
+        roman(
+            "What the main file names in its first lines with include = [\"conf.d/*.toml\"] is read after it, in \
+             alphabetical order. Later files override earlier ones; the listeners of all files add up. Variables of the \
+             environment override all files: MIDGE__LIMITS__CONNECTIONS=1000 sets connections of [limits], \
+             MIDGE__LISTENERS__1__ADDRESS that of the first listener.",
+        ),
+    ]);
     let listener = Listener::default();
     section(&mut page, &listener, "[[listeners]]");
     for of_config in Config::default().sections() {
@@ -99,7 +108,7 @@ mod tests {
         }
         assert!(page.contains(".SH [limits]") && page.contains(".SH [[listeners]]"), "{page}");
         // A line that begins with a point would be a command.
-        let commands = [".SH", ".TH", ".TP", ".RS", ".RE", ".ie", ".el", ".br"];
+        let commands = [".SH", ".PP", ".TH", ".TP", ".RS", ".RE", ".ie", ".el", ".br"];
         let is_known = |line: &&str| commands.iter().any(|command| line.starts_with(command));
         let unknown: Vec<&str> =
             page.lines().filter(|line| line.starts_with('.')).filter(|line| !is_known(line)).collect();

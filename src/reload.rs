@@ -3,27 +3,39 @@
 use midge::cli::Serve;
 use midge::config::memory_limit;
 use midge::config::mosquitto::MosquittoConf;
-use midge::config::parse;
+use midge::config::sources;
 use midge::settings::Config;
 use std::fmt::Display;
 use std::time::SystemTime;
 
-/// Reads the file that the arguments name, if any. The arguments override the file. Also returns the notes
-/// about a `mosquitto.conf`.
+/// A configuration that was read.
+pub(crate) struct Read {
+    pub(crate) config: Config,
+    /// Notes about a `mosquitto.conf`.
+    pub(crate) notes: Vec<String>,
+    /// The sources besides the file that the arguments name, in words. Empty if there are none.
+    pub(crate) further_sources: String,
+}
+
+/// Reads the file that the arguments name, if any, the files that it includes, and the environment. The arguments
+/// override them all.
 ///
 /// Fails with all errors, one per line.
-pub(crate) fn read(serve: &Serve) -> Result<(Config, Vec<String>), String> {
-    let (mut config, notes) = match (&serve.config, &serve.mosquitto_conf) {
-        (Some(file), _) => (parse::load(file).map_err(|errors| errors.to_string())?, Vec::new()),
-        (None, Some(file)) => {
+pub(crate) fn read(serve: &Serve) -> Result<Read, String> {
+    let (loaded, notes) = match &serve.mosquitto_conf {
+        None => (sources::load(serve.config.as_deref(), std::env::vars_os()), Vec::new()),
+        Some(file) => {
             let conf = MosquittoConf::load(file, serve.port).map_err(|errors| lines(&errors))?;
             let config = conf.config().map_err(|errors| lines(&errors))?;
-            (config, conf.mapping().notes.iter().map(ToString::to_string).collect())
+            let notes = conf.mapping().notes.iter().map(ToString::to_string).collect();
+            (sources::with_variables(config, std::env::vars_os()), notes)
         }
-        (None, None) => (Config::default(), Vec::new()),
     };
+    let loaded = loaded.map_err(|errors| errors.to_string())?;
+    let further_sources = loaded.further_sources();
+    let mut config = loaded.config;
     serve.apply(&mut config);
-    Ok((config, notes))
+    Ok(Read { config, notes, further_sources })
 }
 
 /// The errors, one per line.

@@ -19,12 +19,26 @@ refused with file, line and what is allowed. Numbers are plain integers; the uni
 \"Changes\" says when a change of an option takes effect in a midge that runs, after SIGHUP or midge ctl reload: at \
 once, for new connections (connected clients keep what they were granted), or at restart. midge takes all changes of \
 the file that it can take, or, if the file is wrong, none. It names the others. midge ctl reload --plan shows them all \
-before. A lower limit takes nothing away that is already there.";
+before. A lower limit takes nothing away that is already there.
+
+A variable of the environment overrides an option of the file: MIDGE__LIMITS__CONNECTIONS=1000 sets connections of \
+[limits], and MIDGE__LISTENERS__1__ADDRESS=0.0.0.0:1883 the address of the first listener, which it makes if there is \
+none. Its value is written as here; a string needs no quotes. midge check-config --print midge.toml shows what is in \
+force, and which file or variable has set it.";
+
+const INCLUDE_TEXT: &str = "\
+Other files to read after this one: names, or patterns such as \"conf.d/*.toml\", relative to the directory of this \
+file. The files of a pattern are read in alphabetical order. What a later file sets overrides what an earlier one has \
+set; the [[listeners]] of all files add up. A pattern may have no file. An included file can't include others.
+Allowed: an array of at most 64 names and patterns of at most 256 files. Changes: those of the options.";
 
 /// The manual that the rows give.
 fn manual() -> String {
     let mut text = String::new();
     comment(&mut text, HEAD);
+    text.push('\n');
+    comment(&mut text, INCLUDE_TEXT);
+    text.push_str("include = []\n");
     let listener = Listener::default();
     section(&mut text, &listener, "[[listeners]]");
     text.push('\n');

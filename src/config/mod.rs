@@ -8,7 +8,12 @@ mod manual;
 pub mod memory_limit;
 pub mod mosquitto;
 pub mod open_files;
+pub mod origins;
 pub mod parse;
+#[cfg(feature = "runtime")]
+pub mod sources;
 mod summary;
+#[cfg(feature = "runtime")]
+pub mod variables;
 
 pub use summary::summary;

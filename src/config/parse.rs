@@ -1,16 +1,16 @@
-//! Reads a configuration file into a [`Config`], or reports everything that is wrong with it.
+//! Reads the text of a configuration file into a [`Config`], or reports everything that is wrong with it.
 //!
-//! The input is the text of a file. The output is a checked configuration, or up to [`ERRORS_MAX`] errors.
+//! The input is the text of a file, or of several, one after another (`Draft`). The output is a checked configuration,
+//! or up to [`ERRORS_MAX`] errors.
 //! Each error gives the file, the line, the key, what is allowed and the nearest known key. A file that is
 //! not TOML gives one error, for the first place that can't be read.
 
 use std::collections::HashMap;
-use std::path::Path;
 
-use toml_edit::{Document, Item, Key, TableLike, Value};
+use toml_edit::{Document, Item, Key, TableLike, TomlError, Value};
 
+use super::origins::{Origin, Origins};
 use crate::base::{Diagnostic, Diagnostics, ERRORS_MAX};
-use crate::files;
 use crate::settings::options::{LISTENERS_MAX, Listener};
 use crate::settings::value::{Literal, OptionRow, Refused, Section, quoted};
 use crate::settings::{AdminAddress, Config};
@@ -18,65 +18,200 @@ use crate::settings::{AdminAddress, Config};
 /// The largest configuration file, in bytes. A larger file is refused.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Reads and checks a file.
-///
-/// Fails if the file can't be read, is larger than [`FILE_BYTES_MAX`] or is not a valid configuration.
-pub fn load(path: &Path) -> Result<Config, Diagnostics> {
-    let file = path.display().to_string();
-    let whole = |message: String| whole_file(&file, None, message);
-    let bytes =
-        files::read(path, FILE_BYTES_MAX).map_err(|error| whole(format!("cannot be read: {error}")))?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(whole(format!("larger than {FILE_BYTES_MAX} bytes: no configuration file")));
+/// Checks the text of a file. `file` is its name in errors. Options that the text leaves out have their
+/// defaults. Such a text includes no other files.
+pub fn parse(file: &str, text: &str) -> Result<Config, Diagnostics> {
+    let mut draft = Draft::new(Vec::new());
+    if let Some(include) = draft.read(file, text, IncludedBy::Nothing) {
+        let message = "other files are included by a file only, not by a text".to_owned();
+        draft.refuse(include.error(INCLUDE, message));
     }
-    match str::from_utf8(&bytes) {
-        Ok(text) => parse(&file, text).map_err(|mut errors| {
-            if super::mosquitto::is_evident(&bytes)
-                && let Some(first) = errors.errors.first_mut()
-            {
-                first.message += &format!(
-                    "; this is a mosquitto.conf: \"midge --mosquitto-conf {file}\" serves as mosquitto would with it, \
-                     and \"midge import-mosquitto {file}\" writes the midge.toml that does the same"
-                );
-            }
-            errors
-        }),
-        Err(error) => {
-            let line = 1 + newlines(&bytes[..error.valid_up_to()]);
-            Err(whole_file(&file, Some(line), "not TOML: not UTF-8".to_string()))
+    draft.finish().map(|(config, _)| config)
+}
+
+/// The key for the names of other files to read.
+pub(super) const INCLUDE: &str = "include";
+
+/// The largest number of names and patterns in `include`.
+const INCLUDES_MAX: usize = 64;
+
+/// Whether a text stands for itself, or a file with `include` has named it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum IncludedBy {
+    /// It may name other files.
+    Nothing,
+    /// It may not.
+    File,
+}
+
+/// The files that a text names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Include {
+    file: String,
+    line: usize,
+    /// Names of files, or patterns of them.
+    pub(super) names: Vec<String>,
+}
+
+impl Include {
+    /// An error about it.
+    pub(super) fn error(&self, key: &str, message: String) -> Diagnostic {
+        Diagnostic { file: self.file.clone(), line: Some(self.line), key: key.to_owned(), message }
+    }
+}
+
+/// A configuration while its sources are read one after another: a later one overrides what an earlier one has set.
+pub(super) struct Draft {
+    pub(super) config: Config,
+    pub(super) origins: Origins,
+    errors: Vec<Diagnostic>,
+    more: usize,
+}
+
+impl Draft {
+    /// All options at their defaults, and these listeners.
+    pub(super) fn new(listeners: Vec<Listener>) -> Draft {
+        let config = Config { listeners, ..Config::default() };
+        Draft { config, origins: Origins::default(), errors: Vec::new(), more: 0 }
+    }
+
+    /// The errors so far that are reported one by one.
+    pub(super) fn errors(&mut self) -> &mut Vec<Diagnostic> {
+        &mut self.errors
+    }
+
+    /// Notes an error.
+    pub(super) fn refuse(&mut self, error: Diagnostic) {
+        if self.errors.len() < ERRORS_MAX {
+            self.errors.push(error);
+        } else {
+            self.more += 1;
         }
     }
-}
 
-/// Checks the text of a file. `file` is its name in errors. Options that the text leaves out have their
-/// defaults.
-pub fn parse(file: &str, text: &str) -> Result<Config, Diagnostics> {
-    let document = Document::parse(text).map_err(|error| {
-        let line = error.span().map_or(1, |span| line_of(text, span.start));
-        let mut message = format!("not TOML: {}", error.message().replace('\n', " "));
-        let key = match option_on_line(text, line) {
-            // For a duplicate key, the value is not the problem.
-            Some((key, _)) if message.contains("duplicate") => key,
-            Some((key, row)) => {
-                message.push_str(&format!("; allowed is {}", row.allowed_in_words()));
-                key
+    /// Reads the text of a file. Returns the files that it includes.
+    pub(super) fn read(&mut self, file: &str, text: &str, included_by: IncludedBy) -> Option<Include> {
+        let document = match Document::parse(text) {
+            Ok(document) => document,
+            Err(error) => {
+                self.refuse(syntax_error(file, text, &error));
+                return None;
             }
-            None => String::new(),
         };
-        let error = Diagnostic { file: file.to_string(), line: Some(line), key, message };
-        Diagnostics { errors: vec![error], more: 0 }
-    })?;
-    let mut reader = Reader { file, text, config: Config::default(), errors: Vec::new(), more: 0 };
-    reader.read_root(document.as_table());
-    reader.finish()
+        let mut reader = Reader { file, text, draft: self, included_by, include: None, errors: Vec::new() };
+        reader.read_root(document.as_table());
+        reader.finish()
+    }
+
+    /// Checks what takes more than one option.
+    pub(super) fn finish(mut self) -> Result<(Config, Origins), Diagnostics> {
+        if self.errors.is_empty() {
+            if self.config.listeners.is_empty() {
+                self.config.listeners.push(Listener::default());
+            }
+            self.check_listeners();
+            self.check_admin();
+        }
+        if self.errors.is_empty() {
+            return Ok((self.config, self.origins));
+        }
+        Err(Diagnostics { errors: self.errors, more: self.more })
+    }
+
+    fn check_listeners(&mut self) {
+        let mut problems = Vec::new();
+        let count = self.config.listeners.len();
+        if count > LISTENERS_MAX {
+            let message = format!("got {count} listeners in all files; allowed are {LISTENERS_MAX}");
+            problems.push((format!("{LISTENERS}[{}]", LISTENERS_MAX + 1), LISTENERS.to_owned(), message));
+        }
+        let mut places: HashMap<String, usize> = HashMap::new();
+        for (place, listener) in self.config.listeners.iter().enumerate() {
+            let prefix = format!("{LISTENERS}[{}]", place + 1);
+            let Listener { address, interface, mount_point, .. } = listener;
+            let mut refuse = |key: &str, message: String| {
+                problems.push((format!("{prefix}.{key}"), format!("{prefix}.{key}"), message));
+            };
+            // Every shard listens with SO_REUSEPORT, so the kernel would not report it.
+            let named = format!("{address} {interface}");
+            if address.port() != 0
+                && let Some(first) = places.insert(named, place)
+            {
+                let other = match self.origin_of(&format!("{LISTENERS}[{}].address", first + 1)) {
+                    Some(Origin::Line { line, .. }) if self.file_of(first) == self.file_of(place) => {
+                        format!("line {line}")
+                    }
+                    Some(origin) => origin.to_string(),
+                    None => format!("{LISTENERS}[{}]", first + 1),
+                };
+                refuse("address", format!("\"{address}\" is also the address of the listener of {other}"));
+            }
+            if address.unix().is_some() && !interface.is_empty() {
+                refuse("interface", "a path has no network interface".to_owned());
+            }
+            if mount_point.contains(['+', '#']) {
+                refuse("mount_point", "no + and no # is allowed".to_owned());
+            }
+        }
+        let mut errors: Vec<Diagnostic> =
+            problems.into_iter().map(|(of, key, message)| self.error_at(&of, &key, message)).collect();
+        // Listeners are in the order of the files, and the options of one stand in any order.
+        errors.sort_by_key(|error| error.line);
+        errors.into_iter().for_each(|error| self.refuse(error));
+    }
+
+    /// Refuses an admin interface that everyone who reaches its port could use.
+    fn check_admin(&mut self) {
+        let AdminAddress::At(address) = &self.config.admin.address else { return };
+        if address.unix().is_none() && self.config.admin.token_file.is_empty() {
+            let message = format!("\"{address}\" has a port, so it needs tokens: set admin.token_file");
+            let key = format!("{ADMIN}.address");
+            let error = self.error_at(&key, &key, message);
+            self.refuse(error);
+        }
+    }
+
+    /// The file that has a listener, by its place.
+    fn file_of(&self, place: usize) -> Option<&str> {
+        match self.origin_of(&format!("{LISTENERS}[{}].address", place + 1)) {
+            Some(Origin::Line { file, .. }) => Some(file),
+            _ => None,
+        }
+    }
+
+    /// The origin of a value, or of the listener that it belongs to.
+    fn origin_of(&self, key: &str) -> Option<&Origin> {
+        let listener = key.split_once('.').map_or(key, |(listener, _)| listener);
+        self.origins.of(key).or_else(|| self.origins.of(listener))
+    }
+
+    /// An error about a value that has been taken.
+    fn error_at(&self, of: &str, key: &str, message: String) -> Diagnostic {
+        let (file, line) = match self.origin_of(of) {
+            Some(Origin::Line { file, line }) => (file.clone(), Some(*line)),
+            Some(Origin::Variable(name)) => (format!("environment variable {name}"), None),
+            None => ("the defaults".to_owned(), None),
+        };
+        Diagnostic { file, line, key: key.to_owned(), message }
+    }
 }
 
-fn whole_file(file: &str, line: Option<usize>, message: String) -> Diagnostics {
-    let error = Diagnostic { file: file.to_string(), line, key: String::new(), message };
-    Diagnostics { errors: vec![error], more: 0 }
+fn syntax_error(file: &str, text: &str, error: &TomlError) -> Diagnostic {
+    let line = error.span().map_or(1, |span| line_of(text, span.start));
+    let mut message = format!("not TOML: {}", error.message().replace('\n', " "));
+    let key = match option_on_line(text, line) {
+        // For a duplicate key, the value is not the problem.
+        Some((key, _)) if message.contains("duplicate") => key,
+        Some((key, row)) => {
+            message.push_str(&format!("; allowed is {}", row.allowed_in_words()));
+            key
+        }
+        None => String::new(),
+    };
+    Diagnostic { file: file.to_string(), line: Some(line), key, message }
 }
 
-fn newlines(bytes: &[u8]) -> usize {
+pub(super) fn newlines(bytes: &[u8]) -> usize {
     bytes.iter().filter(|byte| **byte == b'\n').count()
 }
 
@@ -108,30 +243,29 @@ type Offset = usize;
 struct Reader<'a> {
     file: &'a str,
     text: &'a str,
-    config: Config,
+    draft: &'a mut Draft,
+    included_by: IncludedBy,
+    include: Option<Include>,
     errors: Vec<(Offset, String, String)>,
-    more: usize,
 }
 
 impl Reader<'_> {
-    fn finish(mut self) -> Result<Config, Diagnostics> {
-        if self.errors.is_empty() {
-            return Ok(self.config);
-        }
+    /// Hands the errors over, in the order of their lines. Returns the files that the text includes.
+    fn finish(mut self) -> Option<Include> {
         self.errors.sort_by_key(|(offset, ..)| *offset);
-        let errors = self.errors.into_iter().map(|(offset, key, message)| {
+        for (offset, key, message) in std::mem::take(&mut self.errors) {
             let line = Some(line_of(self.text, offset));
-            Diagnostic { file: self.file.to_string(), line, key, message }
-        });
-        Err(Diagnostics { errors: errors.collect(), more: self.more })
+            self.draft.refuse(Diagnostic { file: self.file.to_string(), line, key, message });
+        }
+        self.include
     }
 
     fn refuse(&mut self, offset: Offset, key: String, message: String) {
-        if self.errors.len() < ERRORS_MAX {
-            self.errors.push((offset, key, message));
-        } else {
-            self.more += 1;
-        }
+        self.errors.push((offset, key, message));
+    }
+
+    fn origin(&self, offset: Offset) -> Origin {
+        Origin::Line { file: self.file.to_string(), line: line_of(self.text, offset) }
     }
 
     fn read_root(&mut self, root: &dyn TableLike) {
@@ -139,11 +273,13 @@ impl Reader<'_> {
             let offset = offset_of(root, name, item);
             if name == LISTENERS {
                 self.read_listeners(item, offset);
-            } else if self.config.sections().iter().any(|section| section.name() == name) {
+            } else if name == INCLUDE {
+                self.read_include(item, offset);
+            } else if self.draft.config.sections().iter().any(|section| section.name() == name) {
                 self.read_section(name, item, offset);
             } else {
                 let is_table = item.is_table_like() || item.is_array_of_tables();
-                let message = unknown_at_root(name, is_table, &self.config);
+                let message = unknown_at_root(name, is_table, &self.draft.config);
                 self.refuse(offset, shown_key(name), message);
             }
         }
@@ -158,23 +294,35 @@ impl Reader<'_> {
             };
             return self.refuse(offset, name.to_string(), message);
         };
-        let mut config = std::mem::take(&mut self.config);
+        let mut config = std::mem::take(&mut self.draft.config);
         if let Some(section) = config.sections_mut().into_iter().find(|section| section.name() == name) {
-            self.read_table(section, name, table);
+            self.read_table(section, name, name, table);
         }
-        self.config = config;
-        if name == ADMIN {
-            self.refuse_open_admin(table);
-        }
+        self.draft.config = config;
     }
 
-    /// Refuses an admin interface that everyone who reaches its port could use.
-    fn refuse_open_admin(&mut self, table: &dyn TableLike) {
-        let Some(item) = table.get("address") else { return };
-        let AdminAddress::At(address) = &self.config.admin.address else { return };
-        if address.unix().is_none() && self.config.admin.token_file.is_empty() {
-            let message = format!("\"{address}\" has a port, so it needs tokens: set admin.token_file");
-            self.refuse(offset_of(table, "address", item), format!("{ADMIN}.address"), message);
+    fn read_include(&mut self, item: &Item, offset: Offset) {
+        let key = INCLUDE.to_owned();
+        let allowed = format!(
+            "an array of at most {INCLUDES_MAX} names of files or patterns, such as \"conf.d/*.toml\""
+        );
+        match literal_of(item) {
+            Literal::Texts(names) if names.len() <= INCLUDES_MAX => {
+                if self.included_by == IncludedBy::File && !names.is_empty() {
+                    let message =
+                        "an included file can't include others: name them in the main file".to_owned();
+                    return self.refuse(offset, key, message);
+                }
+                let include =
+                    Include { file: self.file.to_string(), line: line_of(self.text, offset), names };
+                self.include = Some(include).filter(|include| !include.names.is_empty());
+            }
+            Literal::Texts(names) => {
+                self.refuse(offset, key, format!("got {} names; allowed is {allowed}", names.len()));
+            }
+            other => {
+                self.refuse(offset, key, format!("got {}; allowed is {allowed}", other.shown_with_type()))
+            }
         }
     }
 
@@ -201,74 +349,45 @@ impl Reader<'_> {
             let message = format!("got {} listeners; allowed are {LISTENERS_MAX}", tables.len());
             return self.refuse(offset, LISTENERS.to_string(), message);
         }
-        let mut listeners = Vec::new();
-        let mut lines: HashMap<String, usize> = HashMap::new();
         for (number, table) in tables.iter().enumerate() {
             let mut listener = Listener::default();
-            let prefix = format!("{LISTENERS}[{}]", number + 1);
-            self.read_table(&mut listener, &prefix, *table);
-            let place = table.get("address").map_or(offset, |item| offset_of(*table, "address", item));
-            self.refuse_double(&listener, place, &prefix, &mut lines);
-            if listener.address.unix().is_some() && !listener.interface.is_empty() {
-                let place =
-                    table.get("interface").map_or(offset, |item| offset_of(*table, "interface", item));
-                self.refuse(
-                    place,
-                    format!("{prefix}.interface"),
-                    "a path has no network interface".to_owned(),
-                );
-            }
-            if listener.mount_point.contains(['+', '#']) {
-                let place =
-                    table.get("mount_point").map_or(offset, |item| offset_of(*table, "mount_point", item));
-                self.refuse(place, format!("{prefix}.mount_point"), "no + and no # is allowed".to_owned());
-            }
-            listeners.push(listener);
-        }
-        if !listeners.is_empty() {
-            self.config.listeners = listeners;
+            // An error counts the listeners of its file.
+            let shown = format!("{LISTENERS}[{}]", number + 1);
+            let of = format!("{LISTENERS}[{}]", self.draft.config.listeners.len() + 1);
+            let origin = self.origin(offset);
+            self.draft.origins.set(of.clone(), origin);
+            self.read_table(&mut listener, &shown, &of, *table);
+            self.draft.config.listeners.push(listener);
         }
     }
 
-    /// Refuses an address that two listeners have. Every shard listens with SO_REUSEPORT, so the kernel would
-    /// not report it.
-    fn refuse_double(
-        &mut self,
-        listener: &Listener,
-        place: Offset,
-        prefix: &str,
-        lines: &mut HashMap<String, usize>,
-    ) {
-        let Listener { address, interface, .. } = listener;
-        if address.port() == 0 {
-            return;
-        }
-        let line = line_of(self.text, place);
-        if let Some(first) = lines.insert(format!("{address} {interface}"), line) {
-            let message = format!("\"{address}\" is also the address of the listener of line {first}");
-            self.refuse(place, format!("{prefix}.address"), message);
-        }
-    }
-
-    /// Sets the values of a table. Each wrong key and each wrong value is an error of its own.
-    fn read_table(&mut self, section: &mut dyn Section, prefix: &str, table: &dyn TableLike) {
+    /// Sets the values of a table. Each wrong key and each wrong value is an error of its own. `of` is the key of the
+    /// table among the origins.
+    fn read_table(&mut self, section: &mut dyn Section, prefix: &str, of: &str, table: &dyn TableLike) {
         for (key, item) in table.iter() {
             let offset = offset_of(table, key, item);
-            let full_key = format!("{prefix}.{}", shown_key(key));
-            let Some(row) = section.rows().iter().find(|row| row.key == key) else {
-                let message = unknown_key(key, section);
-                self.refuse(offset, full_key, message);
-                continue;
-            };
-            let literal = literal_of(item);
-            if let Err(refused) = section.set(row, &literal) {
-                self.refuse(offset, full_key, refused_value(row, &literal, &refused));
+            match set_option(section, key, &literal_of(item)) {
+                Ok(()) => {
+                    let origin = self.origin(offset);
+                    self.draft.origins.set(format!("{of}.{key}"), origin);
+                }
+                Err(message) => self.refuse(offset, format!("{prefix}.{}", shown_key(key)), message),
             }
         }
     }
 }
 
-const LISTENERS: &str = "listeners";
+/// Sets an option of a section.
+///
+/// Fails with a sentence for the operator.
+pub(super) fn set_option(section: &mut dyn Section, key: &str, literal: &Literal) -> Result<(), String> {
+    let Some(row) = section.rows().iter().find(|row| row.key == key) else {
+        return Err(unknown_key(key, section));
+    };
+    section.set(row, literal).map_err(|refused| refused_value(row, literal, &refused))
+}
+
+pub(super) const LISTENERS: &str = "listeners";
 const ADMIN: &str = "admin";
 
 /// The place of a key in a table, or of its value if the place of the key is unknown.
@@ -277,7 +396,7 @@ fn offset_of(table: &dyn TableLike, key: &str, item: &Item) -> Offset {
     of_key.or_else(|| item.span()).map_or(0, |span| span.start)
 }
 
-fn literal_of(item: &Item) -> Literal {
+pub(super) fn literal_of(item: &Item) -> Literal {
     match item {
         Item::Value(Value::Integer(number)) => Literal::Integer(*number.value()),
         Item::Value(Value::Boolean(truth)) => Literal::Boolean(*truth.value()),
@@ -309,7 +428,7 @@ fn refused_value(row: &OptionRow, literal: &Literal, refused: &Refused) -> Strin
 }
 
 /// A key as an error shows it: bare if TOML allows it, otherwise quoted and shortened.
-fn shown_key(key: &str) -> String {
+pub(super) fn shown_key(key: &str) -> String {
     let is_bare = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
     if is_bare && (1..=KEY_CHARS_MAX).contains(&key.len()) { key.to_string() } else { quoted(key) }
 }
@@ -321,6 +440,7 @@ fn unknown_key(key: &str, section: &dyn Section) -> String {
     let known: Vec<&str> = section.rows().iter().map(|row| row.key).collect();
     let header = header_of(section.name());
     let hint = match (nearest(key, &known), home_of(key, &Config::default())) {
+        _ if key == INCLUDE => "; it belongs before the first section.".to_string(),
         (_, Some(home)) => format!("; it belongs in {home}."),
         (Some(near), None) => format!("; did you mean \"{near}\"?"),
         (None, None) => ".".to_string(),
@@ -334,6 +454,7 @@ fn unknown_at_root(name: &str, is_table: bool, config: &Config) -> String {
     let headers: Vec<String> = names.iter().map(|name| header_of(name)).collect();
     let kind = if is_table { "unknown section" } else { "unknown key" };
     let hint = match (nearest(name, &names), home_of(name, config)) {
+        _ if nearest(name, &[INCLUDE]).is_some() => format!("; did you mean {INCLUDE}?"),
         (_, Some(home)) if !is_table => format!("; it belongs in {home}."),
         (Some(near), _) => format!("; did you mean {}?", header_of(near)),
         (None, _) => ".".to_string(),
@@ -355,7 +476,7 @@ fn home_of(key: &str, config: &Config) -> Option<String> {
 }
 
 /// The known word that is nearest to another, if it is near enough to be a likely misspelling.
-fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     if word.len() > KEY_CHARS_MAX {
         return None;
     }

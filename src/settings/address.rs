@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use super::value::{Allowed, Literal, Refused, Setting, quoted};
+use super::value::{Allowed, Literal, Refused, Setting, written};
 
 /// A checked `host:port` or `unix:/path`. For port 0 the kernel chooses a free port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,7 +156,7 @@ impl Setting for Address {
     }
 
     fn shown(&self) -> String {
-        quoted(&self.to_string())
+        written(&self.to_string())
     }
 }
 

@@ -2,7 +2,7 @@
 //! the configuration leaves it to midge. The server and `midge ctl` choose by the same rules.
 
 use super::Address;
-use super::value::{Allowed, Literal, Refused, Setting, quoted};
+use super::value::{Allowed, Literal, Refused, Setting, written};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -28,8 +28,8 @@ impl Setting for AdminAddress {
 
     fn shown(&self) -> String {
         match self {
-            AdminAddress::Auto => quoted("auto"),
-            AdminAddress::Off => quoted(""),
+            AdminAddress::Auto => written("auto"),
+            AdminAddress::Off => written(""),
             AdminAddress::At(address) => address.shown(),
         }
     }
@@ -59,7 +59,7 @@ impl Setting for FileMode {
     }
 
     fn shown(&self) -> String {
-        quoted(&format!("{:04o}", self.0))
+        written(&format!("{:04o}", self.0))
     }
 }
 
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(read("auto"), Ok(AdminAddress::Auto));
         assert_eq!(read(""), Ok(AdminAddress::Off));
         for text in ["unix:/run/a.sock", "127.0.0.1:9090", "localhost:0"] {
-            assert_eq!(read(text).map(|address| address.shown()), Ok(quoted(text)));
+            assert_eq!(read(text).map(|address| address.shown()), Ok(written(text)));
         }
         for text in ["on", "9090", "unix:a.sock", "http://localhost:1"] {
             assert_eq!(read(text), Err(Refused::NotAllowed), "{text}");

@@ -1,6 +1,6 @@
 //! The cores that shards are pinned to: `runtime.pin`.
 
-use super::value::{Allowed, Literal, Refused, Setting, quoted};
+use super::value::{Allowed, Literal, Refused, Setting, written};
 use std::fmt;
 
 /// The cores that the threads of the shards run on.
@@ -73,7 +73,7 @@ impl Setting for Pin {
     }
 
     fn shown(&self) -> String {
-        quoted(&self.to_string())
+        written(&self.to_string())
     }
 }
 

@@ -14,6 +14,7 @@ pub use allowed::Allowed;
 pub use change_time::ChangeTime;
 pub use literal::Literal;
 pub(crate) use literal::quoted;
+pub(in crate::settings) use literal::written;
 pub use words::{
     ClientCertificateRules, ClientCertificates, CrlScope, ListenerProtocol, LogFormat, LogLevel, LogTarget,
     QueuePolicy, SyncPolicy, TlsMinimum, TokenAlgorithm, UserNames, Version, Versions,

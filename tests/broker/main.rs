@@ -23,6 +23,7 @@ mod pin;
 mod reload;
 mod restart;
 mod running;
+mod sources;
 mod store;
 mod sys;
 mod tokens;

@@ -160,6 +160,18 @@ pub fn run(
     }
 }
 
+/// The configured addresses of the listeners of a midge that runs. `None` if none answers, or if it wants a token.
+pub fn listeners_of_running(
+    settings: &Admin,
+    is_root: bool,
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Option<Vec<String>> {
+    let addresses = addresses_of(settings, is_root, env).ok()?;
+    let reply = Client::new(addresses, None).ok()?.request(&Method::GET, "/api/v1/listeners", None).ok()?;
+    let value: Value = serde_json::from_slice(&reply.body).ok().filter(|_| reply.status.is_success())?;
+    Some(shown::items(&value, "listeners").map(|listener| text_of(listener, "address")).collect())
+}
+
 /// Where midge may be, the likeliest first.
 fn addresses(
     arguments: &CtlArgs,
@@ -170,6 +182,15 @@ fn addresses(
     if let Some(CtlAddress(address)) = &arguments.admin {
         return Ok(vec![address.clone()]);
     }
+    addresses_of(settings, is_root, env)
+}
+
+/// Where a midge with these settings may be, the likeliest first.
+fn addresses_of(
+    settings: &Admin,
+    is_root: bool,
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Result<Vec<Address>, String> {
     match &settings.address {
         AdminAddress::At(address) => Ok(vec![address.clone()]),
         AdminAddress::Off => {

@@ -33,7 +33,9 @@ impl Literal {
             Literal::Integer(number) => number.to_string(),
             Literal::Boolean(truth) => truth.to_string(),
             Literal::Text(text) => quoted(text),
-            Literal::Texts(texts) => shown_list(texts.iter().map(String::as_str)),
+            Literal::Texts(texts) => {
+                format!("[{}]", texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", "))
+            }
             Literal::Other(words) => words.clone(),
         }
     }
@@ -50,8 +52,16 @@ impl Literal {
 }
 
 /// An array of strings in TOML notation.
-pub(super) fn shown_list<'a>(texts: impl Iterator<Item = &'a str>) -> String {
-    format!("[{}]", texts.map(quoted).collect::<Vec<_>>().join(", "))
+pub(super) fn written_list<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    format!("[{}]", texts.map(written).collect::<Vec<_>>().join(", "))
+}
+
+/// A string in TOML notation.
+pub(in crate::settings) fn written(text: &str) -> String {
+    let mut written = String::from("\"");
+    text.chars().for_each(|character| escape(character, &mut written));
+    written.push('"');
+    written
 }
 
 /// A string in TOML notation, shortened to fit an error line.
@@ -62,15 +72,19 @@ pub(crate) fn quoted(text: &str) -> String {
             quoted.push('…');
             break;
         }
-        match character {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            c if c.is_control() => quoted.push_str(&format!("\\u{:04X}", u32::from(c))),
-            c => quoted.push(c),
-        }
+        escape(character, &mut quoted);
     }
     quoted.push('"');
     quoted
+}
+
+fn escape(character: char, into: &mut String) {
+    match character {
+        '"' => into.push_str("\\\""),
+        '\\' => into.push_str("\\\\"),
+        c if c.is_control() => into.push_str(&format!("\\u{:04X}", u32::from(c))),
+        c => into.push(c),
+    }
 }
 
 /// The largest number of characters of a value that an error repeats.

@@ -1,7 +1,7 @@
 //! Reads and shows option values of standard types: numbers, booleans, strings, and lists of strings and
 //! networks.
 
-use super::literal::{quoted, shown_list};
+use super::literal::{written, written_list};
 use super::{Allowed, Literal, Refused, Setting};
 use crate::settings::Network;
 
@@ -64,7 +64,7 @@ impl Setting for String {
     }
 
     fn shown(&self) -> String {
-        quoted(self)
+        written(self)
     }
 }
 
@@ -84,7 +84,7 @@ impl Setting for Vec<String> {
     }
 
     fn shown(&self) -> String {
-        shown_list(self.iter().map(String::as_str))
+        written_list(self.iter().map(String::as_str))
     }
 }
 
@@ -102,7 +102,7 @@ impl Setting for Vec<Network> {
 
     fn shown(&self) -> String {
         let texts: Vec<String> = self.iter().map(ToString::to_string).collect();
-        shown_list(texts.iter().map(String::as_str))
+        written_list(texts.iter().map(String::as_str))
     }
 }
 

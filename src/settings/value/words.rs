@@ -1,6 +1,6 @@
 //! The types of options whose values are words, such as `"always"`.
 
-use super::literal::{quoted, shown_list};
+use super::literal::{written, written_list};
 use super::{Allowed, Literal, Refused, Setting};
 
 /// Declares an enumeration whose values are words in the file.
@@ -42,7 +42,7 @@ macro_rules! word_settings {
             }
 
             fn shown(&self) -> String {
-                quoted(self.word())
+                written(self.word())
             }
         }
     )*};
@@ -149,7 +149,7 @@ impl Setting for Versions {
 
     fn shown(&self) -> String {
         let versions = [Version::V31, Version::V311, Version::V5];
-        shown_list(versions.into_iter().filter(|&version| self.has(version)).map(Version::word))
+        written_list(versions.into_iter().filter(|&version| self.has(version)).map(Version::word))
     }
 }
 
@@ -255,7 +255,7 @@ impl Setting for ListenerProtocol {
     }
 
     fn shown(&self) -> String {
-        quoted(self.word())
+        written(self.word())
     }
 }
 
