@@ -267,7 +267,12 @@ impl<I: Io> Host<I> {
         if let Some(began) = began {
             self.layers.spent += self.now().since(began);
         }
-        let mqtt = self.layers.scratch.take_mqtt();
+        let mut mqtt = self.layers.scratch.take_mqtt();
+        if let Some(client) = self.layers.scratch.take_client()
+            && !self.admit_named(now, slot, client)
+        {
+            mqtt.clear();
+        }
         let end = match read {
             Ok(input) => {
                 if let Some(identity) = input.identity {
@@ -324,13 +329,10 @@ impl<I: Io> Host<I> {
         header: Result<Option<ProxyHeader>, LayerFault>,
     ) -> Result<Input, LayerFault> {
         let Some(ProxyHeader { peer, identity, rest }) = header? else { return Ok(Input::default()) };
-        if let Some(peer) = peer {
-            self.machine.handle_peer(slot, peer);
-            if !self.lets_in(now, peer.ip()) || !self.begin_handshake(now, slot, peer.ip()) {
-                self.machine.handle_turned_away(now, slot);
-                return Ok(Input::default());
-            }
-            self.begin_stay(now, slot, peer.ip());
+        if let Some(peer) = peer
+            && !self.admit_named(now, slot, peer)
+        {
+            return Ok(Input::default());
         }
         if let Some(identity) = identity {
             self.note_identity(slot, identity);
@@ -342,6 +344,17 @@ impl<I: Io> Host<I> {
             Some(layered) => self.layers.read(slot, layered, &rest, self.machine.outbox()),
             None => Ok(Input::default()),
         }
+    }
+
+    /// Asks the gate about the client that a load balancer has named. Returns false if it is turned away.
+    fn admit_named(&mut self, now: Time, slot: ConnectionSlot, client: SocketAddr) -> bool {
+        self.machine.handle_peer(slot, client);
+        if !self.lets_in(now, client.ip()) || !self.begin_handshake(now, slot, client.ip()) {
+            self.machine.handle_turned_away(now, slot);
+            return false;
+        }
+        self.begin_stay(now, slot, client.ip());
+        true
     }
 
     fn note_identity(&mut self, slot: ConnectionSlot, identity: TlsIdentity) {

@@ -27,7 +27,8 @@ pub use state_directory::state_directory;
 pub use terms::Terms;
 pub use value::{
     ChangeTime, ClientCertificateRules, ClientCertificates, CrlScope, ListenerProtocol, LogFormat, LogLevel,
-    LogTarget, QueuePolicy, SyncPolicy, TlsMinimum, TokenAlgorithm, UserNames, Version, Versions,
+    LogTarget, ProxyHeaderKind, QueuePolicy, SyncPolicy, TlsMinimum, TokenAlgorithm, UserNames, Version,
+    Versions,
 };
 
 use value::Section;

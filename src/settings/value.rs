@@ -17,7 +17,7 @@ pub(crate) use literal::quoted;
 pub(in crate::settings) use literal::written;
 pub use words::{
     ClientCertificateRules, ClientCertificates, CrlScope, ListenerProtocol, LogFormat, LogLevel, LogTarget,
-    QueuePolicy, SyncPolicy, TlsMinimum, TokenAlgorithm, UserNames, Version, Versions,
+    ProxyHeaderKind, QueuePolicy, SyncPolicy, TlsMinimum, TokenAlgorithm, UserNames, Version, Versions,
 };
 
 /// Why a literal is not a valid value.

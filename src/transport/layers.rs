@@ -14,21 +14,30 @@ use super::tls::{
     self, CertificateAndKey, CertificateRules, ClientCertificate, RevocationScope, Tls, TlsConfig,
     TlsFailure, TlsSettings, TlsVersion,
 };
-use super::websocket::{self, WebSocket, WebSocketFailure, WebSocketSettings};
+use super::websocket::{self, Forwarding, WebSocket, WebSocketFailure, WebSocketSettings};
 use crate::settings::{
-    ClientCertificateRules, ClientCertificates, CrlScope, Listener, ListenerProtocol, TlsMinimum,
+    ClientCertificateRules, ClientCertificates, CrlScope, Listener, ListenerProtocol, ProxyHeaderKind,
+    TlsMinimum,
 };
 
 /// The layers of a listener.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct LayerStack {
-    /// The addresses that must send a PROXY header. Other addresses send none. `None`: the listener does not
-    /// use PROXY headers.
+    /// The addresses of load balancers, which name their clients. `None`: there are none.
     pub proxy: Option<TrustedAddresses>,
+    /// How they name them.
+    pub proxy_header: ProxyHeaderKind,
     /// The certificates and rules of TLS.
     pub tls: Option<TlsConfig>,
     /// The requirements for a WebSocket request.
     pub websocket: Option<WebSocketSettings>,
+}
+
+/// A listener without layers.
+impl Default for LayerStack {
+    fn default() -> LayerStack {
+        LayerStack { proxy: None, proxy_header: ProxyHeaderKind::Proxy, tls: None, websocket: None }
+    }
 }
 
 impl LayerStack {
@@ -52,7 +61,13 @@ impl LayerStack {
         let tls = tls_settings(listener)?;
         let tls =
             tls.map(|settings| TlsConfig::load(&settings).map_err(|error| error.to_string())).transpose()?;
-        Ok(LayerStack { proxy, tls, websocket })
+        let proxy_header = listener.proxy_header;
+        if proxy_header == ProxyHeaderKind::ForwardedFor && websocket.is_none() {
+            return Err("listeners.proxy_header: \"x-forwarded-for\" is a header of WebSocket requests: it needs protocol = \
+                 \"websocket\""
+                .to_owned());
+        }
+        Ok(LayerStack { proxy, proxy_header, tls, websocket })
     }
 
     /// Whether the listener has no layers.
@@ -69,7 +84,7 @@ impl LayerStack {
     pub fn open(&self, peer: IpAddr) -> Option<Layers> {
         let is_balancer = self.is_balancer(peer);
         let layers = Layers {
-            header: is_balancer.then(Vec::new),
+            header: (is_balancer && self.proxy_header == ProxyHeaderKind::Proxy).then(Vec::new),
             is_balancers_own: is_balancer,
             tls: self.tls.as_ref().map(Tls::new),
             websocket: self.websocket.as_ref().map(|_| WebSocket::new()),
@@ -132,7 +147,7 @@ fn tls_settings(listener: &Listener) -> Result<Option<TlsSettings>, String> {
 pub struct Layers {
     /// The bytes of the PROXY header so far, until it is complete.
     header: Option<Vec<u8>>,
-    /// Whether it is a load balancer's own connection, which names no client. It is true until the header has
+    /// Whether it is a load balancer's own connection, which names no client. It is true until a header has
     /// named one.
     is_balancers_own: bool,
     tls: Option<Tls>,
@@ -150,9 +165,17 @@ pub struct Scratch {
     /// The MQTT bytes of the last read.
     mqtt: Vec<u8>,
     header: Vec<u8>,
+    /// The client that the load balancer has named in the last read.
+    client: Option<SocketAddr>,
 }
 
 impl Scratch {
+    /// Takes the client that the last [`Layers::read`] has found named by a load balancer. It must be admitted before
+    /// the MQTT bytes are used.
+    pub fn take_client(&mut self) -> Option<SocketAddr> {
+        self.client.take()
+    }
+
     /// The MQTT bytes of the last [`Layers::read`].
     pub fn mqtt(&self) -> &[u8] {
         &self.mqtt
@@ -301,6 +324,7 @@ impl Layers {
         out: &mut Vec<u8>,
     ) -> Result<Input, LayerFault> {
         scratch.mqtt.clear();
+        scratch.client = None;
         let mut input = Input::default();
         let read = self.read_tls(stack, bytes, scratch, out, &mut input);
         scratch.trim();
@@ -358,9 +382,18 @@ impl Layers {
         // requirements.
         let none = WebSocketSettings::default();
         let settings = stack.websocket.as_ref().unwrap_or(&none);
-        let Scratch { tls: tls_scratch, answers, mqtt, .. } = scratch;
+        let Scratch { tls: tls_scratch, answers, mqtt, client: named, .. } = scratch;
         let to_peer = if self.tls.is_some() { &mut *answers } else { &mut *out };
-        let progress = websocket.read(settings, bytes, mqtt, to_peer);
+        let trusted = stack
+            .proxy
+            .as_ref()
+            .filter(|_| self.is_balancers_own && stack.proxy_header == ProxyHeaderKind::ForwardedFor);
+        let mut forwarding = trusted.map(|trusted| Forwarding { trusted, client: None });
+        let progress = websocket.read(settings, forwarding.as_mut(), bytes, mqtt, to_peer);
+        if let Some(client) = forwarding.and_then(|forwarding| forwarding.client) {
+            self.is_balancers_own = false;
+            *named = Some(client);
+        }
         if let Some(tls) = self.tls.as_mut().filter(|_| !answers.is_empty()) {
             tls.write([answers.as_slice()], tls_scratch, out).map_err(LayerFault::Tls)?;
         }

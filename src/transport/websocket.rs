@@ -6,17 +6,28 @@
 //! span frames, and a frame may hold several packets. `[MQTT5-6.0.0-2]`
 //!
 //! The tags of chapter 6 are the same in MQTT 3.1.1 and 5.0. No extension is offered, so a request for
-//! compression is ignored. `X-Forwarded-For` is ignored too: for a proxy, see [`super::proxy`]. The caller
-//! limits the time of a handshake.
+//! compression is ignored. The caller limits the time of a handshake.
 
+mod forwarded;
 mod frame;
 #[cfg(test)]
 mod tests;
 mod upgrade;
 
+use super::proxy::TrustedAddresses;
+use std::net::SocketAddr;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 use frame::{CheckedHeader, FRAME_UNIT_BYTES_MAX, FrameKind};
+
+/// A connection of a trusted proxy, which names its client in `X-Forwarded-For`.
+#[derive(Debug)]
+pub struct Forwarding<'a> {
+    /// The addresses of trusted proxies.
+    pub trusted: &'a TrustedAddresses,
+    /// The client, as soon as the request is accepted. `None` if it names none. The port is 0 if it is not named.
+    pub client: Option<SocketAddr>,
+}
 
 /// The requirements of a listener for a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +138,7 @@ impl WebSocket {
 
     /// Takes bytes of the peer, split at any place. Appends MQTT bytes to `payload`, and bytes for the peer
     /// (the answer to its request, Pong, Close) to `out`. Neither grows by more than the bytes of this read
-    /// plus one answer of a few hundred bytes.
+    /// plus one answer of a few hundred bytes. `forwarding` is there if the connection is a trusted proxy's.
     ///
     /// # Errors
     /// The request or a frame was refused. `payload` has the bytes that came before it. Later reads are
@@ -135,12 +146,13 @@ impl WebSocket {
     pub fn read(
         &mut self,
         settings: &WebSocketSettings,
+        forwarding: Option<&mut Forwarding<'_>>,
         bytes: &[u8],
         payload: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Result<WebSocketProgress, WebSocketFailure> {
         let (frames, progress) = match self.stage {
-            Stage::Handshaking => match self.read_request(settings, bytes, out) {
+            Stage::Handshaking => match self.read_request(settings, forwarding, bytes, out) {
                 Ok(Some(frames)) => (frames, WebSocketProgress::Established),
                 Ok(None) => return Ok(WebSocketProgress::Handshaking),
                 Err(failure) => {
@@ -192,6 +204,7 @@ impl WebSocket {
     fn read_request<'a>(
         &mut self,
         settings: &WebSocketSettings,
+        forwarding: Option<&mut Forwarding<'_>>,
         bytes: &'a [u8],
         out: &mut Vec<u8>,
     ) -> Result<Option<&'a [u8]>, WebSocketFailure> {
@@ -211,7 +224,7 @@ impl WebSocket {
         };
         match upgrade::split_request(text, held) {
             Some((request, behind)) if request.len() <= settings.header_bytes_max => {
-                upgrade::answer(settings, request, out)?;
+                upgrade::answer(settings, forwarding, request, out)?;
                 self.stage = Stage::Open;
                 // The request was not complete before this read, so the bytes after it belong to this read.
                 Ok(Some(last(bytes, behind.len() + beyond.len())))

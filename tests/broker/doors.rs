@@ -4,6 +4,7 @@
 mod anonymous;
 mod certificates;
 mod files;
+mod forwarded;
 mod identity;
 pub(crate) mod pki;
 mod proxy;

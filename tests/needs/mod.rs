@@ -22,13 +22,14 @@ use std::sync::Mutex;
 pub(crate) use scripts::{node, python};
 
 /// Programs that can be installed, and their Debian packages.
-const PACKAGES: [(&str, &str); 11] = [
+const PACKAGES: [(&str, &str); 12] = [
     ("mandoc", "mandoc"),
     ("mosquitto", "mosquitto"),
     ("mosquitto_passwd", "mosquitto"),
     ("mosquitto_pub", "mosquitto-clients"),
     ("mosquitto_rr", "mosquitto-clients"),
     ("mosquitto_sub", "mosquitto-clients"),
+    ("nginx", "nginx-light"),
     ("openssl", "openssl"),
     ("ip", "iproute2"),
     ("prometheus", "prometheus"),

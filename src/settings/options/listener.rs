@@ -5,7 +5,7 @@ use crate::settings::Address;
 use crate::settings::value::ChangeTime::{AtOnce, NewConnections};
 use crate::settings::value::{
     Allowed, ClientCertificateRules, ClientCertificates, CrlScope, ListenerProtocol, Literal, OptionRow,
-    QueuePolicy, Refused, Section, Setting, TlsMinimum, UserNames, Version, Versions,
+    ProxyHeaderKind, QueuePolicy, Refused, Section, Setting, TlsMinimum, UserNames, Version, Versions,
 };
 
 sections! {
@@ -99,9 +99,14 @@ sections! {
             "Whether the user name, from CONNECT or the certificate, replaces the client identifier. Then no user can \
              take over another user's session. A client without a user name is refused with 0x87 (3.x: 0x05).";
         proxy_trusted: Vec<String> = Vec::new(), Allowed::Texts { bytes_max: 64, count_max: 256 }, "", NewConnections,
-            "Addresses and networks (\"10.0.0.0/8\") of load balancers that begin each connection with a PROXY \
-             header, version 1 or 2. midge takes the client's address from this header. Connections from other \
-             addresses have no such header. Empty: midge accepts no PROXY header.";
+            "Addresses and networks (\"10.0.0.0/8\") of load balancers that name the address of their client: see \
+             proxy_header. Such a header of other addresses counts for nothing: a PROXY header is refused, \
+             X-Forwarded-For ignored. Empty: there are no load balancers.";
+        proxy_header: ProxyHeaderKind = ProxyHeaderKind::Proxy, Allowed::Choice(ProxyHeaderKind::WORDS), "", NewConnections,
+            "How the load balancers of proxy_trusted name the address of their client. \"proxy\": they begin each \
+             connection with a PROXY header, version 1 or 2. \"x-forwarded-for\": by this header of the request that \
+             opens a WebSocket, so protocol must be \"websocket\". Its last address that is not in proxy_trusted is the \
+             client. A request without it is the balancer's own.";
         versions: Versions = Versions::ALL, Allowed::Choices(Version::WORDS), "", NewConnections,
             "Versions of MQTT that clients may speak. A client with another version is refused: CONNACK 0x84 (3.x: \
              0x01).";

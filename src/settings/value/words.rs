@@ -49,6 +49,16 @@ macro_rules! word_settings {
 }
 
 words! {
+    /// How a load balancer names its client.
+    ProxyHeaderKind {
+        /// A PROXY header before everything else.
+        Proxy = "proxy",
+        /// The header `X-Forwarded-For` of the request that opens a WebSocket.
+        ForwardedFor = "x-forwarded-for",
+    }
+}
+
+words! {
     /// The log level, from least to most.
     LogLevel {
         /// Errors that stop the broker from working.
@@ -238,6 +248,7 @@ word_settings!(
     ClientCertificates,
     ClientCertificateRules,
     CrlScope,
+    ProxyHeaderKind,
     TlsMinimum,
     TokenAlgorithm,
     UserNames

@@ -101,13 +101,13 @@ fn hear<'a>(settings: &WebSocketSettings, reads: impl IntoIterator<Item = &'a [u
     let mut established = 0;
     let mut end = Ok(WebSocketProgress::Handshaking);
     for read in reads {
-        end = socket.read(settings, read, &mut payload, &mut out);
+        end = socket.read(settings, None, read, &mut payload, &mut out);
         established += usize::from(end == Ok(WebSocketProgress::Established));
         if end.is_err() {
             assert!(!socket.is_open() && socket.pending.capacity() == 0);
             let lens = (payload.len(), out.len());
             assert_eq!(
-                socket.read(settings, b"more", &mut payload, &mut out),
+                socket.read(settings, None, b"more", &mut payload, &mut out),
                 Ok(WebSocketProgress::PeerClosed)
             );
             socket.close(1000, &mut out);

@@ -9,7 +9,8 @@ use std::fmt::Write as _;
 use httparse::{Header, Request, Status as Parsed};
 use tungstenite::handshake::derive_accept_key;
 
-use super::{WebSocketFailure, WebSocketSettings};
+use super::forwarded::{self, NotAnAddress};
+use super::{Forwarding, WebSocketFailure, WebSocketSettings};
 
 /// The largest number of header lines in a request. More are answered with 431.
 const HEADERS_MAX: usize = 64;
@@ -79,13 +80,17 @@ pub(super) fn split_request(bytes: &[u8], from: usize) -> Option<(&[u8], &[u8])>
 /// The request was refused. The answer says so.
 pub(super) fn answer(
     settings: &WebSocketSettings,
+    forwarding: Option<&mut Forwarding<'_>>,
     request: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<(), WebSocketFailure> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut parsed = Request::new(&mut headers);
     let checked = match parsed.parse(request) {
-        Ok(Parsed::Complete(_)) => check(settings, &parsed),
+        Ok(Parsed::Complete(_)) => check(settings, &parsed).and_then(|accepted| {
+            note_client(forwarding, &Headers(parsed.headers))?;
+            Ok(accepted)
+        }),
         Ok(Parsed::Partial) => Err(Refusal::new(Status::BadRequest, "the request is not whole")),
         Err(httparse::Error::TooManyHeaders) => {
             Err(Refusal::new(Status::HeaderTooLarge, "the request has more than 64 header lines"))
@@ -130,6 +135,17 @@ fn check<'a>(settings: &WebSocketSettings, request: &'a Request<'_, 'a>) -> Resu
     check_origin(settings, &headers)?;
     check_upgrade(&headers)?;
     Ok(Accepted { key: key(&headers)?, subprotocol: subprotocol(&headers)? })
+}
+
+/// Notes the client that a trusted proxy names.
+fn note_client(forwarding: Option<&mut Forwarding<'_>>, headers: &Headers<'_, '_>) -> Result<(), Refusal> {
+    let Some(forwarding) = forwarding else { return Ok(()) };
+    let list: Vec<&[u8]> = headers.list("X-Forwarded-For").collect();
+    let client = forwarded::client(forwarding.trusted, list.into_iter());
+    forwarding.client = client.map_err(|NotAnAddress(member)| {
+        Refusal::quoting(Status::BadRequest, "the header X-Forwarded-For does not name an address", member)
+    })?;
+    Ok(())
 }
 
 fn check_path(settings: &WebSocketSettings, target: &str) -> Result<(), Refusal> {

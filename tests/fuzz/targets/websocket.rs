@@ -5,7 +5,11 @@
 //! and an answer must be well-formed. After the request, the payload, the answers and the end must be those
 //! of a second implementation of the frame reader.
 
-use midge::transport::websocket::{WebSocket, WebSocketFailure, WebSocketProgress, WebSocketSettings};
+use midge::transport::proxy::TrustedAddresses;
+use midge::transport::websocket::{
+    Forwarding, WebSocket, WebSocketFailure, WebSocketProgress, WebSocketSettings,
+};
+use std::net::SocketAddr;
 
 /// A request that is accepted.
 const REQUEST: &[u8] = b"GET /mqtt HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -44,12 +48,21 @@ struct Heard {
     /// The length of the answer to an accepted request.
     answer: Option<usize>,
     end: End,
+    /// The client that a proxy has named.
+    client: Option<SocketAddr>,
 }
 
 fn check(bytes: &[u8]) -> Heard {
-    let heard = hear(bytes, bytes.len().max(1));
-    assert_eq!(heard, hear(bytes, 1), "byte by byte");
-    assert_eq!(heard, hear(bytes, 1 + bytes.len() % 13), "in parts");
+    let heard = hear(bytes, bytes.len().max(1), None);
+    assert_eq!(heard, hear(bytes, 1, None), "byte by byte");
+    assert_eq!(heard, hear(bytes, 1 + bytes.len() % 13, None), "in parts");
+    // Behind a proxy it is the same, or the header of the proxy is bad.
+    let trusted = TrustedAddresses::parse(["10.0.0.0/8"]).expect("a network");
+    let forwarded = hear(bytes, bytes.len().max(1), Some(&trusted));
+    assert_eq!(forwarded, hear(bytes, 1, Some(&trusted)), "byte by byte");
+    if forwarded.end != End::Refused(400) {
+        assert_eq!(Heard { client: None, ..forwarded }, heard);
+    }
     assert!(heard.payload.len() <= bytes.len());
     assert!(heard.out.len() <= bytes.len() + ANSWER_BYTES_MAX);
     if let End::Refused(status) = heard.end {
@@ -59,7 +72,7 @@ fn check(bytes: &[u8]) -> Heard {
     heard
 }
 
-fn hear(bytes: &[u8], size: usize) -> Heard {
+fn hear(bytes: &[u8], size: usize, trusted: Option<&TrustedAddresses>) -> Heard {
     let settings = WebSocketSettings {
         path: "/mqtt".into(),
         origins: vec!["http://a".into()],
@@ -67,8 +80,9 @@ fn hear(bytes: &[u8], size: usize) -> Heard {
     };
     let (mut payload, mut out, mut socket) = (Vec::new(), Vec::new(), WebSocket::new());
     let mut end = End::Open;
+    let mut forwarding = trusted.map(|trusted| Forwarding { trusted, client: None });
     for read in bytes.chunks(size) {
-        end = match socket.read(&settings, read, &mut payload, &mut out) {
+        end = match socket.read(&settings, forwarding.as_mut(), read, &mut payload, &mut out) {
             Ok(WebSocketProgress::PeerClosed) => End::Closed,
             Ok(_) => continue,
             Err(WebSocketFailure::Upgrade { status, words }) => {
@@ -84,7 +98,8 @@ fn hear(bytes: &[u8], size: usize) -> Heard {
         let empty_line = out.windows(4).position(|bytes| bytes == b"\r\n\r\n");
         empty_line.expect("an answer ends") + 4
     });
-    Heard { payload, out, answer, end }
+    let client = forwarding.and_then(|forwarding| forwarding.client);
+    Heard { payload, out, answer, end, client }
 }
 
 // A second implementation of the rules of RFC 6455.

@@ -48,8 +48,10 @@ impl Echo {
         let sent: Vec<u8> = self.wire.0.borrow_mut().0.drain(..).collect();
         for read in sent.chunks(7) {
             let (mut payload, mut out) = (Vec::new(), Vec::new());
-            self.last =
-                self.socket.read(&settings(), read, &mut payload, &mut out).expect("tungstenite is right");
+            self.last = self
+                .socket
+                .read(&settings(), None, read, &mut payload, &mut out)
+                .expect("tungstenite is right");
             if !payload.is_empty() && self.socket.is_open() {
                 self.socket.write_header(payload.len(), &mut out);
                 out.append(&mut payload);

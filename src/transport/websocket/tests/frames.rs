@@ -117,9 +117,9 @@ fn a_frame_of_any_length_is_streamed() {
     let mut socket = opened();
     let (mut payload, mut out) = (Vec::new(), Vec::new());
     let header = [&[0x82, 0xFF][..], &(i64::MAX as u64).to_be_bytes(), &MASK].concat();
-    socket.read(&settings(), &header, &mut payload, &mut out).expect("the longest frame");
+    socket.read(&settings(), None, &header, &mut payload, &mut out).expect("the longest frame");
     for _ in 0..10 {
-        socket.read(&settings(), &[0; 1001], &mut payload, &mut out).expect("its payload");
+        socket.read(&settings(), None, &[0; 1001], &mut payload, &mut out).expect("its payload");
     }
     assert_eq!(payload, MASK.into_iter().cycle().take(10_010).collect::<Vec<u8>>());
     assert_eq!(socket.pending.capacity(), 0);
@@ -128,7 +128,7 @@ fn a_frame_of_any_length_is_streamed() {
 fn opened() -> WebSocket {
     let mut socket = WebSocket::new();
     assert_eq!(
-        socket.read(&settings(), &request(), &mut vec![], &mut vec![]),
+        socket.read(&settings(), None, &request(), &mut vec![], &mut vec![]),
         Ok(WebSocketProgress::Established)
     );
     socket
@@ -172,15 +172,21 @@ fn our_close_is_sent_once_and_waits_for_the_peers() {
     assert!(!socket.is_open());
     assert_eq!(out, b"\x88\x02\x03\xE9");
     let late = [frame(0x82, b"late"), frame(0x89, b"p"), frame(0x02, &[1; 300])].concat();
-    assert_eq!(socket.read(&settings(), &late, &mut payload, &mut out), Ok(WebSocketProgress::Open));
+    assert_eq!(socket.read(&settings(), None, &late, &mut payload, &mut out), Ok(WebSocketProgress::Open));
     let close = frame(0x88, b"\x03\xE9");
-    assert_eq!(socket.read(&settings(), &close, &mut payload, &mut out), Ok(WebSocketProgress::PeerClosed));
+    assert_eq!(
+        socket.read(&settings(), None, &close, &mut payload, &mut out),
+        Ok(WebSocketProgress::PeerClosed)
+    );
     assert_eq!((payload.len(), out.len()), (0, 4), "a Close is the last that is sent");
 
     let mut socket = opened();
     socket.close(1001, &mut out);
     let close = frame(0x88, b"");
-    assert_eq!(socket.read(&settings(), &close, &mut payload, &mut out), Ok(WebSocketProgress::PeerClosed));
+    assert_eq!(
+        socket.read(&settings(), None, &close, &mut payload, &mut out),
+        Ok(WebSocketProgress::PeerClosed)
+    );
     assert_eq!((payload.len(), out.len()), (0, 8), "nor is an empty one answered");
 }
 
@@ -204,7 +210,7 @@ fn an_open_connection_that_waits_owns_no_heap() {
     let mut socket = WebSocket::new();
     let sent = [request(), frame(0x82, b"abcdef"), frame(0x89, b"ping")].concat();
     for read in sent.chunks(9) {
-        socket.read(&settings(), read, &mut vec![], &mut vec![]).expect("all is well");
+        socket.read(&settings(), None, read, &mut vec![], &mut vec![]).expect("all is well");
     }
     assert_eq!(socket.pending.capacity(), 0);
     assert!(size_of::<WebSocket>() <= 64);
