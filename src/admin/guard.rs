@@ -4,6 +4,7 @@
 //! by the headers that browsers send of themselves. A page whose name was made to point to this machine (DNS rebinding)
 //! is refused by its host.
 
+use super::dashboard;
 use super::limits::BODY_BYTES_MAX;
 use super::tokens::{AdminRight, AdminTokens, SharedTokens};
 use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, ORIGIN};
@@ -91,11 +92,18 @@ impl Guard {
     /// Judges a request. The order hides from a web page which tokens there are.
     pub(super) fn check(&self, request: &Parts) -> Result<(), AdminRefusal> {
         let host = host(request)?;
-        if let Some((_, own)) = &self.remote {
-            let name = without_port(host.ok_or(AdminRefusal::NoHost)?);
-            if !is_known(name, own) {
+        match (&self.remote, host.map(without_port)) {
+            (Some(_), None) => return Err(AdminRefusal::NoHost),
+            (Some((_, own)), Some(name)) if !is_known(name, own) => return Err(AdminRefusal::ForeignHost),
+            // A browser can reach the socket through a port of SSH. Names without a point are no other site's.
+            (None, Some(name)) if name.contains('.') && !is_known(name, "localhost") => {
                 return Err(AdminRefusal::ForeignHost);
             }
+            _ => {}
+        }
+        // A link of another site may lead to the dashboard, which shows nothing by itself and can't be framed.
+        if dashboard::is_file(&request.method, request.uri.path()) {
+            return Ok(());
         }
         if is_cross_site(&request.headers, host) {
             return Err(AdminRefusal::CrossSite);
@@ -210,7 +218,8 @@ mod tests {
     #[test]
     fn a_known_token_lets_in_and_only_one_that_may_write_changes_things() {
         let with = |method: &str, authorization: &str| {
-            let request = parts(method, "/", &[("host", "127.0.0.1"), ("authorization", authorization)]);
+            let request =
+                parts(method, "/healthz", &[("host", "127.0.0.1"), ("authorization", authorization)]);
             remote().check(&request)
         };
         let (reader, writer) = (format!("Bearer {READER}"), format!("bearer  {WRITER}"));
@@ -241,7 +250,7 @@ mod tests {
         for host in
             ["127.0.0.1", "127.0.0.1:9883", "[::1]:9883", "[::1]", "localhost:1", "Broker.Example:9883"]
         {
-            assert_eq!(at("/", host), Ok(()), "{host}");
+            assert_eq!(at("/healthz", host), Ok(()), "{host}");
         }
         for host in
             ["evil.example", "evil.example:9883", "127.0.0.1.evil.example", "localhost.evil", "x@127.0.0.1"]
@@ -255,11 +264,16 @@ mod tests {
         for request in [none, twice] {
             assert_eq!(remote().check(&request), Err(AdminRefusal::NoHost));
         }
-        assert_eq!(
-            local().check(&get(&[("host", "anything")])),
-            Ok(()),
-            "no page reaches a Unix-domain socket"
-        );
+        for (host, good) in [
+            ("midge", true),
+            ("localhost:8080", true),
+            ("127.0.0.1:8080", true),
+            ("[::1]:1", true),
+            ("evil.example:8080", false),
+        ] {
+            let expected = if good { Ok(()) } else { Err(AdminRefusal::ForeignHost) };
+            assert_eq!(local().check(&get(&[("host", host)])), expected, "{host}");
+        }
     }
 
     #[test]
@@ -280,6 +294,29 @@ mod tests {
             for guard in [local(), remote()] {
                 assert_eq!(guard.check(&get(&headers)), expected, "{header}: {value}");
             }
+        }
+    }
+
+    #[test]
+    fn everybody_may_have_the_files_of_the_dashboard_and_nothing_else() {
+        for path in ["/", "/dashboard/app.js"] {
+            let with = |method: &str, host: &str| {
+                remote().check(&parts(method, path, &[("host", host), ("sec-fetch-site", "cross-site")]))
+            };
+            assert_eq!((with("GET", "127.0.0.1"), with("HEAD", "localhost:1")), (Ok(()), Ok(())));
+            assert_eq!(with("POST", "127.0.0.1"), Err(AdminRefusal::CrossSite));
+            assert_eq!(with("GET", "evil.example"), Err(AdminRefusal::ForeignHost));
+        }
+        for path in [
+            "//",
+            "/dashboard",
+            "/dashboard/",
+            "/dashboard/../api/v1/clients",
+            "/dashboard/app.js/",
+            "/metrics",
+        ] {
+            let request = parts("GET", path, &[("host", "127.0.0.1")]);
+            assert_eq!(remote().check(&request), Err(AdminRefusal::NoToken), "{path}");
         }
     }
 

@@ -18,6 +18,7 @@
 
 mod api;
 pub mod ctl;
+mod dashboard;
 mod guard;
 mod limits;
 mod metrics;

@@ -292,7 +292,8 @@ impl Door {
         let headers = response.headers_mut();
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_POLICY));
+        // The dashboard has its own.
+        headers.entry(CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(CONTENT_POLICY));
         let goes_on = response.extensions().get::<api::GoesOn>().is_some();
         response.map(|body| AnswerBody { body, goes_on, end: AnswerEnd(pace) })
     }

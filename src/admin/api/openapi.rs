@@ -1,6 +1,6 @@
 //! `/openapi.json`: the description of all paths, for programs.
 
-use super::{backup, clients, drain, explain, health, house, listeners, messages, shards, trace};
+use super::{backup, clients, drain, explain, health, house, listeners, messages, overview, shards, trace};
 use axum::Json;
 use utoipa::OpenApi;
 
@@ -22,6 +22,7 @@ use utoipa::OpenApi;
         messages::retained_message,
         messages::remove_retained,
         messages::publish,
+        overview::show,
         shards::list,
         listeners::list,
         listeners::limits,

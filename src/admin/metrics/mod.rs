@@ -54,7 +54,7 @@ impl fmt::Debug for Snapshot {
 }
 
 /// The sum of a counter over the shards. A shard may have subtracted what another one has added.
-fn sum(counters: &[Counters], counter: Counter) -> u64 {
+pub(super) fn sum(counters: &[Counters], counter: Counter) -> u64 {
     counters.iter().fold(0, |sum, shard| sum.wrapping_add(shard.get(counter)))
 }
 
