@@ -1,5 +1,6 @@
 //! The admin interface: health, readiness and metrics over both kinds of sockets, and `midge ctl`.
 
+mod api;
 mod attacks;
 mod backup;
 mod ctl;

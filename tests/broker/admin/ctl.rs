@@ -4,12 +4,12 @@ use super::{get_unix, start_tcp, start_unix, token_file, wait_for};
 use crate::{config_file, midge, run, stderr};
 use std::process::{Output, Stdio};
 
-fn ctl(arguments: &[&str]) -> Output {
+pub(super) fn ctl(arguments: &[&str]) -> Output {
     // The sockets of this machine's own user play no part.
     run(midge().arg("ctl").args(arguments).env("RUNTIME_DIRECTORY", env!("CARGO_TARGET_TMPDIR")))
 }
 
-fn stdout(output: &Output) -> String {
+pub(super) fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
