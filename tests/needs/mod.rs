@@ -22,7 +22,8 @@ use std::sync::Mutex;
 pub(crate) use scripts::{node, python};
 
 /// Programs that can be installed, and their Debian packages.
-const PACKAGES: [(&str, &str); 12] = [
+const PACKAGES: [(&str, &str); 13] = [
+    ("curl", "curl"),
     ("mandoc", "mandoc"),
     ("mosquitto", "mosquitto"),
     ("mosquitto_passwd", "mosquitto"),

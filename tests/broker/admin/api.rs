@@ -3,7 +3,7 @@
 use super::ctl::{ctl, stdout};
 use super::{connect_unix, exchange, get_unix, request, start_unix, wait_for};
 use crate::client::Client;
-use crate::{Running, stderr};
+use crate::{Running, needs, stderr};
 use midge_kit::codec::{self, Kind, V5, V311};
 use midge_kit::open;
 use serde_json::{Value, json};
@@ -147,7 +147,11 @@ fn clients_are_filtered_sorted_and_paged() {
         serde_json::from_str(&broker.said(&["--json", "clients", "--user", "ada"])).expect("JSON");
     assert_eq!(all(&raw, "clients", "client_id"), ["named"]);
     assert!(broker.said(&["sessions"]).contains("gone"));
-    assert_eq!(broker.ctl(&["clients", "--limit", "5000"]).status.code(), Some(1), "the broker knows the bound");
+    assert_eq!(
+        broker.ctl(&["clients", "--limit", "5000"]).status.code(),
+        Some(1),
+        "the broker knows the bound"
+    );
 }
 
 #[test]
@@ -409,4 +413,37 @@ fn description_has_every_path_and_method_that_is_served() {
         }
     }
     assert!(count > 25, "{count} routes were found");
+}
+
+#[test]
+fn examples_of_the_manual_work() {
+    if !needs::has("curl") {
+        return;
+    }
+    let broker = Asked::start("manual");
+    let mut clients = ["sensor-17", "sensor-18"].map(|id| broker.running.client(id));
+    clients[0].subscribe("site/+/door", 1);
+    let manual = include_str!("../../../docs/admin-api.md");
+    let examples: Vec<&str> =
+        manual.lines().filter_map(|line| line.strip_prefix("    curl --unix-socket ")).collect();
+    assert!(examples.len() > 15, "{examples:?}");
+    for example in examples {
+        let example = example.replace("/run/midge/admin.sock", &broker.socket.display().to_string());
+        let asked =
+            format!("curl --silent --show-error --fail-with-body --max-time 60 --unix-socket {example}");
+        let output = std::process::Command::new("sh").args(["-c", &asked]).output().expect("a shell starts");
+        assert!(output.status.success(), "{example}: {output:?}");
+        assert!(!output.stdout.is_empty(), "{example}");
+    }
+}
+
+#[test]
+fn manual_names_every_path() {
+    let manual = include_str!("../../../docs/admin-api.md");
+    let routes = include_str!("../../../src/admin/api/mod.rs");
+    for line in routes.split(".route(\"").skip(1) {
+        let (path, _) = line.split_once('"').expect("it ends");
+        let stem = path.split("/{").next().expect("a part");
+        assert!(manual.contains(stem), "{path}");
+    }
 }
