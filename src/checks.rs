@@ -3,8 +3,8 @@
 use crate::listening::{cannot_listen, probe};
 use crate::reload::unix_seconds;
 use crate::{Failure, kept_in, print, shards, warn};
+use midge::admin::access::AdminAccess;
 use midge::admin::ctl;
-use midge::admin::tokens::AdminTokens;
 use midge::cli::CheckConfig;
 use midge::config::open_files::{self, Wanted};
 use midge::config::origins::written;
@@ -26,12 +26,12 @@ pub(crate) fn check_config(arguments: &CheckConfig) -> Result<(), Failure> {
         .map_err(|errors| Failure::usage(errors.to_string()))?;
     let config = &loaded.config;
     let policies = AccessPolicies::load(config).map_err(|words| Failure::usage(format!("midge: {words}")))?;
-    let warnings = policies.warnings(unix_seconds());
+    let mut warnings = policies.warnings(unix_seconds());
     if let AdminAddress::At(address) = &config.admin.address
         && address.unix().is_none()
     {
-        let tokens = AdminTokens::load(Path::new(&config.admin.token_file));
-        tokens.map_err(|errors| Failure::usage(errors.to_string()))?;
+        let access = AdminAccess::load(&config.admin).map_err(Failure::usage)?;
+        warnings.extend(access.notices(unix_seconds()));
     }
     if arguments.deep {
         let mut findings = Findings::default();

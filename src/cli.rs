@@ -33,7 +33,7 @@ pub enum Command {
     /// Inspect or repair the state directory of a broker that is not running.
     Store(StoreAction),
     /// Ask a running midge.
-    Ctl(CtlArgs),
+    Ctl(Box<CtlArgs>),
     /// Print the completions of the command line for a shell.
     Completions(Shell),
     /// Write the manual pages to a directory.
@@ -228,7 +228,7 @@ enum Action {
         action: StoreAction,
     },
     /// Ask a running midge by its admin interface. Exit status: 0; 1 if the answer is no; 2 if there is no answer
-    Ctl(CtlArgs),
+    Ctl(Box<CtlArgs>),
     /// Print the completions of the command line for a shell, for the file that it reads
     Completions {
         /// The shell

@@ -5,7 +5,7 @@
 
 use crate::listening::{Listening, listen, probe};
 use crate::reload::{read, tell, unix_seconds, with_memory_bound};
-use midge::admin::tokens::{AdminTokens, SharedTokens};
+use midge::admin::access::{AdminAccess, SharedAccess};
 use midge::banner::admitted;
 use midge::broker::BrokerSettings;
 use midge::cli::Serve;
@@ -22,7 +22,6 @@ use midge::settings::plan::{Change, Plan};
 use midge::settings::{Config, Listener, LogLevel};
 use midge::transport::tls::date;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -50,8 +49,8 @@ pub(crate) struct Reload {
     pub(crate) socket_files: SocketFiles,
     /// The configuration in force: that of the start with all changes that were taken.
     pub(crate) config: Config,
-    /// The tokens of the admin interface, if it has any.
-    pub(crate) admin_tokens: Option<SharedTokens>,
+    /// Who may use the address of the admin interface, if it has one with a port.
+    pub(crate) admin_access: Option<SharedAccess>,
     /// The switch of the log's level.
     pub(crate) level: LevelSwitch,
     /// The level of the log now.
@@ -72,7 +71,7 @@ struct Former {
     config: Config,
     in_force: InForce,
     connections_max: usize,
-    tokens: Option<Arc<AdminTokens>>,
+    access: Option<Arc<AdminAccess>>,
 }
 
 /// A configuration that was read and found good.
@@ -82,7 +81,7 @@ struct Prepared {
     policies: AccessPolicies,
     settings: BrokerSettings,
     connections_max: usize,
-    tokens: Option<Arc<AdminTokens>>,
+    access: Option<Arc<AdminAccess>>,
     notes: Vec<String>,
     warnings: Vec<String>,
     /// The listeners that are not open yet, by number.
@@ -109,12 +108,9 @@ impl Reload {
         let config = file.with_restart_options_of(&self.config);
         let current = self.control.in_force();
         let loaded = AccessPolicies::load(&config)?;
-        let tokens = match &self.admin_tokens {
+        let access = match &self.admin_access {
             None => None,
-            Some(_) => {
-                let file = Path::new(&config.admin.token_file);
-                Some(Arc::new(AdminTokens::load(file).map_err(|errors| errors.to_string())?))
-            }
+            Some(_) => Some(Arc::new(AdminAccess::load(&config.admin)?)),
         };
         let settings = current.settings.succeeded_by(with_memory_bound(config.clone()));
         let settings = settings.map_err(|full| full.to_string())?;
@@ -123,7 +119,8 @@ impl Reload {
             places[usize::from(number)] = Some(place);
         }
         let connections_max = self.connections_max(&config)?;
-        let warnings = loaded.warnings(unix_seconds());
+        let mut warnings = loaded.warnings(unix_seconds());
+        warnings.extend(access.iter().flat_map(|access| access.notices(unix_seconds())));
         let mut notes = admissions(&self.config, &config);
         let known = current.policies.certificates();
         notes.extend(loaded.certificates().into_iter().filter(|certificate| !known.contains(certificate)));
@@ -135,7 +132,7 @@ impl Reload {
             policies,
             settings,
             connections_max,
-            tokens,
+            access,
             notes,
             warnings,
             added,
@@ -193,7 +190,7 @@ impl Reload {
             config: self.config.clone(),
             in_force: self.control.in_force(),
             connections_max: self.control.connections_max(),
-            tokens: self.admin_tokens.as_ref().map(SharedTokens::current),
+            access: self.admin_access.as_ref().map(SharedAccess::current),
         };
         let shards = self.bells.len();
         let listening = listen(&prepared.config, prepared.added(), shards, &prepared.removed_ports())
@@ -237,8 +234,8 @@ impl Reload {
         files.retain(|(number, _)| settings.is_open(*number));
         files.extend(listening.files);
         drop(files);
-        if let (Some(shared), Some(tokens)) = (&self.admin_tokens, prepared.tokens) {
-            shared.change(tokens);
+        if let (Some(shared), Some(access)) = (&self.admin_access, prepared.access) {
+            shared.change(access);
         }
         self.bells.iter().for_each(Bell::ring);
         for (_, address) in &listening.addresses {
@@ -271,7 +268,7 @@ impl Reload {
     fn go_back(&mut self) {
         const BY: &str = "reload not confirmed";
         let Some(Unconfirmed { former, .. }) = self.unconfirmed.take() else { return };
-        let Former { mut config, in_force, connections_max, tokens } = former;
+        let Former { mut config, in_force, connections_max, access } = former;
         let current = self.control.in_force();
         let mut sockets = Listening::none(self.bells.len());
         // A port may have been taken by another process since. The rest of the configuration returns all the same.
@@ -308,7 +305,7 @@ impl Reload {
             policies,
             settings,
             connections_max,
-            tokens,
+            access,
             notes: Vec::new(),
             warnings: Vec::new(),
             added: Vec::new(),

@@ -223,6 +223,9 @@ fn start(serve: &Serve) -> Result<(), Failure> {
     }
     reload::tell(&notes);
     reload::tell(&policies.warnings(unix_seconds()));
+    if let Some(access) = admin.as_ref().ok().and_then(AdminSockets::access) {
+        reload::tell(&access.current().notices(unix_seconds()));
+    }
     if let Some(kept) = &kept {
         report(&kept.recovery, started);
     }
@@ -284,7 +287,7 @@ fn start(serve: &Serve) -> Result<(), Failure> {
         socket_files: Arc::clone(&socket_files),
         level_now: config.log.level,
         config,
-        admin_tokens: admin.as_ref().ok().and_then(AdminSockets::tokens),
+        admin_access: admin.as_ref().ok().and_then(AdminSockets::access),
         level: log_guard.level(),
         level_until: None,
         unconfirmed: None,

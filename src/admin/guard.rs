@@ -4,9 +4,10 @@
 //! by the headers that browsers send of themselves. A page whose name was made to point to this machine (DNS rebinding)
 //! is refused by its host.
 
+use super::access::{AccessGeneration, SharedAccess};
 use super::dashboard;
 use super::limits::BODY_BYTES_MAX;
-use super::tokens::{AdminRight, AdminTokens, SharedTokens};
+use super::tokens::{AdminRight, AdminTokens};
 use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, ORIGIN};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Version};
@@ -19,21 +20,33 @@ pub(super) enum AdminPeer {
     Local,
     /// An address.
     Remote(SocketAddr),
+    /// An address whose client certificate was verified.
+    Certified(SocketAddr, AccessGeneration),
 }
 
 impl std::fmt::Display for AdminPeer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             AdminPeer::Local => f.write_str("unix"),
-            AdminPeer::Remote(address) => address.fmt(f),
+            AdminPeer::Remote(address) | AdminPeer::Certified(address, _) => address.fmt(f),
         }
     }
 }
 
 /// What requests are judged by.
 pub(super) struct Guard {
-    /// The tokens, and the configured host, of an address with a port.
-    pub(super) remote: Option<(SharedTokens, Box<str>)>,
+    /// What clients need, and the configured host, of an address with a port.
+    pub(super) remote: Option<(SharedAccess, Box<str>)>,
+}
+
+impl Guard {
+    /// Whether a connection must end after its answer: its certificate was verified by rules that count no more.
+    pub(super) fn is_outdated(&self, peer: AdminPeer) -> bool {
+        match (&self.remote, peer) {
+            (Some((access, _)), AdminPeer::Certified(_, generation)) => access.generation() != generation,
+            _ => false,
+        }
+    }
 }
 
 /// Why a request is refused.
@@ -90,7 +103,7 @@ impl AdminRefusal {
 
 impl Guard {
     /// Judges a request. The order hides from a web page which tokens there are.
-    pub(super) fn check(&self, request: &Parts) -> Result<(), AdminRefusal> {
+    pub(super) fn check(&self, request: &Parts, peer: AdminPeer) -> Result<(), AdminRefusal> {
         let host = host(request)?;
         match (&self.remote, host.map(without_port)) {
             (Some(_), None) => return Err(AdminRefusal::NoHost),
@@ -108,8 +121,9 @@ impl Guard {
         if is_cross_site(&request.headers, host) {
             return Err(AdminRefusal::CrossSite);
         }
-        if let Some((tokens, _)) = &self.remote {
-            check_token(request, &tokens.current())?;
+        // The holder of a certificate may do everything.
+        if let (Some((access, _)), AdminPeer::Remote(_)) = (&self.remote, peer) {
+            check_token(request, &access.current().tokens)?;
         }
         let length =
             request.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
@@ -190,6 +204,7 @@ fn is_cross_site(headers: &HeaderMap, host: Option<&str>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::access::AdminAccess;
     use super::*;
     use axum::http::Request;
 
@@ -206,13 +221,22 @@ mod tests {
         parts("GET", "/healthz", headers)
     }
 
+    const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4242);
+
+    fn judge(guard: &Guard, request: &Parts) -> Result<(), AdminRefusal> {
+        let peer = if guard.remote.is_some() { AdminPeer::Remote(PEER) } else { AdminPeer::Local };
+        guard.check(request, peer)
+    }
+
     fn local() -> Guard {
         Guard { remote: None }
     }
 
     fn remote() -> Guard {
         let tokens = AdminTokens::parse("tokens", &format!("r:read:{READER}\nw:write:{WRITER}\n"));
-        Guard { remote: Some((SharedTokens::new(tokens.expect("good lines")), "broker.example".into())) }
+        let mut access = AdminAccess::default();
+        access.tokens = tokens.expect("good lines");
+        Guard { remote: Some((SharedAccess::new(access), "broker.example".into())) }
     }
 
     #[test]
@@ -220,7 +244,7 @@ mod tests {
         let with = |method: &str, authorization: &str| {
             let request =
                 parts(method, "/healthz", &[("host", "127.0.0.1"), ("authorization", authorization)]);
-            remote().check(&request)
+            judge(&remote(), &request)
         };
         let (reader, writer) = (format!("Bearer {READER}"), format!("bearer  {WRITER}"));
         for method in ["GET", "HEAD"] {
@@ -237,15 +261,15 @@ mod tests {
             assert_eq!(with("GET", none), Err(AdminRefusal::NoToken), "{none}");
         }
         let twice = get(&[("host", "[::1]"), ("authorization", &reader), ("authorization", &writer)]);
-        assert_eq!(remote().check(&twice), Err(AdminRefusal::NoToken));
-        assert_eq!(remote().check(&get(&[("host", "127.0.0.1")])), Err(AdminRefusal::NoToken));
+        assert_eq!(judge(&remote(), &twice), Err(AdminRefusal::NoToken));
+        assert_eq!(judge(&remote(), &get(&[("host", "127.0.0.1")])), Err(AdminRefusal::NoToken));
     }
 
     #[test]
     fn a_host_that_could_be_a_page_of_another_site_is_refused() {
         let token = format!("Bearer {READER}");
         let at = |uri: &str, host: &str| {
-            remote().check(&parts("GET", uri, &[("host", host), ("authorization", &token)]))
+            judge(&remote(), &parts("GET", uri, &[("host", host), ("authorization", &token)]))
         };
         for host in
             ["127.0.0.1", "127.0.0.1:9883", "[::1]:9883", "[::1]", "localhost:1", "Broker.Example:9883"]
@@ -262,7 +286,7 @@ mod tests {
         let none = get(&[("authorization", &token)]);
         let twice = get(&[("host", "127.0.0.1"), ("host", "evil.example"), ("authorization", &token)]);
         for request in [none, twice] {
-            assert_eq!(remote().check(&request), Err(AdminRefusal::NoHost));
+            assert_eq!(judge(&remote(), &request), Err(AdminRefusal::NoHost));
         }
         for (host, good) in [
             ("midge", true),
@@ -272,7 +296,7 @@ mod tests {
             ("evil.example:8080", false),
         ] {
             let expected = if good { Ok(()) } else { Err(AdminRefusal::ForeignHost) };
-            assert_eq!(local().check(&get(&[("host", host)])), expected, "{host}");
+            assert_eq!(judge(&local(), &get(&[("host", host)])), expected, "{host}");
         }
     }
 
@@ -292,7 +316,7 @@ mod tests {
             let headers = [("host", "127.0.0.1:9883"), ("authorization", &token), (header, value)];
             let expected = if good { Ok(()) } else { Err(AdminRefusal::CrossSite) };
             for guard in [local(), remote()] {
-                assert_eq!(guard.check(&get(&headers)), expected, "{header}: {value}");
+                assert_eq!(judge(&guard, &get(&headers)), expected, "{header}: {value}");
             }
         }
     }
@@ -301,7 +325,7 @@ mod tests {
     fn everybody_may_have_the_files_of_the_dashboard_and_nothing_else() {
         for path in ["/", "/dashboard/app.js"] {
             let with = |method: &str, host: &str| {
-                remote().check(&parts(method, path, &[("host", host), ("sec-fetch-site", "cross-site")]))
+                judge(&remote(), &parts(method, path, &[("host", host), ("sec-fetch-site", "cross-site")]))
             };
             assert_eq!((with("GET", "127.0.0.1"), with("HEAD", "localhost:1")), (Ok(()), Ok(())));
             assert_eq!(with("POST", "127.0.0.1"), Err(AdminRefusal::CrossSite));
@@ -316,13 +340,29 @@ mod tests {
             "/metrics",
         ] {
             let request = parts("GET", path, &[("host", "127.0.0.1")]);
-            assert_eq!(remote().check(&request), Err(AdminRefusal::NoToken), "{path}");
+            assert_eq!(judge(&remote(), &request), Err(AdminRefusal::NoToken), "{path}");
         }
     }
 
     #[test]
+    fn a_verified_certificate_stands_for_a_token_until_the_next_reload_and_not_for_a_host() {
+        let guard = remote();
+        let (access, _) = guard.remote.as_ref().expect("a port");
+        let certified = AdminPeer::Certified(PEER, access.generation());
+        let delete = |host: &str| parts("DELETE", "/api/v1/clients/a", &[("host", host)]);
+        assert_eq!(guard.check(&delete("127.0.0.1"), certified), Ok(()));
+        assert_eq!(guard.check(&delete("evil.example"), certified), Err(AdminRefusal::ForeignHost));
+        let cross =
+            parts("DELETE", "/api/v1/clients/a", &[("host", "127.0.0.1"), ("origin", "http://evil.example")]);
+        assert_eq!(guard.check(&cross, certified), Err(AdminRefusal::CrossSite));
+        assert!(!guard.is_outdated(certified));
+        access.change(access.current());
+        assert!(guard.is_outdated(certified) && !guard.is_outdated(AdminPeer::Remote(PEER)));
+    }
+
+    #[test]
     fn a_body_that_says_that_it_is_too_large_is_refused() {
-        let with = |length: &str| local().check(&get(&[("host", "a"), ("content-length", length)]));
+        let with = |length: &str| judge(&local(), &get(&[("host", "a"), ("content-length", length)]));
         assert_eq!((with("0"), with(&BODY_BYTES_MAX.to_string())), (Ok(()), Ok(())));
         assert_eq!(with(&(BODY_BYTES_MAX + 1).to_string()), Err(AdminRefusal::Body));
         assert_eq!(with("18446744073709551615"), Err(AdminRefusal::Body));

@@ -42,6 +42,8 @@ pub(super) enum AdminEvent {
     Idle,
     /// A request without a known token.
     LoginFailed,
+    /// A TLS handshake that has failed.
+    TlsFailed,
     /// A request that its sender may not make.
     Forbidden,
     /// A connection could not be accepted.
@@ -86,6 +88,7 @@ impl AdminEvent {
                 format!("no request within {} s; the connection is closed", seconds(IDLE_TIME))
             }
             AdminEvent::LoginFailed => "a request without a known token is refused with 401".to_owned(),
+            AdminEvent::TlsFailed => "a TLS handshake has failed".to_owned(),
             AdminEvent::Forbidden => "a request is refused with 403".to_owned(),
             AdminEvent::AcceptFailed => "a connection can't be accepted".to_owned(),
         }

@@ -16,6 +16,7 @@
     )
 )]
 
+pub mod access;
 mod api;
 pub mod ctl;
 mod dashboard;

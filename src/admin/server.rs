@@ -1,9 +1,11 @@
 //! The thread that serves: it accepts connections within their bounds, judges each request and gives it to its handler.
 
+use super::access::AccessGeneration;
 use super::api;
 use super::guard::{AdminPeer, AdminRefusal, Guard};
 use super::limits::{
-    AdminEvent, BODY_BYTES_MAX, CONNECTIONS_MAX, HEADER_BYTES_MAX, HEADER_FIELDS_MAX, IDLE_TIME, REQUEST_TIME,
+    AdminEvent, BODY_BYTES_MAX, CONNECTIONS_MAX, HEADER_BYTES_MAX, HEADER_FIELDS_MAX, HEADER_TIME, IDLE_TIME,
+    REQUEST_TIME,
 };
 use super::pace::{ConnectionPace, Paced};
 use super::sockets::{AdminListeners, AdminSocketFile, AdminSockets};
@@ -28,8 +30,10 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::process::{getpriority_process, setpriority_process};
+use rustls::ServerConfig;
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,7 +43,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsAcceptor;
 
 /// What the handlers see of the broker.
 pub struct AdminParts {
@@ -90,10 +95,10 @@ impl AdminServer {
                 AdminListeners::Unix(listener, file) => {
                     (vec![Listener::Unix(UnixListener::from_std(listener)?)], Some(file), None)
                 }
-                AdminListeners::Tcp(listeners, tokens) => {
+                AdminListeners::Tcp(listeners, access) => {
                     let listeners = listeners.into_iter().map(TcpListener::from_std);
                     let listeners = listeners.map(|listener| listener.map(Listener::Tcp));
-                    (listeners.collect::<io::Result<Vec<_>>>()?, None, Some((tokens, host)))
+                    (listeners.collect::<io::Result<Vec<_>>>()?, None, Some((access, host)))
                 }
             }
         };
@@ -168,7 +173,10 @@ async fn accept(listener: Listener, door: Arc<Door>) {
                 Ok((stream, address)) => {
                     // Without it an answer in two parts waits for the client's acknowledgement of the first.
                     let _ = stream.set_nodelay(true);
-                    admit(stream, AdminPeer::Remote(address), &door);
+                    match door.guard.remote.as_ref().and_then(|(access, _)| access.tls()) {
+                        Some(tls) => admit_encrypted(stream, address, tls, &door),
+                        None => admit(stream, AdminPeer::Remote(address), &door),
+                    }
                     continue;
                 }
                 Err(error) => error,
@@ -214,18 +222,49 @@ impl AdminStream for TcpStream {
     }
 }
 
-/// Serves a new connection, or refuses it if there are too many.
-fn admit(stream: impl AdminStream, peer: AdminPeer, door: &Arc<Door>) {
+/// The place of a new connection. `None` if there are too many.
+fn place(peer: AdminPeer, door: &Arc<Door>) -> Option<OpenConnection> {
     if door.state.counts.open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
         door.state.counts.open.fetch_sub(1, Ordering::Relaxed);
         door.note(AdminEvent::Connections, &peer.to_string());
+        return None;
+    }
+    Some(OpenConnection(Arc::clone(door)))
+}
+
+/// Serves a new connection, or refuses it if there are too many.
+fn admit(stream: impl AdminStream, peer: AdminPeer, door: &Arc<Door>) {
+    let Some(open) = place(peer, door) else {
         // Bytes that were not read would reset the connection before its client has read the answer.
         let _ = stream.try_read(&mut [0; 4096]);
         let _ = stream.try_write(TOO_MANY);
         return;
-    }
-    let open = OpenConnection(Arc::clone(door));
+    };
     tokio::spawn(async move { serve(stream, peer, &open.0).await });
+}
+
+/// Serves a new connection over TLS, or closes it if there are too many.
+fn admit_encrypted(
+    stream: TcpStream,
+    address: SocketAddr,
+    (config, generation): (Arc<ServerConfig>, AccessGeneration),
+    door: &Arc<Door>,
+) {
+    let Some(open) = place(AdminPeer::Remote(address), door) else { return };
+    tokio::spawn(async move {
+        match timeout(HEADER_TIME, TlsAcceptor::from(config).accept(stream)).await {
+            Ok(Ok(stream)) => {
+                let certificates = stream.get_ref().1.peer_certificates();
+                let peer = match certificates.is_some_and(|certificates| !certificates.is_empty()) {
+                    true => AdminPeer::Certified(address, generation),
+                    false => AdminPeer::Remote(address),
+                };
+                serve(stream, peer, &open.0).await;
+            }
+            Ok(Err(error)) => open.0.note(AdminEvent::TlsFailed, &format!("{address}: {error}")),
+            Err(_) => open.0.note(AdminEvent::HeaderTime, &address.to_string()),
+        }
+    });
 }
 
 const TOO_MANY: &[u8] =
@@ -272,7 +311,7 @@ impl Door {
     ) -> Response<AnswerBody> {
         pace.begin_answer(Instant::now());
         let (parts, body) = request.into_parts();
-        let mut response = match self.guard.check(&parts) {
+        let mut response = match self.guard.check(&parts, peer) {
             Ok(()) => {
                 let body = Body::new(Limited::new(body, BODY_BYTES_MAX));
                 let router = TowerToHyperService::new(self.router.clone());
@@ -294,6 +333,9 @@ impl Door {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         // The dashboard has its own.
         headers.entry(CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(CONTENT_POLICY));
+        if self.guard.is_outdated(peer) {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         let goes_on = response.extensions().get::<api::GoesOn>().is_some();
         response.map(|body| AnswerBody { body, goes_on, end: AnswerEnd(pace) })
     }

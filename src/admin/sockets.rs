@@ -2,7 +2,7 @@
 //!
 //! A Unix-domain socket that a dead process has left is replaced. One that answers is not.
 
-use super::tokens::{AdminTokens, SharedTokens};
+use super::access::{AdminAccess, SharedAccess};
 use crate::settings::{Address, Admin, AdminAddress, FileMode, admin_socket};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, listen, socket_with};
 use std::ffi::OsString;
@@ -24,8 +24,8 @@ pub struct AdminSockets {
 pub(super) enum AdminListeners {
     /// The permissions of the file decide who may connect. All who can may do everything.
     Unix(UnixListener, AdminSocketFile),
-    /// All addresses of a host name. Clients need a token.
-    Tcp(Vec<TcpListener>, SharedTokens),
+    /// All addresses of a host name. Clients need a token or a certificate.
+    Tcp(Vec<TcpListener>, SharedAccess),
 }
 
 /// Why there is no admin interface.
@@ -35,16 +35,16 @@ pub enum NoAdmin {
     Off,
     /// midge chose the place, and it can't be had. The broker serves without.
     Unavailable(String),
-    /// The configuration names the place, or the tokens, and they can't be used. The start must end.
+    /// The configuration names the place, or the files of who may use it, and they can't be used. The start must end.
     Wrong(String),
 }
 
 impl AdminSockets {
-    /// The tokens, for a reload. `None` if the permissions of a file decide.
-    pub fn tokens(&self) -> Option<SharedTokens> {
+    /// What clients need, for a reload. `None` if the permissions of a file decide.
+    pub fn access(&self) -> Option<SharedAccess> {
         match &self.listeners {
             AdminListeners::Unix(..) => None,
-            AdminListeners::Tcp(_, tokens) => Some(tokens.clone()),
+            AdminListeners::Tcp(_, access) => Some(access.clone()),
         }
     }
 
@@ -66,7 +66,7 @@ impl AdminSockets {
             }
             AdminAddress::At(address) => match address.unix() {
                 Some(path) => unix(path, settings.socket_mode).map_err(NoAdmin::Wrong),
-                None => tcp(address, Path::new(&settings.token_file)).map_err(NoAdmin::Wrong),
+                None => tcp(address, settings).map_err(NoAdmin::Wrong),
             },
         }
     }
@@ -75,8 +75,8 @@ impl AdminSockets {
 const NO_PLACE: &str = "neither systemd nor XDG_RUNTIME_DIR names a directory for the socket; set admin.address, for \
                         example to \"unix:/run/midge/admin.sock\"";
 
-fn tcp(address: &Address, token_file: &Path) -> Result<AdminSockets, String> {
-    let tokens = AdminTokens::load(token_file).map_err(|errors| errors.to_string())?;
+fn tcp(address: &Address, settings: &Admin) -> Result<AdminSockets, String> {
+    let access = AdminAccess::load(settings)?;
     let mut listeners = Vec::new();
     let failed = |error: Error| {
         let why = match error.kind() {
@@ -96,7 +96,7 @@ fn tcp(address: &Address, token_file: &Path) -> Result<AdminSockets, String> {
         }
         listeners.push(listener);
     }
-    Ok(AdminSockets { address: bound, listeners: AdminListeners::Tcp(listeners, SharedTokens::new(tokens)) })
+    Ok(AdminSockets { address: bound, listeners: AdminListeners::Tcp(listeners, SharedAccess::new(access)) })
 }
 
 fn unix(path: &Path, mode: FileMode) -> Result<AdminSockets, String> {

@@ -6,7 +6,6 @@ use sha2::{Digest, Sha256};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -39,26 +38,6 @@ struct Holder {
 /// The tokens of a file.
 #[derive(Debug, Default)]
 pub struct AdminTokens(Vec<Holder>);
-
-/// Tokens that can be replaced while the server runs. Cheap to clone.
-#[derive(Clone)]
-pub struct SharedTokens(Arc<Mutex<Arc<AdminTokens>>>);
-
-impl SharedTokens {
-    pub(super) fn new(tokens: AdminTokens) -> SharedTokens {
-        SharedTokens(Arc::new(Mutex::new(Arc::new(tokens))))
-    }
-
-    /// The tokens that count now.
-    pub fn current(&self) -> Arc<AdminTokens> {
-        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Replaces the tokens, for later requests.
-    pub fn change(&self, tokens: Arc<AdminTokens>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = tokens;
-    }
-}
 
 /// A line of the file. It borrows the token.
 struct TokenLine<'a> {

@@ -13,7 +13,7 @@ use super::origins::{Origin, Origins};
 use crate::base::{Diagnostic, Diagnostics, ERRORS_MAX};
 use crate::settings::options::{LISTENERS_MAX, Listener};
 use crate::settings::value::{Literal, OptionRow, Refused, Section, quoted};
-use crate::settings::{AdminAddress, Config};
+use crate::settings::{Admin, AdminAddress, Config};
 
 /// The largest configuration file, in bytes. A larger file is refused.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -163,9 +163,27 @@ impl Draft {
     /// Refuses an admin interface that everyone who reaches its port could use.
     fn check_admin(&mut self) {
         let AdminAddress::At(address) = &self.config.admin.address else { return };
-        if address.unix().is_none() && self.config.admin.token_file.is_empty() {
-            let message = format!("\"{address}\" has a port, so it needs tokens: set admin.token_file");
-            let key = format!("{ADMIN}.address");
+        let Admin { token_file, tls_certificate, tls_key, tls_client_ca, tls_crl, .. } = &self.config.admin;
+        let is_set = |file: &String| !file.is_empty();
+        let problem = if address.unix().is_none() && !is_set(token_file) && !is_set(tls_client_ca) {
+            Some((
+                "address",
+                format!(
+                    "\"{address}\" has a port, so it needs tokens or client certificates: set admin.token_file or \
+                     admin.tls_client_ca"
+                ),
+            ))
+        } else if is_set(tls_certificate) != is_set(tls_key) {
+            Some(("tls_certificate", "tls_certificate and tls_key must be set together".to_owned()))
+        } else if is_set(tls_client_ca) && !is_set(tls_certificate) {
+            Some(("tls_client_ca", "without tls_certificate there is no TLS".to_owned()))
+        } else if is_set(tls_crl) && !is_set(tls_client_ca) {
+            Some(("tls_crl", "without tls_client_ca there are no client certificates".to_owned()))
+        } else {
+            None
+        };
+        if let Some((key, message)) = problem {
+            let key = format!("{ADMIN}.{key}");
             let error = self.error_at(&key, &key, message);
             self.refuse(error);
         }

@@ -342,7 +342,7 @@ fn what_is_no_network_is_named_among_those_that_are() {
 fn an_admin_interface_with_a_port_needs_tokens() {
     assert_eq!(
         errors_of("[admin]\naddress = \"127.0.0.1:9883\"\n"),
-        "midge.toml:2: admin.address: \"127.0.0.1:9883\" has a port, so it needs tokens: set admin.token_file"
+        "midge.toml:2: admin.address: \"127.0.0.1:9883\" has a port, so it needs tokens or client certificates: set admin.token_file or admin.tls_client_ca"
     );
     let with = "[admin]\ntoken_file = \"tokens\"\naddress = \"127.0.0.1:9883\"\n";
     for text in [with, "[admin]\naddress = \"unix:/run/a.sock\"\n", "[admin]\naddress = \"\"\n"] {

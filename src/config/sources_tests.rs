@@ -139,7 +139,7 @@ fn what_an_option_needs_may_stand_in_another_file() {
     let said = errors(&folder, &[("MIDGE__ADMIN__TOKEN_FILE", "")]);
     assert_eq!(
         said,
-        "midge.toml:2: admin.address: \"127.0.0.1:9000\" has a port, so it needs tokens: set admin.token_file"
+        "midge.toml:2: admin.address: \"127.0.0.1:9000\" has a port, so it needs tokens or client certificates: set admin.token_file or admin.tls_client_ca"
     );
 }
 
@@ -209,6 +209,8 @@ fn wrong_variables_are_refused_one_by_one() {
     assert!(said("MIDGE__LISTENERS__1__ADDRESS", "nowhere").contains("allowed is"));
     assert!(said("MIDGE__LIMITS__CONNECTIONS", "").contains("allowed is an integer"));
     assert!(said("MIDGE__LIMITS__CONNECTIONS", "1\nadmin.address = 5").contains("allowed is an integer"));
-    assert!(said("MIDGE__ADMIN__ADDRESS", "127.0.0.1:9000").contains("it needs tokens"));
+    assert!(
+        said("MIDGE__ADMIN__ADDRESS", "127.0.0.1:9000").contains("it needs tokens or client certificates")
+    );
     assert!(said("MIDGE__LISTENERS__1__MOUNT_POINT", "a/#").contains("no + and no #"));
 }

@@ -8,6 +8,7 @@ mod dashboard;
 mod drain;
 mod prometheus;
 mod sockets;
+mod tls;
 mod trace;
 
 use crate::Running;

@@ -7,13 +7,17 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use serde_json::Value;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
 /// The time for a connection.
@@ -28,6 +32,7 @@ pub(super) struct Client {
     runtime: Runtime,
     addresses: Vec<Address>,
     token: Option<Zeroizing<String>>,
+    tls: Option<Arc<ClientConfig>>,
 }
 
 /// An answer.
@@ -37,10 +42,14 @@ pub(super) struct CtlReply {
 }
 
 impl Client {
-    /// The addresses are tried in their order.
-    pub(super) fn new(addresses: Vec<Address>, token: Option<Zeroizing<String>>) -> io::Result<Client> {
+    /// The addresses are tried in their order. With `tls`, those with a port are spoken to over TLS.
+    pub(super) fn new(
+        addresses: Vec<Address>,
+        token: Option<Zeroizing<String>>,
+        tls: Option<Arc<ClientConfig>>,
+    ) -> io::Result<Client> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        Ok(Client { runtime, addresses, token })
+        Ok(Client { runtime, addresses, token, tls })
     }
 
     /// Sends a request, with a body of JSON if it has one.
@@ -130,7 +139,7 @@ impl Client {
     async fn connect(&self) -> Result<(SendRequest<Full<Bytes>>, &Address), String> {
         let mut words = Vec::new();
         for address in &self.addresses {
-            match timeout(CONNECT_TIME, open(address)).await {
+            match timeout(CONNECT_TIME, open(address, self.tls.as_ref())).await {
                 Ok(Ok(sender)) => return Ok((sender, address)),
                 Ok(Err(error)) => words.push(format!("can't connect to {address}: {}", reason(&error))),
                 Err(_) => words.push(format!("can't connect to {address}: it does not answer")),
@@ -150,14 +159,21 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-async fn open(address: &Address) -> io::Result<SendRequest<Full<Bytes>>> {
+async fn open(address: &Address, tls: Option<&Arc<ClientConfig>>) -> io::Result<SendRequest<Full<Bytes>>> {
     if let Some(path) = address.unix() {
         return speak(UnixStream::connect(path).await?).await;
     }
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for socket in address.resolve().map_err(io::Error::other)? {
         match TcpStream::connect(socket).await {
-            Ok(stream) => return speak(stream).await,
+            Ok(stream) => {
+                let Some(config) = tls else { return speak(stream).await };
+                let name = match address.host_name() {
+                    Some(name) => ServerName::try_from(name.to_owned()).map_err(io::Error::other)?,
+                    None => ServerName::from(socket.ip()),
+                };
+                return speak(TlsConnector::from(Arc::clone(config)).connect(name, stream).await?).await;
+            }
             Err(error) => last = error,
         }
     }

@@ -8,6 +8,7 @@ mod explain;
 mod house;
 mod shown;
 mod table;
+mod tls;
 mod trace;
 
 use super::tokens::own_token;
@@ -38,6 +39,18 @@ pub struct CtlArgs {
     /// File with the token for an address with a port. Without this option: admin.token_file of the configuration file
     #[arg(long, value_name = "FILE", global = true)]
     token_file: Option<PathBuf>,
+
+    /// Speak TLS with an address with a port, and trust the CAs of this PEM file
+    #[arg(long, value_name = "FILE", global = true)]
+    ca: Option<PathBuf>,
+
+    /// Client certificate for TLS, a PEM file, followed by those that lead to its CA
+    #[arg(long, value_name = "FILE", global = true, requires = "key", requires = "ca")]
+    cert: Option<PathBuf>,
+
+    /// Private key of --cert, a PEM file
+    #[arg(long, value_name = "FILE", global = true, requires = "cert")]
+    key: Option<PathBuf>,
 
     /// Print the answer as JSON, as it came
     #[arg(long, global = true)]
@@ -126,7 +139,20 @@ pub fn run(
         None => None,
         Some(path) => Some(own_token(path).map_err(CtlFailure::trouble)?),
     };
-    let client = Client::new(addresses, token).map_err(|error| CtlFailure::trouble(error.to_string()))?;
+    let tls = match &arguments.ca {
+        None if arguments.admin.is_none() && !settings.tls_certificate.is_empty() => {
+            return Err(CtlFailure::trouble(
+                "the admin interface speaks TLS: --ca names the CA of its certificate",
+            ));
+        }
+        None => None,
+        Some(ca) => {
+            let own = arguments.cert.as_deref().zip(arguments.key.as_deref());
+            Some(tls::client_config(ca, own).map_err(CtlFailure::trouble)?)
+        }
+    };
+    let client =
+        Client::new(addresses, token, tls).map_err(|error| CtlFailure::trouble(error.to_string()))?;
     let get = |path: &str| client.request(&Method::GET, path, None).map_err(CtlFailure::trouble);
     match &arguments.action {
         CtlAction::Health => show(arguments, out, &get("/healthz")?, |value| text_of(value, "status")),
@@ -167,7 +193,8 @@ pub fn listeners_of_running(
     env: impl Fn(&str) -> Option<OsString>,
 ) -> Option<Vec<String>> {
     let addresses = addresses_of(settings, is_root, env).ok()?;
-    let reply = Client::new(addresses, None).ok()?.request(&Method::GET, "/api/v1/listeners", None).ok()?;
+    let reply =
+        Client::new(addresses, None, None).ok()?.request(&Method::GET, "/api/v1/listeners", None).ok()?;
     let value: Value = serde_json::from_slice(&reply.body).ok().filter(|_| reply.status.is_success())?;
     Some(shown::items(&value, "listeners").map(|listener| text_of(listener, "address")).collect())
 }

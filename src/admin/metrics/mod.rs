@@ -222,6 +222,8 @@ impl Snapshot {
         page.counter("midge_admin_requests", "Requests to the admin interface", requests)?;
         let failed = counts.count(AdminEvent::LoginFailed);
         page.counter("midge_admin_logins_failed", "Requests without a known token", failed)?;
+        let failed = counts.count(AdminEvent::TlsFailed);
+        page.counter("midge_admin_tls_handshakes_failed", "TLS handshakes that have failed there", failed)?;
         let forbidden = counts.count(AdminEvent::Forbidden);
         page.counter("midge_admin_requests_forbidden", "Requests that their sender may not make", forbidden)?;
         let failed = counts.count(AdminEvent::AcceptFailed);

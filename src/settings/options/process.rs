@@ -2,7 +2,7 @@
 //! `[admin]`, `[shutdown]` and `[log]`.
 
 use super::{SHARDS_MAX, integer, power_of_two};
-use crate::settings::value::ChangeTime::{AtOnce, AtRestart};
+use crate::settings::value::ChangeTime::{AtOnce, AtRestart, NewConnections};
 use crate::settings::value::{
     Allowed, Literal, LogFormat, LogLevel, LogTarget, OptionRow, Refused, Section, Setting, SyncPolicy,
 };
@@ -65,14 +65,27 @@ sections! {
             "Where the admin interface listens. \"auto\": a Unix-domain socket, admin.sock in the directory that systemd \
              gives, otherwise /run/midge/admin.sock for root and services of systemd, and midge/admin.sock in \
              $XDG_RUNTIME_DIR for other users. If there is no such directory, or another midge uses the socket, midge \
-             starts without admin interface and says so. An address with a port needs token_file. The traffic is not \
-             encrypted: use an address of this machine, or a proxy with TLS in front. Empty: no admin interface.";
+             starts without admin interface and says so. An address with a port needs token_file or \
+             tls_client_ca. Without tls_certificate the traffic is not encrypted: use an address of this machine then. \
+             Empty: no admin interface.";
         token_file: String = String::new(), Allowed::Text { bytes_max: 4096 }, "", AtOnce,
             "File with the tokens for an address with a port: a line `name:read:TOKEN` or `name:write:TOKEN` for each. \
              \"read\" may look, \"write\" may also change things. A token has 16 to 256 letters, digits and \
              characters of -._~+/=; `openssl rand -hex 32` makes one. Lines that begin with # are comments. Other \
              users of this machine must not be able to read the file. Clients send the header `Authorization: Bearer \
              TOKEN`. SIGHUP reads the file again. Empty: none.";
+        tls_certificate: String = String::new(), Allowed::Text { bytes_max: 4096 }, "", NewConnections,
+            "PEM file with the certificate for an address with a port, followed by those that lead to its CA. The admin \
+             interface then speaks TLS 1.3. SIGHUP reads this and the other files again. Empty: no TLS.";
+        tls_key: String = String::new(), Allowed::Text { bytes_max: 4096 }, "", NewConnections,
+            "PEM file with the private key of tls_certificate, without a password.";
+        tls_client_ca: String = String::new(), Allowed::Text { bytes_max: 4096 }, "", NewConnections,
+            "PEM file with the CAs whose client certificates may do everything here. Use a CA that issues certificates for \
+             operators only. With token_file a client may have either; without it every client must have a certificate. \
+             Empty: midge asks for no certificates.";
+        tls_crl: String = String::new(), Allowed::Text { bytes_max: 4096 }, "", NewConnections,
+            "PEM file with revocation lists for client certificates. It must have a list, not expired, of each issuer. \
+             Empty: none is looked up.";
         socket_mode: FileMode = FileMode::GROUP, Allowed::FileMode, "", AtRestart,
             "Permissions of the Unix-domain socket, in octal. Whoever can write to it may do everything.";
     }

@@ -226,6 +226,15 @@ impl TlsConfig {
         offered.is_none_or(|mut names| names.any(|name| PROTOCOLS.contains(&name)))
     }
 
+    /// The configuration for a server that is not MQTT's: no application protocol, and a whole handshake for each
+    /// connection, so that each checks the client's certificate.
+    pub fn without_resumption(&self) -> Arc<ServerConfig> {
+        let [Servers { silent, .. }, ..] = &self.0.servers;
+        let mut config = ServerConfig::clone(silent);
+        config.send_tls13_tickets = 0;
+        Arc::new(config)
+    }
+
     /// The verifier of client certificates.
     pub(super) fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
         Arc::clone(&self.0.verifier)
