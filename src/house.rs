@@ -453,6 +453,9 @@ impl HouseWork for Reload {
 
     fn look(&mut self, now: i64) {
         tell(&self.control.outdated(now));
+        if let Some(access) = &self.admin_access {
+            tell(&access.current().notices(now));
+        }
     }
 }
 

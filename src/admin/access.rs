@@ -3,8 +3,8 @@
 use super::tokens::AdminTokens;
 use crate::settings::Admin;
 use crate::transport::tls::{
-    CertificateAndKey, CertificateRules, ClientCertificate, RECORD_BYTES_MAX, RevocationScope, TlsConfig,
-    TlsSettings, TlsVersion,
+    CertificateAndKey, CertificateRules, ClientCertificate, OwnCertificate, RECORD_BYTES_MAX,
+    RevocationScope, TlsConfig, TlsSettings, TlsVersion,
 };
 use rustls::ServerConfig;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,11 @@ impl AdminAccess {
             file => AdminTokens::load(Path::new(file)).map_err(|errors| errors.to_string())?,
         };
         Ok(AdminAccess { tokens, tls: AdminTls::load(settings)? })
+    }
+
+    /// Its own certificates.
+    pub(super) fn certificates(&self) -> Vec<OwnCertificate> {
+        self.tls.as_ref().map(|tls| tls.files.certificates()).unwrap_or_default()
     }
 
     /// Notices about the dates of its certificates at `now` (seconds since 1970), one per line.

@@ -102,7 +102,8 @@ impl AdminServer {
                 }
             }
         };
-        let state = Arc::new(api::AdminState::new(parts));
+        let access = remote.as_ref().map(|(access, _)| access.clone());
+        let state = Arc::new(api::AdminState::new(parts, access));
         let router = api::router(Arc::clone(&state));
         let door = Arc::new(Door { router, guard: Guard { remote }, state });
         let (stop, stopped) = oneshot::channel();

@@ -43,7 +43,7 @@ fn state(silent: &[bool]) -> Arc<AdminState> {
     let house = housekeeping::requests().0;
     let parts =
         AdminParts { questions, control, shared, checkpoint: None, logins, log_lines, stop, house, clock };
-    Arc::new(AdminState::new(parts))
+    Arc::new(AdminState::new(parts, None))
 }
 
 /// A served connection, and the time at which it ends.

@@ -15,6 +15,7 @@ mod refusal;
 mod shards;
 mod trace;
 
+use super::access::SharedAccess;
 use super::dashboard;
 use super::limits::AdminCounts;
 use super::metrics;
@@ -42,6 +43,8 @@ use tokio::time::{Instant, timeout_at};
 /// What handlers work with.
 pub(super) struct AdminState {
     pub(super) parts: AdminParts,
+    /// Who may use the address, if it has a port.
+    pub(super) access: Option<SharedAccess>,
     pub(super) counts: AdminCounts,
     /// The number of the next trace.
     pub(super) next_trace: AtomicU64,
@@ -140,9 +143,10 @@ async fn show_metrics(State(state): State<Arc<AdminState>>) -> Response<Body> {
 }
 
 impl AdminState {
-    pub(super) fn new(parts: AdminParts) -> AdminState {
+    pub(super) fn new(parts: AdminParts, access: Option<SharedAccess>) -> AdminState {
         AdminState {
             parts,
+            access,
             counts: AdminCounts::default(),
             next_trace: AtomicU64::new(1),
             drains: AtomicU64::new(0),

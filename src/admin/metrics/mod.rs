@@ -7,6 +7,7 @@ mod families;
 mod kinds;
 mod process;
 
+use super::access::SharedAccess;
 use super::api::AdminState;
 use super::limits::AdminEvent;
 use crate::broker::questions::ShardFigures;
@@ -195,11 +196,14 @@ impl Snapshot {
                 Kind::Gauge.write(number_of(max), &mut encoder.encode_family(&label)?)?;
             }
         }
+        let access = self.state.access.as_ref().map(SharedAccess::current);
+        let of_admin = access.into_iter().flat_map(|access| access.certificates());
         let certificates: Vec<_> = listeners()
             .flat_map(|(number, listener)| {
                 let address = listener.address.to_string();
                 parts.control.certificates(number).into_iter().map(move |own| (address.clone(), own))
             })
+            .chain(of_admin.map(|own| ("admin".to_owned(), own)))
             .collect();
         if certificates.is_empty() {
             return Ok(());

@@ -58,6 +58,11 @@ fn certificate_or_token_lets_in_and_a_stranger_is_refused() {
     let bearer = |token: &str| format!("Authorization: Bearer {token}");
     assert!(ask(&["-H", &bearer(READER)], "/healthz").1.ends_with(" 200"));
     assert!(ask(&[], "/healthz").1.ends_with(" 401"));
+    let metrics = ask(&["-H", &bearer(READER)], "/metrics").1;
+    assert!(
+        metrics.contains("midge_certificate_expiry_timestamp_seconds{listener=\"admin\",file="),
+        "{metrics}"
+    );
     let ban = ["-d", "{\"address\":\"203.0.113.9\"}", "-H", "Content-Type: application/json"];
     assert!(ask(&[&ban[..], &["-H", &bearer(READER)]].concat(), "/api/v1/bans").1.ends_with(" 403"));
     assert!(ask(&[&ban[..], &own].concat(), "/api/v1/bans").1.ends_with(" 200"));
