@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::admin::api::AdminState;
-use crate::broker::questions::Answer;
+use crate::base::ShardId;
+use crate::broker::questions::{Answer, ShardFigures};
 use crate::control::access_policies::AccessPolicies;
 use crate::control::housekeeping;
 use crate::control::logins::Logins;
@@ -16,19 +17,27 @@ use tokio::task::JoinHandle as Task;
 
 type SharedBox = Arc<Mutex<Option<Receiver<Asked>>>>;
 
-/// A broker whose shards answer at once, except those named.
+/// A broker whose shards answer at once that they are alive, except those named.
 fn state(silent: &[bool]) -> Arc<AdminState> {
+    state_of(silent, |_| Answer::Alive)
+}
+
+/// A broker whose shards give this answer at once, except those named.
+fn state_of(silent: &[bool], answer: fn(ShardId) -> Answer) -> Arc<AdminState> {
     let boxes: Vec<SharedBox> = silent.iter().map(|_| SharedBox::default()).collect();
-    let bells = boxes.iter().zip(silent).map(|(asked, &is_silent)| -> Arc<dyn Fn() + Send + Sync> {
-        let asked = Arc::clone(asked);
-        Arc::new(move || {
-            let asked = asked.lock().unwrap();
-            if let Some(asked) = asked.as_ref().filter(|_| !is_silent).and_then(|asked| asked.try_recv().ok())
-            {
-                (asked.answer)(Answer::Alive);
-            }
-        })
-    });
+    let bells = (0..).zip(boxes.iter().zip(silent)).map(
+        |(shard, (asked, &is_silent))| -> Arc<dyn Fn() + Send + Sync> {
+            let asked = Arc::clone(asked);
+            Arc::new(move || {
+                let asked = asked.lock().unwrap();
+                if let Some(asked) =
+                    asked.as_ref().filter(|_| !is_silent).and_then(|asked| asked.try_recv().ok())
+                {
+                    (asked.answer)(answer(shard));
+                }
+            })
+        },
+    );
     let (questions, receivers) = Questions::new(bells);
     for (asked, receiver) in boxes.iter().zip(receivers) {
         *asked.lock().unwrap() = Some(receiver);
@@ -104,6 +113,39 @@ fn health_names_the_shards_that_do_not_turn() {
             let state = state(silent);
             let mut talk = converse(Arc::clone(&state), api::router(state));
             talk.send(GET).await;
+            let answer = talk.answer().await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(words), "{answer}");
+        }
+    });
+}
+
+#[test]
+fn readiness_names_shards_whose_log_has_failed_or_that_do_not_turn() {
+    let figures = |shard| {
+        Answer::Shard(Box::new(ShardFigures {
+            shard,
+            connections: 0,
+            connections_by_listener: Vec::new(),
+            handshakes: 0,
+            sessions: 0,
+            subscriptions: 0,
+            retained: 0,
+            kept_bytes: 0,
+            journal_bytes: 0,
+            has_log_failed: shard == 1,
+        }))
+    };
+    run(|| async move {
+        for (silent, settled, status, words) in [
+            (&[false][..], 1, "200 OK", "\"ready\""),
+            (&[false, false], 2, "503 ", "the log of shard 1 has failed"),
+            (&[false, true], 2, "503 ", "shard 1 does not answer"),
+            (&[false, false], 1, "503 ", "1 of 2 shards have restored their sessions"),
+        ] {
+            let state = state_of(silent, figures);
+            state.parts.control.settled.store(settled, Ordering::Release);
+            let mut talk = converse(Arc::clone(&state), api::router(state));
+            talk.send(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n").await;
             let answer = talk.answer().await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(words), "{answer}");
         }

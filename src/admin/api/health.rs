@@ -1,6 +1,6 @@
 //! `/healthz` and `/readyz`: for the system that restarts midge, and for the one that sends clients to it.
 
-use super::{AdminState, answer};
+use super::{AdminState, answer, figures_of};
 use crate::broker::questions::Question;
 use axum::body::Body;
 use axum::extract::State;
@@ -45,6 +45,19 @@ pub(super) async fn ready(State(state): State<Arc<AdminState>>) -> Response<Body
     }
     if control.drains.load(Ordering::Acquire) {
         reasons.push("an operator lets all clients go".to_owned());
+    }
+    // Before that a shard may not have begun to turn.
+    if settled >= shards {
+        let answers = state.ask_all(|| Question::Shard, PATIENCE).await;
+        for (shard, answer) in answers.into_iter().enumerate() {
+            match figures_of(answer) {
+                None => reasons.push(format!("shard {shard} does not answer")),
+                Some(figures) if figures.has_log_failed => {
+                    reasons.push(format!("the log of shard {shard} has failed"));
+                }
+                Some(_) => {}
+            }
+        }
     }
     let value = |status: &str| json!({ "status": status, "shards": shards, "settled": settled });
     if reasons.is_empty() {
