@@ -4,7 +4,7 @@
 //! `Shard::answer` visits some of them, and the last one returns the answer. Sessions that begin or end between two
 //! steps may be in the answer or not.
 
-use crate::base::{LogMark, SessionKey, ShardId, Ticket, Time};
+use crate::base::{ConnectionSlot, LogMark, SessionKey, ShardId, Ticket, Time};
 use crate::broker::Violation;
 use crate::broker::explain::{ConnectCase, DeliveryCase, DeliveryFindings, Findings, GroupTurn};
 use crate::broker::trace::{TraceId, TraceOrder, TracePage};
@@ -335,8 +335,23 @@ pub struct ClientDetails {
     pub packet_bytes_max: Option<u32>,
     /// The will, without its payload.
     pub will: Option<ClientWill>,
+    /// Its connection. The shard's host finds by it what lies below MQTT.
+    pub slot: Option<ConnectionSlot>,
+    /// What TLS tells of the connection. The shard's host knows it.
+    pub security: Option<ClientSecurity>,
     /// Its last events, the newest first. The shard's host knows them.
     pub events: Vec<PastEvent>,
+}
+
+/// What TLS tells of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientSecurity {
+    /// The version, such as "TLS 1.3".
+    pub version: &'static str,
+    /// The registered name of the cipher suite.
+    pub cipher_suite: &'static str,
+    /// The subject of the client's certificate in the form of RFC 2253. `None` if it has shown none.
+    pub certificate_subject: Option<Box<str>>,
 }
 
 /// The largest number of subscriptions in [`ClientDetails`].

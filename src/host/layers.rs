@@ -7,6 +7,7 @@ use crate::base::ConnectionSlot;
 use crate::base::Time;
 use crate::base::steps;
 use crate::broker::outbox::{Outbox, Range};
+use crate::broker::questions::ClientSecurity;
 use crate::broker::{BytesBelow, Hangup, HoldBack};
 use crate::control::access_policies::user_of_certificate;
 use crate::transport::{Input, LayerFault, LayerStack, Layers, ProxyHeader, Scratch, TlsIdentity};
@@ -22,6 +23,16 @@ pub(super) struct Layered {
 }
 
 impl Layered {
+    /// What TLS tells of the connection.
+    pub(super) fn security(&self) -> Option<ClientSecurity> {
+        let (secured, subject) = self.layers.security()?;
+        Some(ClientSecurity {
+            version: secured.version.name(),
+            cipher_suite: secured.cipher_suite,
+            certificate_subject: subject.map(Into::into),
+        })
+    }
+
     /// Whether it is a load balancer's own connection, which has named no client.
     pub(super) fn is_balancers_own(&self) -> bool {
         self.layers.is_balancers_own()

@@ -1,5 +1,6 @@
 //! Answers the questions of an operator between the turn's other work, for a bounded time a turn.
 
+use super::layers::Layered;
 use super::{Host, Io};
 use crate::base::Time;
 use crate::broker::questions::{Answer, Inquiry, InquiryProgress};
@@ -52,7 +53,7 @@ impl<I: Io> Host<I> {
         while let Some(mut asked) = self.inquiries.open.pop_front() {
             match self.machine.answer(now, &mut asked.inquiry, VISITS) {
                 InquiryProgress::Done(mut answer) => {
-                    self.add_history(&asked.inquiry, &mut answer);
+                    self.complete(&asked.inquiry, &mut answer);
                     (asked.answer)(answer);
                 }
                 InquiryProgress::GoesOn => self.inquiries.open.push_back(asked),
@@ -65,11 +66,15 @@ impl<I: Io> Host<I> {
         }
     }
 
-    /// Adds the last events of a client to an answer about it.
-    fn add_history(&self, inquiry: &Inquiry, answer: &mut Answer) {
+    /// Adds to an answer about a client what the machine does not know: its last events, and what lies below MQTT.
+    fn complete(&self, inquiry: &Inquiry, answer: &mut Answer) {
         let Some(client_id) = inquiry.client() else { return };
         match answer {
-            Answer::Client(Some(details)) => details.events = self.history.of(client_id),
+            Answer::Client(Some(details)) => {
+                details.events = self.history.of(client_id);
+                let layered = details.slot.and_then(|slot| self.connections.layered(slot));
+                details.security = layered.and_then(Layered::security);
+            }
             Answer::ExplainDelivery(found) => found.events = self.history.of(client_id),
             _ => {}
         }

@@ -279,6 +279,16 @@ impl Layers {
         self.is_balancers_own
     }
 
+    /// The TLS session, and the subject of the client's certificate if it has shown one. `None` without TLS, and before
+    /// the handshake is done.
+    pub fn security(&self) -> Option<(Secured, Option<String>)> {
+        let tls = self.tls.as_ref()?;
+        let agreed = tls.agreed()?;
+        let secured =
+            Secured { version: agreed.version, cipher_suite: agreed.cipher_suite, resumed: agreed.resumed };
+        Some((secured, tls.identity().map(|identity| identity.subject)))
+    }
+
     /// The bytes of memory that hold received data which can't be passed on before more comes.
     pub fn held_bytes(&self) -> usize {
         self.header.as_ref().map_or(0, Vec::capacity)

@@ -141,10 +141,24 @@ pub(super) struct ClientDetail {
     /// The Maximum Packet Size of the client. Absent if it has set none.
     #[serde(skip_serializing_if = "Option::is_none")]
     packet_bytes_max: Option<u32>,
+    /// Absent without TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<ClientTls>,
     #[serde(skip_serializing_if = "Option::is_none")]
     will: Option<Will>,
     /// The last events of the client since the start of the broker, the newest first, at most 32.
     events: Vec<ClientEvent>,
+}
+
+/// What TLS tells of a connection.
+#[derive(Debug, Serialize, ToSchema)]
+struct ClientTls {
+    /// "TLS 1.2" or "TLS 1.3".
+    version: &'static str,
+    cipher_suite: &'static str,
+    /// The subject of the client's certificate in the form of RFC 2253. Absent if it has shown none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate_subject: Option<String>,
 }
 
 /// Something that has happened to a client.
@@ -405,6 +419,11 @@ fn detail(state: &AdminState, client_id: Box<str>, details: ClientDetails) -> Cl
         losses: LossCounts::from(details.losses),
         unreleased_messages: details.held,
         packet_bytes_max: details.packet_bytes_max,
+        tls: details.security.map(|security| ClientTls {
+            version: security.version,
+            cipher_suite: security.cipher_suite,
+            certificate_subject: security.certificate_subject.map(Into::into),
+        }),
         will: details.will.map(|will| Will {
             topic: will.topic.into(),
             qos: will.qos as u8,

@@ -27,6 +27,9 @@ struct ShardState {
     sessions: usize,
     /// Subscriptions without shared ones.
     subscriptions: usize,
+    /// Messages in the queues of its sessions.
+    queued_messages: u64,
+    queued_bytes: u64,
     /// Retained messages at home here.
     retained_messages: usize,
     /// The bytes that clients make the shard keep.
@@ -47,13 +50,21 @@ impl ShardState {
     fn new(state: &AdminState, figures: ShardFigures) -> ShardState {
         let (parts, shard) = (&state.parts, usize::from(figures.shard));
         let thread = parts.control.threads.get(shard).map(|thread| thread.load(Ordering::Relaxed));
-        let waits = parts.shared.counters.get(shard).map(|counters| counters.get(Counter::LimitMesh));
+        let counters = parts.shared.counters.get(shard);
+        // A difference that is below zero for a moment reads as a huge number.
+        let level = |counter| {
+            let value = counters.map(|counters| counters.get(counter));
+            value.filter(|value| i64::try_from(*value).is_ok()).unwrap_or_default()
+        };
+        let waits = counters.map(|counters| counters.get(Counter::LimitMesh));
         ShardState {
             shard: figures.shard,
             connections: figures.connections,
             handshakes: figures.handshakes,
             sessions: figures.sessions,
             subscriptions: figures.subscriptions,
+            queued_messages: level(Counter::MessagesQueued),
+            queued_bytes: level(Counter::BytesQueued),
             retained_messages: figures.retained,
             memory_bytes: figures.kept_bytes,
             journal_bytes: figures.journal_bytes,

@@ -381,6 +381,7 @@ impl ApiAction {
                     ("handshakes", true),
                     ("sessions", true),
                     ("subscriptions", true),
+                    ("queued_messages", true),
                     ("retained_messages", true),
                     ("memory_bytes", true),
                     ("journal_bytes", true),

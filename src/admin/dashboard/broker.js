@@ -47,6 +47,7 @@ const SHARDS = [
   { name: "handshakes", number: true, show: (shard) => number(shard.handshakes) },
   { name: "sessions", number: true, show: (shard) => number(shard.sessions) },
   { name: "subscriptions", number: true, show: (shard) => number(shard.subscriptions) },
+  { name: "in queues", number: true, show: (shard) => number(shard.queued_messages) },
   { name: "retained", number: true, show: (shard) => number(shard.retained_messages) },
   { name: "memory", number: true, show: (shard) => bytes(shard.memory_bytes) },
   { name: "mesh waits", number: true, show: (shard) => number(shard.mesh_waits) },

@@ -36,6 +36,8 @@ function connectionFacts(client) {
   if (connection === undefined) return h("p", { class: "none" }, "The client is not connected.");
   return facts([
     ["peer", connection.peer], ["user", connection.user], ["listener", client.listener], ["protocol", `MQTT ${client.protocol}`],
+    ["TLS", client.tls && `${client.tls.version}, ${client.tls.cipher_suite}`],
+    ["certificate", client.tls?.certificate_subject],
     ["connected for", duration(connection.connected_seconds)],
     ["keep alive", connection.keep_alive_seconds === 0 ? "none" : duration(connection.keep_alive_seconds)],
     ["messages in", number(connection.messages_received)], ["bytes in", bytes(connection.bytes_received)],

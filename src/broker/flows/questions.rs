@@ -420,6 +420,8 @@ impl Shard {
                     delay_seconds: will.delay_seconds,
                 }
             }),
+            slot: connected.map(|(slot, _)| slot),
+            security: None,
             events: Vec::new(),
         }
     }

@@ -3,8 +3,9 @@
 use super::ctl::{ctl, stdout};
 use super::{connect_unix, exchange, get_unix, request, start_unix, wait_for};
 use crate::client::Client;
+use crate::doors::pki::{Authority, open_with, showing};
 use crate::{Running, needs, stderr};
-use midge_kit::codec::{self, Kind, V5, V311};
+use midge_kit::codec::{self, Encode, Kind, V5, V311};
 use midge_kit::open;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -203,6 +204,43 @@ fn client_is_shown_in_detail_and_ended_with_a_reason() {
 }
 
 #[test]
+fn client_over_tls_is_shown_with_its_certificate() {
+    use std::io::{Read, Write};
+    let authority = Authority::new("admin-api");
+    let server = authority.server("server");
+    let socket = super::socket_path("api-certificate");
+    let rows = format!(
+        "tls_certificates = [\"{}\"]\ntls_keys = [\"{}\"]\ntls_client_ca = \"{}\"\ntls_client_certificate = \"optional\"\n{}",
+        server.chain.display(),
+        server.key.display(),
+        authority.ca.display(),
+        super::unix_rows(&socket)
+    );
+    let broker = Asked { running: Running::start("admin-api-certificate", &rows), socket };
+    wait_for(200, || get_unix(&broker.socket, "/readyz"));
+    let device = authority.client("device-7");
+    // The names are for both shards, so the connection moves with its TLS.
+    for id in ["a", "b", "c", "d"] {
+        let mut stream = open_with(&showing(&authority, &device), broker.running.address);
+        stream.write_all(&codec::connect(V311, id).encode(V311)).expect("the broker reads");
+        stream.read_exact(&mut [0; 4]).expect("CONNACK");
+        let shown = broker.get(&format!("/api/v1/clients/{id}"));
+        assert_eq!(shown["tls"]["version"], "TLS 1.3", "{shown}");
+        assert!(
+            shown["tls"]["cipher_suite"].as_str().is_some_and(|suite| suite.starts_with("TLS13_")),
+            "{shown}"
+        );
+        assert_eq!(shown["tls"]["certificate_subject"], "CN=device-7", "{shown}");
+        assert!(broker.said(&["client", id]).contains("CN=device-7"));
+    }
+    let mut stream = authority.open(broker.running.address);
+    stream.write_all(&codec::connect(V311, "without").encode(V311)).expect("the broker reads");
+    stream.read_exact(&mut [0; 4]).expect("CONNACK");
+    let shown = broker.get("/api/v1/clients/without");
+    assert!(shown["tls"]["version"].is_string() && shown["tls"]["certificate_subject"].is_null(), "{shown}");
+}
+
+#[test]
 fn subscriptions_and_groups_are_found_by_filter_topic_and_client() {
     let broker = Asked::start("subscriptions");
     let mut clients: Vec<Client> =
@@ -362,6 +400,16 @@ fn listeners_shards_limits_and_the_overview_agree_with_what_happened() {
     assert_eq!(overview["shards"].as_array().map(Vec::len), Some(2));
     let (bounds, counts) = (&overview["commits"]["bounds_seconds"], &overview["commits"]["counts"]);
     assert_eq!(bounds.as_array().map(|bounds| bounds.len() + 1), counts.as_array().map(Vec::len));
+    let mut away = Client::connect(broker.running.address, "away", true, 600);
+    away.subscribe("queue", 1);
+    away.disconnect();
+    broker.until("/api/v1/sessions", |value| value["matching"] == 1);
+    clients[1].publish_acknowledged("queue", b"waits", false);
+    broker.until("/api/v1/shards", |value| {
+        let shards = value["shards"].as_array().expect("a list");
+        shards.iter().filter_map(|shard| shard["queued_messages"].as_u64()).sum::<u64>() == 1
+            && shards.iter().any(|shard| shard["queued_bytes"].as_u64() > Some(0))
+    });
     for command in ["listeners", "limits", "shards"] {
         let table = broker.said(&[command]);
         let raw: Value = serde_json::from_str(&broker.said(&["--json", command])).expect("JSON");

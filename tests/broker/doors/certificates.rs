@@ -1,13 +1,12 @@
 //! Certificates that have expired, are not valid yet or expire soon: the notices for the operator, and which
 //! clients are accepted.
 
-use super::pki::{Authority, Issued};
+use super::pki::{Authority, showing};
 use super::wire::{CONNACK, connect, expect};
 use crate::running::PATIENCE;
 use crate::{Running, config_file, midge, run, stderr};
 use midge_kit::codec::{self, Encode, V311};
-use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Instant;
@@ -56,19 +55,6 @@ fn reload_says_which_certificate_it_has_loaded() {
     let line = running.line("the second", |line| line.contains("SIGHUP") && line.contains("serial"));
     assert!(line.contains(&issued.chain.display().to_string()), "{line}");
     assert!(line.contains("CN=server, serial 03:04, ends on ") && line.contains(" UTC"), "{line}");
-}
-
-fn showing(trusted: &Authority, own: &Issued) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    let pem = std::fs::read(&trusted.ca).expect("it was written");
-    roots.add(rustls::pki_types::CertificateDer::from_pem_slice(&pem).expect("PEM")).expect("a CA");
-    let key = PrivateKeyDer::from_pem_file(&own.key).expect("PEM");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("ring has both versions")
-        .with_root_certificates(roots);
-    Arc::new(builder.with_client_auth_cert(vec![own.der.clone()], key).expect("a key that fits"))
 }
 
 #[test]

@@ -4,7 +4,8 @@ use super::wire;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
 };
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -100,6 +101,20 @@ impl Authority {
     pub(crate) fn open(&self, address: SocketAddr) -> TlsStream {
         open_with(&self.trusting(), address)
     }
+}
+
+/// A client's TLS configuration that trusts an authority and shows this certificate.
+pub(crate) fn showing(trusted: &Authority, own: &Issued) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    let pem = std::fs::read(&trusted.ca).expect("it was written");
+    roots.add(CertificateDer::from_pem_slice(&pem).expect("PEM")).expect("a CA");
+    let key = PrivateKeyDer::from_pem_file(&own.key).expect("PEM");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring has both versions")
+        .with_root_certificates(roots);
+    Arc::new(builder.with_client_auth_cert(vec![own.der.clone()], key).expect("a key that fits"))
 }
 
 pub(crate) fn open_with(config: &Arc<ClientConfig>, address: SocketAddr) -> TlsStream {
